@@ -1,0 +1,129 @@
+//! Conntrack entries, one per flow of the host.
+//!
+//! The key is (local, remote) and not (source, destination): on ingress the
+//! destination is local, on egress the source is, so both directions of a flow
+//! make the same key without a comparison. Addresses and ports are in network
+//! byte order, as they stand in the packet.
+//!
+//! A flow that was seen from one side only lives in the `half` map of its
+//! family; the first answer moves it to the main map, so that a flood of
+//! one-sided flows cannot evict an established one.
+
+/// IPv4 flow key.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct CtKey4 {
+    pub local: [u8; 4],
+    pub remote: [u8; 4],
+    /// Network byte order. ICMP echo: the identifier if the host asked, else 0.
+    pub local_port: u16,
+    /// Network byte order. ICMP echo: the identifier if the peer asked, else 0.
+    pub remote_port: u16,
+    pub proto: u8,
+    /// One of [`kind`].
+    pub kind: u8,
+    pub pad: u16,
+}
+
+/// IPv6 flow key; fields as in [`CtKey4`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct CtKey6 {
+    pub local: [u8; 16],
+    pub remote: [u8; 16],
+    pub local_port: u16,
+    pub remote_port: u16,
+    pub proto: u8,
+    pub kind: u8,
+    pub pad: u16,
+}
+
+/// What the ports of a key mean.
+pub mod kind {
+    /// Ports (or zeros for protocols without).
+    pub const TUPLE: u8 = 0;
+    /// ICMP echo asked by the host.
+    pub const ECHO_LOCAL: u8 = 1;
+    /// ICMP echo asked by the peer.
+    pub const ECHO_REMOTE: u8 = 2;
+}
+
+/// Flag bits of [`CtEntry::flags`].
+pub mod flags {
+    /// The flow was opened by the host (egress); else by the peer (ingress).
+    pub const OPENED_EGRESS: u32 = 1 << 0;
+    /// Never judged: forwarded traffic with a local source (masqueraded).
+    pub const UNJUDGED: u32 = 1 << 1;
+    /// First seen mid-stream: the direction is a guess until adopted.
+    pub const GUESSED: u32 = 1 << 2;
+    /// Entered or corrected by the agent from a socket or the kernel's table.
+    pub const ADOPTED: u32 = 1 << 3;
+    /// The opener has closed its side (FIN or RST).
+    pub const CLOSING_FORWARD: u32 = 1 << 4;
+    /// The other side has closed.
+    pub const CLOSING_REPLY: u32 = 1 << 5;
+    /// TCP: a packet other than a SYN was seen.
+    pub const SEEN_NON_SYN: u32 = 1 << 6;
+    /// An answer was seen; the entry belongs in the main map.
+    pub const SEEN_REPLY: u32 = 1 << 7;
+    /// Both sides of a closing flow.
+    pub const CLOSING_BOTH: u32 = CLOSING_FORWARD | CLOSING_REPLY;
+}
+
+/// State of one flow.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CtEntry {
+    /// Jiffies (`bpf_jiffies64`) at which the entry is dead.
+    pub expires_jiffies: u64,
+    /// Bits of [`flags`].
+    pub flags: u32,
+    /// Decision epoch of `cell`.
+    pub epoch: u32,
+    /// The verdict cell (see [`crate::table::Cell`]) the flow was judged with.
+    pub cell: u32,
+    /// Identity of the peer when it was judged.
+    pub identity: u32,
+    /// Packets and bytes in the opener's direction, then in the other one.
+    /// Updated without atomics: a lost increment is possible, a wrong verdict is not.
+    pub packets: [u64; 2],
+    pub bytes: [u64; 2],
+}
+
+/// Ports of a fragmented datagram, by its identification.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FragKey4 {
+    pub source: [u8; 4],
+    pub destination: [u8; 4],
+    pub id: u16,
+    pub proto: u8,
+    pub pad: u8,
+}
+
+/// IPv6 form of [`FragKey4`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FragKey6 {
+    pub source: [u8; 16],
+    pub destination: [u8; 16],
+    pub id: u32,
+    pub proto: u8,
+    pub pad: [u8; 3],
+}
+
+/// L4 facts of a first fragment.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FragValue {
+    /// Network byte order; for ICMP: type in the low byte of `source_port`.
+    pub source_port: u16,
+    pub destination_port: u16,
+}
+
+const _: () = assert!(size_of::<CtKey4>() == 16);
+const _: () = assert!(size_of::<CtKey6>() == 40);
+const _: () = assert!(size_of::<CtEntry>() == 56);
+const _: () = assert!(size_of::<FragKey4>() == 12);
+const _: () = assert!(size_of::<FragKey6>() == 40);
+const _: () = assert!(size_of::<FragValue>() == 4);

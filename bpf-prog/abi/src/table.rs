@@ -1,0 +1,152 @@
+//! The verdict tables: identity -> row, protocol and port -> column, cell.
+//!
+//! Three array lookups, whatever the number of rules, ports and identities:
+//!
+//! ```text
+//! row_base = ROWS[slot, direction].base[identity index]     (row * columns, precomputed)
+//! column   = COLUMNS[slot, direction, class].column[key]
+//! cell     = CELLS[slot, direction][row_base + column]
+//! ```
+//! All three are `BPF_F_MMAPABLE` arrays: the agent writes the inactive slot
+//! through the mapping and reads it back before the flip. User space computes
+//! the equivalence classes (rows of identities, columns of ports).
+
+/// Identities that may be live at once. Index 0 is the unknown identity.
+pub const IDENTITIES_MAX: usize = 131_072;
+
+/// Row bases of one (slot, direction), by identity index.
+pub type RowBases = [u32; IDENTITIES_MAX];
+
+/// Element of the ROWS array for (slot, direction).
+#[inline(always)]
+#[must_use]
+pub const fn rows_element(slot: u32, direction: u32) -> u32 {
+    slot * 2 + direction
+}
+/// Elements of the ROWS array.
+pub const ROWS_ELEMENTS: u32 = 4;
+
+/// Column classes: which key selects the column.
+pub mod column {
+    /// Key: TCP destination port, host byte order.
+    pub const TCP: u32 = 0;
+    /// Key: UDP destination port, host byte order.
+    pub const UDP: u32 = 1;
+    /// Key: SCTP destination port, host byte order.
+    pub const SCTP: u32 = 2;
+    /// Key: see `OTHER_*`.
+    pub const OTHER: u32 = 3;
+    /// Number of classes.
+    pub const CLASSES: u32 = 4;
+
+    /// Class OTHER: IP protocol number + this (protocols without ports).
+    pub const OTHER_PROTOCOL: u32 = 0;
+    /// Class OTHER: ICMP type + this.
+    pub const OTHER_ICMP: u32 = 256;
+    /// Class OTHER: ICMPv6 type + this.
+    pub const OTHER_ICMPV6: u32 = 512;
+    /// Class OTHER: the one key of fragments whose ports are not known. Its
+    /// cells allow only what L3-only rules allow and no L4 deny may reach.
+    pub const OTHER_FRAGMENT: u32 = 768;
+    /// Keys in use in class OTHER.
+    pub const OTHER_KEYS: usize = 769;
+}
+
+/// Columns of one (slot, direction, class), by key.
+pub type Columns = [u16; 65_536];
+
+/// Element of the COLUMNS array for (slot, direction, class).
+#[inline(always)]
+#[must_use]
+pub const fn columns_element(slot: u32, direction: u32, class: u32) -> u32 {
+    (slot * 2 + direction) * column::CLASSES + class
+}
+/// Elements of the COLUMNS array.
+pub const COLUMNS_ELEMENTS: u32 = 16;
+
+/// Cells of one (slot, direction). A generation with more is refused whole.
+pub const CELLS_MAX: usize = 1 << 20;
+
+/// Cells of one (slot, direction): element `rows_element(slot, direction)`.
+pub type Cells = [u32; CELLS_MAX];
+
+/// One verdict: what to do, and the rule that decided.
+///
+/// | bits | meaning |
+/// |---|---|
+/// | 0..2 | action |
+/// | 2 | audit: a denial is reported and passed |
+/// | 8..32 | number of the deciding rule; 0 = none matched |
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Cell(pub u32);
+
+/// Actions of a [`Cell`].
+pub mod action {
+    /// No rule matched: default deny (drop 133). The value of zeroed memory, so
+    /// that a table which was never written denies.
+    pub const NO_MATCH: u32 = 0;
+    /// A rule allows.
+    pub const ALLOW: u32 = 1;
+    /// A deny rule matched (drop 181).
+    pub const DENY: u32 = 2;
+    /// A fragment without its first one, not covered by L3-only rules (drop 175).
+    pub const FRAGMENT: u32 = 3;
+}
+
+impl Cell {
+    const AUDIT: u32 = 1 << 2;
+    /// Largest rule number.
+    pub const RULE_MAX: u32 = 0x00ff_ffff;
+
+    /// Builds a cell; `rule` must not exceed [`Cell::RULE_MAX`].
+    #[must_use]
+    pub const fn new(action: u32, audit: bool, rule: u32) -> Self {
+        Self((action & 3) | if audit { Self::AUDIT } else { 0 } | (rule << 8))
+    }
+    /// One of [`action`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn action(self) -> u32 {
+        self.0 & 3
+    }
+    /// Whether a denial of this cell is only reported.
+    #[inline(always)]
+    #[must_use]
+    pub const fn audit(self) -> bool {
+        self.0 & Self::AUDIT != 0
+    }
+    /// Number of the deciding rule, 0 if none matched.
+    #[inline(always)]
+    #[must_use]
+    pub const fn rule(self) -> u32 {
+        self.0 >> 8
+    }
+    /// Whether the packet goes on: allowed, or denied in audit.
+    #[inline(always)]
+    #[must_use]
+    pub const fn passes(self) -> bool {
+        self.action() == action::ALLOW || self.audit()
+    }
+}
+
+/// Value of the ipcache tries: the identity of a prefix in slot A and in slot B.
+///
+/// `index` is the dense number of the identity, the key of ROWS.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct IpcacheValue {
+    pub identity: [u32; 2],
+    pub index: [u32; 2],
+}
+
+/// Prefixes in each ipcache trie (Cilium's 512,000).
+pub const IPCACHE_MAX: u32 = 512_000;
+
+/// Rules that can have counters, and the largest rule number + 1.
+pub const RULES_MAX: u32 = 65_536;
+
+const _: () = assert!(IDENTITIES_MAX.is_power_of_two());
+const _: () = assert!(CELLS_MAX.is_power_of_two());
+const _: () = assert!(size_of::<IpcacheValue>() == 16);
+const _: () = assert!(RULES_MAX - 1 <= Cell::RULE_MAX);

@@ -1,0 +1,103 @@
+//! Input of the pipeline: one change of one resource.
+
+use serde::{Deserialize, Serialize};
+
+/// Kinds of objects that Palisade reads.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum ResourceKind {
+    CiliumClusterwideNetworkPolicy,
+    Node,
+    CiliumNode,
+}
+
+impl ResourceKind {
+    /// The `kind:` field of the object.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            Self::Node => "Node",
+            Self::CiliumNode => "CiliumNode",
+        }
+    }
+}
+
+/// Name of one resource, whatever source it comes from.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct ResourceKey {
+    pub kind: ResourceKind,
+    /// None for cluster-scoped kinds.
+    pub namespace: Option<String>,
+    pub name: String,
+}
+
+impl std::fmt::Display for ResourceKey {
+    /// `Kind/name` or `Kind/namespace/name`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{}/{namespace}/{}", self.kind.as_str(), self.name),
+            None => write!(f, "{}/{}", self.kind.as_str(), self.name),
+        }
+    }
+}
+
+/// Where a resource came from. The first source to own a key keeps it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceName {
+    Manifests,
+    Kubernetes,
+    Etcd,
+    Api,
+}
+
+/// Place of a document, for messages: file (or URL), document, line.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Origin {
+    pub file: String,
+    /// Zero-based number of the document in the file.
+    pub document: usize,
+    /// One-based line at which the document begins.
+    pub line: usize,
+}
+
+/// One object as its source gave it: well-formed, not yet validated.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Resource {
+    pub key: ResourceKey,
+    pub source: SourceName,
+    pub origin: Origin,
+    /// The whole object, as JSON.
+    pub body: serde_json::Value,
+}
+
+/// An event of the RepositoryChangeQueue.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum RepositoryChange {
+    /// The resource is new or replaces the one of the same key: one revision.
+    Upsert(Resource),
+    /// The resource is gone. Deleting an unknown one changes nothing.
+    Delete {
+        key: ResourceKey,
+        source: SourceName,
+    },
+}
+
+impl RepositoryChange {
+    /// The resource that changes.
+    #[must_use]
+    pub fn key(&self) -> &ResourceKey {
+        match self {
+            Self::Upsert(resource) => &resource.key,
+            Self::Delete { key, .. } => key,
+        }
+    }
+    /// The source that says so.
+    #[must_use]
+    pub fn source(&self) -> SourceName {
+        match self {
+            Self::Upsert(resource) => resource.source,
+            Self::Delete { source, .. } => *source,
+        }
+    }
+}

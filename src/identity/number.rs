@@ -1,0 +1,98 @@
+//! Numbers of identities.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::LabelSet;
+
+/// The number of an identity (Cilium's numeric space).
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct IdentityNumber(pub u32);
+
+impl IdentityNumber {
+    /// First node-local CIDR identity (Cilium: scope 0x01).
+    pub const LOCAL_FIRST: Self = Self((1 << 24) + 1);
+}
+
+impl std::fmt::Display for IdentityNumber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Dense number of a live identity on this node: its key in the verdict tables.
+/// Index 0 is the unknown identity.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct IdentityIndex(pub u32);
+
+/// Identities with fixed numbers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Reserved {
+    Unknown,
+    Host,
+    World,
+    Unmanaged,
+    Health,
+    Init,
+    RemoteNode,
+    KubeApiserver,
+    Ingress,
+    WorldIpv4,
+    WorldIpv6,
+}
+
+impl Reserved {
+    /// All of them, by rising number: the number is the position.
+    pub const ALL: [Self; 11] = [
+        Self::Unknown,
+        Self::Host,
+        Self::World,
+        Self::Unmanaged,
+        Self::Health,
+        Self::Init,
+        Self::RemoteNode,
+        Self::KubeApiserver,
+        Self::Ingress,
+        Self::WorldIpv4,
+        Self::WorldIpv6,
+    ];
+
+    /// Its fixed number.
+    #[must_use]
+    pub fn number(self) -> IdentityNumber {
+        IdentityNumber(self as u32)
+    }
+
+    /// Its name, as in the label `reserved:<name>`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Host => "host",
+            Self::World => "world",
+            Self::Unmanaged => "unmanaged",
+            Self::Health => "health",
+            Self::Init => "init",
+            Self::RemoteNode => "remote-node",
+            Self::KubeApiserver => "kube-apiserver",
+            Self::Ingress => "ingress",
+            Self::WorldIpv4 => "world-ipv4",
+            Self::WorldIpv6 => "world-ipv6",
+        }
+    }
+}
+
+/// A live identity.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    pub number: IdentityNumber,
+    pub index: IdentityIndex,
+    pub labels: Arc<LabelSet>,
+}

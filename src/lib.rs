@@ -1,0 +1,13 @@
+//! Palisade: a host firewall for Linux nodes.
+//!
+//! The rooms in the order in which they may import each other (a room names
+//! only rooms above it); ARCHITECTURE.md walks one event through all of them.
+#![cfg_attr(not(test), forbid(clippy::unwrap_used))]
+
+pub mod clock;
+pub mod events;
+pub mod identity;
+pub mod limits;
+pub mod policy;
+
+pub mod datapath;

@@ -1,0 +1,37 @@
+//! Every capacity, timeout and batch size of the agent, and the relations
+//! between them, checked at compile time. Kernel-side limits live in the ABI.
+
+use std::time::Duration;
+
+/// Events that wait in the RepositoryChangeQueue and in the RuleReactionQueue
+/// (Cilium: `policy-queue-size`).
+pub const REPOSITORY_QUEUE_MAX: usize = 100;
+/// Events that wait in each endpoint's queue (Cilium: `endpoint-queue-size`).
+pub const ENDPOINT_QUEUE_MAX: usize = 25;
+/// Builds that may run at once on a machine with fewer CPUs than this.
+pub const BUILD_PERMITS_MIN: usize = 2;
+/// Events flushed to the journal in one group.
+pub const JOURNAL_GROUP_MAX: usize = 256;
+
+/// First and longest wait before a failed regeneration is tried again.
+pub const REGENERATION_RETRY_FIRST: Duration = Duration::from_secs(2);
+pub const REGENERATION_RETRY_MAX: Duration = Duration::from_secs(120);
+
+/// Largest manifest file, largest document, deepest nesting (POLICY.md 1).
+pub const MANIFEST_FILE_BYTES_MAX: u64 = 16 << 20;
+pub const MANIFEST_DOCUMENT_BYTES_MAX: usize = 1 << 20;
+pub const MANIFEST_NESTING_MAX: usize = 64;
+/// Ports and ICMP fields per item (Cilium).
+pub const PORTS_PER_ITEM_MAX: usize = 40;
+pub const ICMP_FIELDS_PER_ITEM_MAX: usize = 40;
+/// Errors reported for one resource before the rest is summarised.
+pub const ERRORS_PER_RESOURCE_MAX: usize = 100;
+
+/// Major events that `palisade history` and `endpoint log` can show.
+pub const HISTORY_MAX: usize = 1_024;
+pub const ENDPOINT_LOG_MAX: usize = 256;
+/// Monitor events buffered for one slow reader before it loses some.
+pub const MONITOR_BUFFER_MAX: usize = 4_096;
+
+const _: () = assert!(JOURNAL_GROUP_MAX >= REPOSITORY_QUEUE_MAX);
+const _: () = assert!(MANIFEST_DOCUMENT_BYTES_MAX as u64 <= MANIFEST_FILE_BYTES_MAX);

@@ -1,0 +1,151 @@
+//! The end of policy: verdict tables as the datapath takes them.
+//!
+//! Invariant: two equal sets of (rules, identities, options) give equal tables,
+//! bit for bit; so a restart that finds the same table in the kernel writes nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use palisade_abi::table::Cell;
+use serde::{Deserialize, Serialize};
+
+use crate::events::{EndpointId, ResourceKey, Revision};
+use crate::identity::IdentityIndex;
+
+/// The way of a packet as seen from the endpoint. Its number is the ABI's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    Ingress = 0,
+    Egress = 1,
+}
+
+impl Direction {
+    /// Both, in the order of their numbers.
+    pub const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
+    /// The ABI's number.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        self as u32
+    }
+    /// `ingress` or `egress`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+}
+
+/// Section of a rule in which an item stands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Section {
+    #[serde(rename = "ingress")]
+    Ingress,
+    #[serde(rename = "ingressDeny")]
+    IngressDeny,
+    #[serde(rename = "egress")]
+    Egress,
+    #[serde(rename = "egressDeny")]
+    EgressDeny,
+    /// An entry of `--failsafe`, not of a policy.
+    #[serde(rename = "failsafe")]
+    Failsafe,
+}
+
+impl Section {
+    /// The field's name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::IngressDeny => "ingressDeny",
+            Self::Egress => "egress",
+            Self::EgressDeny => "egressDeny",
+            Self::Failsafe => "failsafe",
+        }
+    }
+}
+
+/// Stable number of one rule item, from 1; 0 means that no rule matched.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct RuleNumber(pub u32);
+
+/// What a rule number stands for.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct RuleRef {
+    /// None for a failsafe entry.
+    pub resource: Option<ResourceKey>,
+    pub section: Section,
+    /// Zero-based index of the item in its section; over `spec` and `specs`
+    /// the sections are concatenated in order.
+    pub index: usize,
+}
+
+/// Names of all rule numbers of a revision.
+pub type RuleCatalogue = BTreeMap<RuleNumber, RuleRef>;
+
+/// The verdicts of one endpoint, both directions.
+#[derive(Clone, PartialEq, Debug)]
+pub struct EndpointPolicy {
+    pub endpoint: EndpointId,
+    /// The revision it was computed from.
+    pub revision: Revision,
+    /// By [`Direction::number`].
+    pub directions: [Arc<DirectionPolicy>; 2],
+    pub rules: Arc<RuleCatalogue>,
+}
+
+impl EndpointPolicy {
+    /// The policy of one direction.
+    #[must_use]
+    pub fn direction(&self, direction: Direction) -> &DirectionPolicy {
+        &self.directions[direction as usize]
+    }
+}
+
+/// The verdicts of one endpoint in one direction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DirectionPolicy {
+    /// Whether anything can be dropped. Not enforced: the table is not asked.
+    pub enforced: bool,
+    /// Denials are reported and passed (the cells carry the audit bit).
+    pub audit: bool,
+    /// The policies that made the direction default-deny.
+    pub enforcing: Vec<ResourceKey>,
+    pub table: VerdictTable,
+}
+
+/// The three lookups of `palisade_abi::table`, as data.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VerdictTable {
+    /// Row of each identity, by index; what is past the end has row 0, the row
+    /// of the unknown identity.
+    pub rows: Vec<u32>,
+    /// Column of each key, for each class of `palisade_abi::table::column`.
+    /// TCP, UDP, SCTP: 65,536 keys each; OTHER: `OTHER_KEYS`.
+    pub columns: [Vec<u16>; 4],
+    /// Number of distinct columns.
+    pub column_count: u32,
+    /// Row-major: `cells[row * column_count + column]`.
+    pub cells: Vec<Cell>,
+}
+
+impl VerdictTable {
+    /// The verdict, read as the datapath reads it. `class` and `key` are those
+    /// of `palisade_abi::table::column`.
+    #[must_use]
+    pub fn lookup(&self, identity: IdentityIndex, class: u32, key: u16) -> Cell {
+        let row = self.rows.get(identity.0 as usize).copied().unwrap_or(0);
+        let column = self.columns[class as usize]
+            .get(key as usize)
+            .copied()
+            .unwrap_or(0);
+        let cell = row as usize * self.column_count as usize + column as usize;
+        self.cells.get(cell).copied().unwrap_or_default()
+    }
+}
