@@ -3,7 +3,8 @@
 //! The key is (local, remote) and not (source, destination): on ingress the
 //! destination is local, on egress the source is, so both directions of a flow
 //! make the same key without a comparison. Addresses and ports are in network
-//! byte order, as they stand in the packet.
+//! byte order, as they stand in the packet: words, not byte arrays, so that the
+//! programs build a key with whole stores (`u32::from_ne_bytes` of the octets).
 //!
 //! A flow that was seen from one side only lives in the `half` map of its
 //! family; the first answer moves it to the main map, so that a flood of
@@ -13,8 +14,8 @@
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CtKey4 {
-    pub local: [u8; 4],
-    pub remote: [u8; 4],
+    pub local: u32,
+    pub remote: u32,
     /// Network byte order. ICMP echo: the identifier if the host asked, else 0.
     pub local_port: u16,
     /// Network byte order. ICMP echo: the identifier if the peer asked, else 0.
@@ -29,8 +30,8 @@ pub struct CtKey4 {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CtKey6 {
-    pub local: [u8; 16],
-    pub remote: [u8; 16],
+    pub local: [u32; 4],
+    pub remote: [u32; 4],
     pub local_port: u16,
     pub remote_port: u16,
     pub proto: u8,
@@ -94,8 +95,8 @@ pub struct CtEntry {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct FragKey4 {
-    pub source: [u8; 4],
-    pub destination: [u8; 4],
+    pub source: u32,
+    pub destination: u32,
     pub id: u16,
     pub proto: u8,
     pub pad: u8,
@@ -105,8 +106,8 @@ pub struct FragKey4 {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct FragKey6 {
-    pub source: [u8; 16],
-    pub destination: [u8; 16],
+    pub source: [u32; 4],
+    pub destination: [u32; 4],
     pub id: u32,
     pub proto: u8,
     pub pad: [u8; 3],

@@ -34,9 +34,9 @@ pub struct Event {
     /// Host byte order.
     pub source_port: u16,
     pub destination_port: u16,
-    /// IPv4 addresses stand in the first four bytes.
-    pub source: [u8; 16],
-    pub destination: [u8; 16],
+    /// Network byte order; an IPv4 address stands in the first word.
+    pub source: [u32; 4],
+    pub destination: [u32; 4],
 }
 
 /// Kinds of events.
