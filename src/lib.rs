@@ -11,3 +11,5 @@ pub mod limits;
 pub mod policy;
 
 pub mod datapath;
+pub mod endpoint;
+pub mod queues;

@@ -1,0 +1,12 @@
+//! The pipeline: queues, their consumers and the facade that edges use.
+//!
+//! Reading order: `stats`, `pipeline` (the facade).
+
+mod pipeline;
+mod stats;
+
+pub use pipeline::{
+    ChangeOutcome, GenerationNames, Pipeline, PipelineOptions, PipelineStatus, RefusedResource,
+    Submission, SubmitError, Worker,
+};
+pub use stats::{QueueStats, Timing};
