@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::events::Revision;
-use crate::identity::{IdentityIndex, IdentityNumber};
-use crate::policy::EndpointPolicy;
+use crate::identity::IpcacheEntry;
+use crate::policy::{EndpointPolicy, FailsafeEntry};
 
 /// Number of a generation; rises with each commit, wraps after 2^32.
 #[derive(
@@ -16,13 +16,6 @@ use crate::policy::EndpointPolicy;
 )]
 #[serde(transparent)]
 pub struct GenerationNumber(pub u32);
-
-/// Identity of one prefix.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct IpcacheEntry {
-    pub identity: IdentityNumber,
-    pub index: IdentityIndex,
-}
 
 /// What the programs need besides tables and ipcache.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -37,18 +30,6 @@ pub struct DatapathSettings {
     pub failsafe: Vec<FailsafeEntry>,
     /// VLAN ids allowed on every protected device; 0 = all.
     pub vlan_allow: Vec<u16>,
-}
-
-/// One flow that always passes: `[in:|out:]proto/port[@cidr]`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct FailsafeEntry {
-    /// `palisade_abi::direction` of the opener.
-    pub direction: u32,
-    pub proto: u8,
-    /// 0 = every port.
-    pub port: u16,
-    /// None = every peer.
-    pub peer: Option<IpNet>,
 }
 
 impl Default for DatapathSettings {

@@ -5,9 +5,10 @@
 
 mod generation;
 
+pub use crate::identity::IpcacheEntry;
+pub use crate::policy::FailsafeEntry;
 pub use generation::{
-    DatapathError, DatapathSettings, FailsafeEntry, Generation, GenerationNumber, IpcacheEntry,
-    Realized, StageReport,
+    DatapathError, DatapathSettings, Generation, GenerationNumber, Realized, StageReport,
 };
 
 use crate::events::Revision;

@@ -1,5 +1,8 @@
 //! Input of the pipeline: one change of one resource.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 /// Kinds of objects that Palisade reads.
@@ -49,6 +52,22 @@ pub enum SourceName {
     Kubernetes,
     Etcd,
     Api,
+    /// This node itself: netlink and the agent's configuration.
+    Local,
+}
+
+impl SourceName {
+    /// The word in messages and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Manifests => "manifests",
+            Self::Kubernetes => "kubernetes",
+            Self::Etcd => "etcd",
+            Self::Api => "api",
+            Self::Local => "local",
+        }
+    }
 }
 
 /// Place of a document, for messages: file (or URL), document, line.
@@ -81,15 +100,20 @@ pub enum RepositoryChange {
         key: ResourceKey,
         source: SourceName,
     },
+    /// The unicast addresses of this node as netlink tells them, all at once.
+    LocalAddresses(Vec<IpAddr>),
+    /// The labels of `--node-labels`, all at once.
+    NodeLabels(BTreeMap<String, String>),
 }
 
 impl RepositoryChange {
-    /// The resource that changes.
+    /// The resource that changes; None for what the node itself says.
     #[must_use]
-    pub fn key(&self) -> &ResourceKey {
+    pub fn key(&self) -> Option<&ResourceKey> {
         match self {
-            Self::Upsert(resource) => &resource.key,
-            Self::Delete { key, .. } => key,
+            Self::Upsert(resource) => Some(&resource.key),
+            Self::Delete { key, .. } => Some(key),
+            Self::LocalAddresses(_) | Self::NodeLabels(_) => None,
         }
     }
     /// The source that says so.
@@ -98,6 +122,17 @@ impl RepositoryChange {
         match self {
             Self::Upsert(resource) => resource.source,
             Self::Delete { source, .. } => *source,
+            Self::LocalAddresses(_) | Self::NodeLabels(_) => SourceName::Local,
+        }
+    }
+    /// What changes, in words, for logs and history.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        match self {
+            Self::Upsert(resource) => resource.key.to_string(),
+            Self::Delete { key, .. } => key.to_string(),
+            Self::LocalAddresses(_) => "local addresses".to_owned(),
+            Self::NodeLabels(_) => "node labels".to_owned(),
         }
     }
 }

@@ -1,10 +1,6 @@
 //! Numbers of identities.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
-
-use super::LabelSet;
 
 /// The number of an identity (Cilium's numeric space).
 #[derive(
@@ -87,12 +83,4 @@ impl Reserved {
             Self::WorldIpv6 => "world-ipv6",
         }
     }
-}
-
-/// A live identity.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Identity {
-    pub number: IdentityNumber,
-    pub index: IdentityIndex,
-    pub labels: Arc<LabelSet>,
 }

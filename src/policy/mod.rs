@@ -1,7 +1,26 @@
 //! From the policy language to verdict tables.
+//!
+//! Pure and deterministic: no I/O, no time, no randomness. In reading order:
+//! documents (bytes to objects), language (objects to rules), repository (rules
+//! and nodes to snapshots), resolve (snapshot to verdict table), oracle and
+//! explain (the plain reading of the same rules).
 
+pub mod documents;
+mod explain;
+pub mod language;
+mod options;
+mod repository;
+mod resolve;
+mod snapshot;
 mod table;
 
+pub use explain::{ExplainedIdentity, ExplainedRule, Explanation, Packet, Query, Verdict, explain};
+pub use options::{EnforcementMode, FailsafeEntry, PolicyOptions};
+pub use repository::{
+    Affected, Applied, Change, Refusal, Repository, RepositoryImportError, RepositoryRecord,
+};
+pub use resolve::{ResolveError, Subject, resolve};
+pub use snapshot::{PolicySnapshot, SelectorEntry};
 pub use table::{
     Direction, DirectionPolicy, EndpointPolicy, RuleCatalogue, RuleNumber, RuleRef, Section,
     VerdictTable,

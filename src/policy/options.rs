@@ -1,0 +1,45 @@
+//! What the agent's configuration says about policy.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// When a direction is enforced (Cilium: `enable-policy`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EnforcementMode {
+    /// When a rule that selects the endpoint has an item for the direction.
+    #[default]
+    Default,
+    /// Always, even without any rule.
+    Always,
+    /// Never; rules are read and reported, nothing is enforced.
+    Never,
+}
+
+/// One flow that always passes: `[in:|out:]proto/port[@cidr]`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FailsafeEntry {
+    /// `palisade_abi::direction` of the opener.
+    pub direction: u32,
+    pub proto: u8,
+    /// 0 = every port.
+    pub port: u16,
+    /// None = every peer.
+    pub peer: Option<IpNet>,
+}
+
+/// Options of the repository.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct PolicyOptions {
+    /// The name of this node: which Node object is our own.
+    pub node_name: String,
+    /// Labels of the host endpoint besides those of the Node object (source
+    /// `k8s`); `RepositoryChange::NodeLabels` replaces them.
+    pub node_labels: BTreeMap<String, String>,
+    pub enforcement: EnforcementMode,
+    /// Audit for all endpoints (`--policy-audit-mode`).
+    pub audit: bool,
+    pub failsafe: Vec<FailsafeEntry>,
+}
