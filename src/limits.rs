@@ -33,5 +33,12 @@ pub const ENDPOINT_LOG_MAX: usize = 256;
 /// Monitor events buffered for one slow reader before it loses some.
 pub const MONITOR_BUFFER_MAX: usize = 4_096;
 
+/// The lab: how long silence must last to count as a drop, in how many tries
+/// of a datagram; how often and how many times it looks for a change.
+pub const LAB_PROBE_TIMEOUT: Duration = Duration::from_millis(1_500);
+pub const LAB_PROBE_TRIES_MAX: u32 = 3;
+pub const LAB_POLL_INTERVAL: Duration = Duration::from_millis(50);
+pub const LAB_POLLS_MAX: u32 = 600;
+
 const _: () = assert!(JOURNAL_GROUP_MAX >= REPOSITORY_QUEUE_MAX);
 const _: () = assert!(MANIFEST_DOCUMENT_BYTES_MAX as u64 <= MANIFEST_FILE_BYTES_MAX);

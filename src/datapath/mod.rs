@@ -4,6 +4,7 @@
 //! (for the simulation) stand behind it.
 
 mod generation;
+pub mod netns;
 
 pub use crate::identity::IpcacheEntry;
 pub use crate::policy::FailsafeEntry;
