@@ -1,34 +1,26 @@
-#![forbid(unsafe_code)]
 //! What lasts: the journal of events, snapshots and records, in sled.
 //!
 //! The only crate that names sled. It knows records and bytes, not policies.
+//! Acknowledged means on the disk: [`Store::flush`] ends in fdatasync.
+//!
+//! Reading order: `store` (the API), `records` (typed records), `envelope`
+//! (bytes of a record), `schema` (versions), `backend` with `disk` (sled) and
+//! `memory` (simulation).
+#![forbid(unsafe_code)]
 
-use std::path::Path;
+mod backend;
+mod disk;
+mod envelope;
+mod memory;
+mod records;
+mod schema;
+mod store;
 
-/// The store of one agent. One process opens it.
-#[derive(Debug)]
-pub struct Store {
-    problem: Option<String>,
-}
-
-impl Store {
-    /// Opens the store in `dir`. One that cannot be opened is set aside; if
-    /// that fails too, the agent runs in memory, and [`Self::problem`] says why.
-    #[must_use]
-    pub fn open(dir: &Path) -> Self {
-        let _ = dir;
-        Self::memory()
-    }
-
-    /// A store that forgets: tests, and agents without a state directory.
-    #[must_use]
-    pub fn memory() -> Self {
-        Self { problem: None }
-    }
-
-    /// What was wrong with the store at opening.
-    #[must_use]
-    pub fn problem(&self) -> Option<&str> {
-        self.problem.as_deref()
-    }
-}
+pub use envelope::{ENVELOPE_BYTES, EnvelopeError, RecordKind, decode, encode};
+pub use memory::MemoryDisk;
+pub use records::{
+    AuditFlag, AuditRecord, BootRecord, EndpointRecord, GenerationRecord, GenerationsRecord,
+    StoreIdentity,
+};
+pub use schema::SCHEMA_VERSION;
+pub use store::{Replay, Snapshot, Store, StoreError};

@@ -1,0 +1,159 @@
+//! sled, kept at arm's length: its panics become errors, its flush gets the
+//! fdatasync that it lacks, and a database that it cannot open is set aside.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+
+use crate::backend::{Entry, MediumError};
+
+/// Memory that sled may use for pages.
+const CACHE_BYTES_MAX: u64 = 16 << 20;
+/// Broken databases kept beside the current one.
+const SET_ASIDE_MAX: u32 = 1_000;
+
+/// A sled database in one folder.
+pub(crate) struct Disk {
+    database: sled::Db,
+    folder: PathBuf,
+    /// The database file, for fdatasync.
+    file: File,
+    /// Blob files that were synced already.
+    synced_blobs: Mutex<BTreeSet<PathBuf>>,
+}
+
+impl std::fmt::Debug for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Disk")
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Disk {
+    /// Opens or creates the database in `folder`.
+    pub(crate) fn open(folder: &Path) -> Result<Self, MediumError> {
+        let database = contained("open", || {
+            sled::Config::default()
+                .path(folder)
+                .mode(sled::Mode::LowSpace)
+                .cache_capacity(CACHE_BYTES_MAX)
+                // Nothing is flushed by a timer: flush() is the commit.
+                .flush_every_ms(None)
+                .open()
+        })?;
+        let file = File::open(folder.join("db")).map_err(|error| io("open", folder, &error))?;
+        let disk = Self {
+            database,
+            folder: folder.to_owned(),
+            file,
+            synced_blobs: Mutex::new(BTreeSet::new()),
+        };
+        disk.flush()?;
+        // The names of the new files must last as well.
+        for path in [Some(folder), folder.parent()].into_iter().flatten() {
+            sync_folder(path)?;
+        }
+        Ok(disk)
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, MediumError> {
+        contained("read", || self.database.get(key)).map(|value| value.map(|value| value.to_vec()))
+    }
+
+    pub(crate) fn put(&self, key: &[u8], value: Vec<u8>) -> Result<(), MediumError> {
+        contained("write", || self.database.insert(key, value)).map(|_| ())
+    }
+
+    pub(crate) fn delete(&self, key: &[u8]) -> Result<(), MediumError> {
+        contained("delete", || self.database.remove(key)).map(|_| ())
+    }
+
+    pub(crate) fn scan(&self, prefix: u8) -> Result<Vec<Entry>, MediumError> {
+        contained("scan", || {
+            self.database
+                .scan_prefix([prefix])
+                .map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())))
+                .collect()
+        })
+    }
+
+    pub(crate) fn flush(&self) -> Result<(), MediumError> {
+        contained("flush", || self.database.flush())?;
+        // sled starts the write-back only (sync_file_range): wait for the disk.
+        self.sync_blobs()?;
+        self.file
+            .sync_data()
+            .map_err(|error| io("fdatasync", &self.folder, &error))
+    }
+
+    /// sled keeps large pages in files of their own, which it never syncs.
+    fn sync_blobs(&self) -> Result<(), MediumError> {
+        let folder = self.folder.join("blobs");
+        let mut synced = self.synced_blobs.lock();
+        let Ok(entries) = std::fs::read_dir(&folder) else {
+            return Ok(());
+        };
+        let present: BTreeSet<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        let mut any = false;
+        for path in present.difference(&synced) {
+            // sled may collect a blob while we look at it.
+            let Ok(file) = File::open(path) else { continue };
+            file.sync_all().map_err(|error| io("fsync", path, &error))?;
+            any = true;
+        }
+        if any {
+            sync_folder(&folder)?;
+        }
+        *synced = present;
+        Ok(())
+    }
+}
+
+/// Renames a folder that cannot be opened to `<folder>.broken-<n>`.
+pub(crate) fn set_aside(folder: &Path) -> std::io::Result<PathBuf> {
+    for number in 1..=SET_ASIDE_MAX {
+        let mut name = folder.as_os_str().to_owned();
+        name.push(format!(".broken-{number}"));
+        let aside = PathBuf::from(name);
+        if !aside.exists() {
+            std::fs::rename(folder, &aside)?;
+            return Ok(aside);
+        }
+    }
+    Err(std::io::Error::other(
+        "too many broken stores were set aside; remove some",
+    ))
+}
+
+fn sync_folder(path: &Path) -> Result<(), MediumError> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|error| io("fsync", path, &error))
+}
+
+fn io(operation: &str, path: &Path, error: &std::io::Error) -> MediumError {
+    MediumError(format!("{operation} {}: {error}", path.display()))
+}
+
+/// Runs one sled call; errors and panics both become [`MediumError`].
+fn contained<T>(
+    operation: &str,
+    call: impl FnOnce() -> Result<T, sled::Error>,
+) -> Result<T, MediumError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(MediumError(format!("{operation}: {error}"))),
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("unknown panic");
+            Err(MediumError(format!("{operation}: sled gave up: {text}")))
+        }
+    }
+}

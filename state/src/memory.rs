@@ -1,0 +1,132 @@
+//! A disk in memory, for the simulation: what was not flushed is lost in a
+//! crash, and writes or flushes fail when told to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::backend::{Entry, MediumError};
+
+/// A handle to one disk in memory; clones share it, so that it outlives the
+/// store that wrote to it.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryDisk {
+    image: Arc<Mutex<Image>>,
+}
+
+#[derive(Debug, Default)]
+struct Image {
+    durable: BTreeMap<Vec<u8>, Vec<u8>>,
+    current: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Written since the last flush, in order; None deletes.
+    unflushed: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    failing_flushes: u32,
+    failing_writes: u32,
+    flushes: u64,
+}
+
+impl MemoryDisk {
+    /// An empty disk.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next `count` flushes fail.
+    pub fn fail_flushes(&self, count: u32) {
+        self.image.lock().failing_flushes = count;
+    }
+
+    /// The next `count` writes fail.
+    pub fn fail_writes(&self, count: u32) {
+        self.image.lock().failing_writes = count;
+    }
+
+    /// Writes that a crash may lose.
+    #[must_use]
+    pub fn unflushed(&self) -> usize {
+        self.image.lock().unflushed.len()
+    }
+
+    /// Flushes that succeeded.
+    #[must_use]
+    pub fn flushes(&self) -> u64 {
+        self.image.lock().flushes
+    }
+
+    /// Loses what was not flushed, except for the first `kept` writes: a log
+    /// may have reached the disk further than it was told to.
+    pub fn crash(&self, kept: usize) {
+        let mut image = self.image.lock();
+        let writes = std::mem::take(&mut image.unflushed);
+        for (key, value) in writes.into_iter().take(kept) {
+            write(&mut image.durable, key, value);
+        }
+        image.current = image.durable.clone();
+        image.failing_flushes = 0;
+        image.failing_writes = 0;
+    }
+
+    /// Overwrites the bytes of every durable key that begins with `prefix`.
+    #[cfg(test)]
+    pub(crate) fn damage(&self, prefix: u8, change: impl Fn(&mut Vec<u8>)) {
+        let mut image = self.image.lock();
+        for (key, value) in &mut image.current {
+            if key.first() == Some(&prefix) {
+                change(value);
+            }
+        }
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.image.lock().current.get(key).cloned()
+    }
+
+    pub(crate) fn put(&self, key: &[u8], value: Vec<u8>) -> Result<(), MediumError> {
+        self.write(key, Some(value))
+    }
+
+    pub(crate) fn delete(&self, key: &[u8]) -> Result<(), MediumError> {
+        self.write(key, None)
+    }
+
+    fn write(&self, key: &[u8], value: Option<Vec<u8>>) -> Result<(), MediumError> {
+        let mut image = self.image.lock();
+        if image.failing_writes > 0 {
+            image.failing_writes -= 1;
+            return Err(MediumError("injected fault of a write".into()));
+        }
+        write(&mut image.current, key.to_vec(), value.clone());
+        image.unflushed.push((key.to_vec(), value));
+        Ok(())
+    }
+
+    pub(crate) fn scan(&self, prefix: u8) -> Vec<Entry> {
+        let image = self.image.lock();
+        let entries = image.current.range(vec![prefix]..vec![prefix + 1]);
+        entries
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
+
+    pub(crate) fn flush(&self) -> Result<(), MediumError> {
+        let mut image = self.image.lock();
+        if image.failing_flushes > 0 {
+            image.failing_flushes -= 1;
+            return Err(MediumError("injected fault of a flush".into()));
+        }
+        for (key, value) in std::mem::take(&mut image.unflushed) {
+            write(&mut image.durable, key, value);
+        }
+        image.flushes += 1;
+        Ok(())
+    }
+}
+
+fn write(to: &mut BTreeMap<Vec<u8>, Vec<u8>>, key: Vec<u8>, value: Option<Vec<u8>>) {
+    match value {
+        Some(value) => to.insert(key, value),
+        None => to.remove(&key),
+    };
+}
