@@ -6,7 +6,7 @@ mod pipeline;
 mod stats;
 
 pub use pipeline::{
-    ChangeOutcome, GenerationNames, Pipeline, PipelineOptions, PipelineStatus, RefusedResource,
-    Submission, SubmitError, Worker,
+    ChangeOutcome, GenerationNames, Pipeline, PipelineOptions, PipelineStatus, Submission,
+    SubmitError, Worker,
 };
 pub use stats::{QueueStats, Timing};

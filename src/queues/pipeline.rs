@@ -17,9 +17,10 @@ use crate::clock::Clock;
 use crate::datapath::{Datapath, DatapathSettings, GenerationNumber, Realized};
 use crate::endpoint::{AuditSetting, EndpointStatus, LogEntry, NodeFacts};
 use crate::events::{
-    EndpointId, HistoryEntry, Origin, RepositoryChange, ResourceKey, Revision, Sequence, SourceName,
+    EndpointId, HistoryEntry, RepositoryChange, ResourceKey, Revision, Sequence, SourceName,
 };
-use crate::policy::RuleCatalogue;
+use crate::policy::language::FieldError;
+use crate::policy::{PolicyOptions, PolicySnapshot, Refusal, Repository, RuleCatalogue};
 
 /// What the pipeline is started with.
 #[derive(Clone, Debug)]
@@ -27,14 +28,17 @@ pub struct PipelineOptions {
     /// Sources that must say `in sync` before anything is deleted or, on a node
     /// that is already enforcing, regenerated.
     pub sources: BTreeSet<SourceName>,
+    /// Options of the repository. `audit` counts for every endpoint that has
+    /// no setting of its own.
+    pub policy: PolicyOptions,
     /// Settings that each generation carries.
     pub settings: DatapathSettings,
-    /// The agent's `--policy-audit-mode`.
-    pub audit: bool,
     /// Builds that may run at once: max(2, CPUs).
     pub build_permits: usize,
     /// Addresses and devices as known at start.
     pub facts: NodeFacts,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
 }
 
 /// What became of an accepted change, told after it was journalled and applied.
@@ -43,11 +47,14 @@ pub struct PipelineOptions {
 pub enum ChangeOutcome {
     /// In the repository, as this revision. Not yet enforced: see
     /// [`Pipeline::wait_enforced`].
-    Applied { revision: Revision },
+    Applied {
+        revision: Revision,
+        warnings: Vec<FieldError>,
+    },
     /// Invalid or owned by another source; the last valid version stays.
     Refused {
         revision: Revision,
-        errors: Vec<String>,
+        refusal: Refusal,
     },
     /// Nothing to change.
     Unchanged { revision: Revision },
@@ -64,12 +71,15 @@ pub struct Submission {
 }
 
 /// Why a change was not taken, or its outcome is not known.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SubmitError {
     #[error("the agent is stopping; the change was cancelled")]
     Stopped,
     #[error("the queue is full")]
     Full,
+    /// Too large for the journal; nothing was done.
+    #[error("{0}")]
+    Journal(String),
     #[error("not done within the time limit; it goes on in the background")]
     TimedOut,
 }
@@ -86,19 +96,6 @@ impl Submission {
     }
 }
 
-/// A resource whose newest version is not in force.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct RefusedResource {
-    pub key: ResourceKey,
-    pub source: SourceName,
-    pub origin: Origin,
-    /// Milliseconds since 1970.
-    pub time_ms: u64,
-    pub errors: Vec<String>,
-    /// Whether an earlier version of it enforces on.
-    pub last_valid_in_force: bool,
-}
-
 /// Names of what a generation's events and counters speak of.
 #[derive(Clone, Debug)]
 pub struct GenerationNames {
@@ -107,6 +104,8 @@ pub struct GenerationNames {
     pub rules: Arc<RuleCatalogue>,
     /// The policies that made each direction default-deny.
     pub enforcing: [Vec<ResourceKey>; 2],
+    /// Labels of the identities, and all else of that revision.
+    pub snapshot: Arc<PolicySnapshot>,
 }
 
 /// The pipeline's own health, for `status`.
@@ -132,6 +131,7 @@ pub type Worker = (String, Box<dyn FnOnce() + Send>);
 /// The running pipeline.
 pub struct Pipeline {
     state: Mutex<PipelineStatus>,
+    snapshot: Arc<PolicySnapshot>,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -152,12 +152,13 @@ impl Pipeline {
     ) -> Arc<Self> {
         let _ = (datapath, store, clock);
         let state = PipelineStatus {
-            waiting_for: options.sources.into_iter().collect(),
-            audit: options.audit,
+            waiting_for: options.sources.iter().copied().collect(),
+            audit: options.policy.audit,
             ..PipelineStatus::default()
         };
         Arc::new(Self {
             state: Mutex::new(state),
+            snapshot: Repository::new(options.policy).snapshot(),
         })
     }
 
@@ -245,8 +246,15 @@ impl Pipeline {
 
     /// Resources whose newest version is not in force, with the reasons.
     #[must_use]
-    pub fn refused(&self) -> Vec<RefusedResource> {
-        Vec::new()
+    pub fn refused(&self) -> Arc<Vec<Refusal>> {
+        Arc::clone(&self.snapshot.refused)
+    }
+
+    /// The newest state of the repository; enforced or not, see
+    /// [`Self::endpoints`].
+    #[must_use]
+    pub fn repository(&self) -> Arc<PolicySnapshot> {
+        Arc::clone(&self.snapshot)
     }
 
     /// What the datapath enforces; None before the first commit.
