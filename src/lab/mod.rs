@@ -11,6 +11,7 @@ pub mod network;
 pub mod probe;
 pub mod sandbox;
 pub mod scenario;
+mod session;
 pub mod table;
 pub mod tool;
 
@@ -21,8 +22,6 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-
-use sandbox::Sandbox;
 
 const PREFIX: &str = "palisade-lab-";
 /// Exit code of a lab that was interrupted (128 + SIGINT).
@@ -73,7 +72,7 @@ pub fn run(args: &LabArgs) -> Result<ExitCode> {
         let mut terminate = signal(SignalKind::terminate())?;
         let work = {
             let name = name.clone();
-            tokio::task::spawn_blocking(move || session(&name, &exe, keep, check))
+            tokio::task::spawn_blocking(move || session::run(&name, &exe, keep, check))
         };
         tokio::select! {
             done = work => done.context("the lab panicked")?,
@@ -91,45 +90,6 @@ pub fn run(args: &LabArgs) -> Result<ExitCode> {
         sandbox::remove(&name);
     }
     outcome
-}
-
-/// One lab from start to end.
-fn session(name: &str, exe: &Path, keep: bool, check: bool) -> Result<ExitCode> {
-    println!("Building a network of namespaces ({name}-*) and starting the agent in it");
-    let mut sandbox = Sandbox::create(name)?;
-    let mut scenario = scenario::start(&sandbox, exe)?;
-    let holds = scenario.show(&sandbox)?;
-    if keep {
-        sandbox.keep();
-        scenario.agent.let_go();
-        println!("{}", invitation(&sandbox, exe));
-    }
-    Ok(if check && !holds {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
-}
-
-/// What to try while the lab is up.
-fn invitation(sandbox: &Sandbox, exe: &Path) -> String {
-    let exe = exe.display();
-    let socket = sandbox.path("agent.sock");
-    let manifests = sandbox.path("manifests");
-    format!(
-        "
-The lab stays up. As root:
-
-  export PALISADE_SOCKET={socket}
-  {exe} endpoint list
-  {exe} monitor -t drop
-  ip netns exec {outsider} ping -c 1 10.88.0.1
-  $EDITOR {manifests}/policy.yaml
-  {exe} lab --remove",
-        socket = socket.display(),
-        manifests = manifests.display(),
-        outsider = sandbox.namespace("outsider"),
-    )
 }
 
 fn remove_all() -> Result<ExitCode> {
