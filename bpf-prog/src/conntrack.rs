@@ -1,0 +1,184 @@
+//! Flows: lookup, judging again after a change of policy, and their lifetimes.
+
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_jiffies64};
+use palisade_abi::{
+    commit::CommitWord,
+    conntrack::{CtEntry, flags},
+    direction, proto,
+    table::{Cell, action, column},
+};
+
+use crate::{
+    family::Family,
+    maps::SETTINGS,
+    packet::{L4, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, l4_state},
+    verdict,
+};
+
+/// `TCP_LISTEN` of the kernel's socket states.
+const LISTEN: u32 = 10;
+
+/// A flow that was found, and where.
+#[derive(Clone, Copy)]
+pub struct Found {
+    pub entry: *mut CtEntry,
+    pub in_half: bool,
+}
+
+/// Looks a flow up: seen from both sides first. An expired entry is no entry.
+#[inline(always)]
+pub fn find<F: Family>(key: &F::Key, now: u64) -> Option<Found> {
+    let found = match F::full().get_ptr_mut(key) {
+        Some(entry) => Found { entry, in_half: false },
+        None => Found { entry: F::half().get_ptr_mut(key)?, in_half: true },
+    };
+    // SAFETY: a non-null pointer from a map lookup.
+    if unsafe { (*found.entry).expires_jiffies } <= now { None } else { Some(found) }
+}
+
+/// Now, in the unit of `CtEntry::expires_jiffies`.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_jiffies64() }
+}
+
+/// A SYN that opens (not the answer to one).
+#[inline(always)]
+pub fn is_opening(l4: &L4) -> bool {
+    l4.proto == proto::TCP
+        && l4.state == l4_state::TRACKED
+        && l4.tcp_flags_or_type & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN
+}
+
+/// Key of the verdict columns for a packet that goes to `port`.
+#[inline(always)]
+pub fn column_of<F: Family>(proto: u8, port: u16, icmp_type: u8) -> (u32, u16) {
+    match proto {
+        proto::TCP => (column::TCP, u16::from_be(port)),
+        proto::UDP => (column::UDP, u16::from_be(port)),
+        proto::SCTP => (column::SCTP, u16::from_be(port)),
+        other if other == F::ICMP => (column::OTHER, F::ICMP_COLUMN as u16 + u16::from(icmp_type)),
+        other => (column::OTHER, column::OTHER_PROTOCOL as u16 + u16::from(other)),
+    }
+}
+
+/// Who opened a TCP flow, by the kernel's sockets: `Some(direction)` if a live
+/// socket exists; a listener on its local port means that the peer did.
+#[inline(always)]
+pub fn opener_by_socket<F: Family>(skb: *mut __sk_buff, key: &F::Key) -> Option<u32> {
+    let state = F::socket_state(skb, key, false);
+    if state == 0 || state == LISTEN {
+        return None;
+    }
+    if F::socket_state(skb, key, true) == LISTEN {
+        Some(direction::INGRESS)
+    } else {
+        Some(direction::EGRESS)
+    }
+}
+
+/// Direction in which a flow was opened.
+#[inline(always)]
+pub fn opened(bits: u32) -> u32 {
+    if bits & flags::OPENED_EGRESS != 0 { direction::EGRESS } else { direction::INGRESS }
+}
+
+/// Judges a running flow again, in its own direction, whichever packet asks.
+/// The result is kept in the entry for this decision epoch.
+#[inline(never)]
+pub fn judge_again<F: Family>(
+    skb: *mut __sk_buff,
+    word: u64,
+    key: &F::Key,
+    entry: *mut CtEntry,
+) -> u32 {
+    let word = CommitWord(word);
+    let (proto, local_port, remote_port) = F::key_ports(key);
+    // SAFETY: a non-null pointer from a map lookup in the caller.
+    let entry = unsafe { &mut *entry };
+    let mut bits = entry.flags;
+    if bits & flags::GUESSED != 0 && proto == proto::TCP {
+        if let Some(opener) = opener_by_socket::<F>(skb, key) {
+            bits &= !(flags::GUESSED | flags::OPENED_EGRESS);
+            if opener == direction::EGRESS {
+                bits |= flags::OPENED_EGRESS;
+            }
+        }
+    }
+    let direction = opened(bits);
+    let mut cell = Cell::new(action::ALLOW, false, 0);
+    let mut identity = 0;
+    if word.enforced(direction) {
+        let peer = F::peer(F::key_remote(key), word.slot());
+        let port = if direction == direction::INGRESS { local_port } else { remote_port };
+        let (class, key) = column_of::<F>(proto, port, F::ECHO_REQUEST);
+        cell = verdict::lookup(word.slot(), direction, peer.index, class, key);
+        identity = peer.identity;
+    }
+    entry.flags = bits;
+    entry.cell = cell.0;
+    entry.identity = identity;
+    entry.epoch = word.epoch();
+    cell.0
+}
+
+/// Lifetime of a new flow, in jiffies.
+#[inline(always)]
+pub fn lifetime(slot: u32, proto: u8, established: bool) -> u64 {
+    let Some(settings) = SETTINGS.get_ptr(slot) else {
+        return 0;
+    };
+    // SAFETY: a non-null pointer from a lookup; settings of the current slot
+    // are not written.
+    let settings = unsafe { &*settings };
+    u64::from(if proto != proto::TCP {
+        settings.other_jiffies
+    } else if established {
+        settings.tcp_established_jiffies
+    } else {
+        settings.tcp_syn_jiffies
+    })
+}
+
+/// Notes a packet of a flow: TCP state, lifetime, accounting.
+#[inline(always)]
+pub fn refresh(entry: &mut CtEntry, slot: u32, l4: &L4, forward: bool, now: u64, bytes: u32) {
+    let mut bits = entry.flags;
+    if !forward {
+        bits |= flags::SEEN_REPLY;
+    }
+    if l4.proto == proto::TCP && l4.state == l4_state::TRACKED {
+        let tcp = l4.tcp_flags_or_type;
+        if tcp & TCP_SYN == 0 {
+            bits |= flags::SEEN_NON_SYN;
+        }
+        if tcp & TCP_RST != 0 {
+            bits |= flags::CLOSING_BOTH;
+        } else if tcp & TCP_FIN != 0 {
+            bits |= if forward { flags::CLOSING_FORWARD } else { flags::CLOSING_REPLY };
+        }
+    }
+    let closing = bits & flags::CLOSING_BOTH == flags::CLOSING_BOTH;
+    if !closing {
+        let expires = now + lifetime(slot, l4.proto, bits & flags::SEEN_NON_SYN != 0);
+        if entry.expires_jiffies != expires {
+            entry.expires_jiffies = expires;
+        }
+    } else if entry.flags & flags::CLOSING_BOTH != flags::CLOSING_BOTH {
+        if let Some(settings) = SETTINGS.get_ptr(slot) {
+            // SAFETY: as in `lifetime`.
+            entry.expires_jiffies = now + u64::from(unsafe { (*settings).tcp_close_jiffies });
+        }
+    }
+    if entry.flags != bits {
+        entry.flags = bits;
+    }
+    if forward {
+        entry.packets[0] += 1;
+        entry.bytes[0] += u64::from(bytes);
+    } else {
+        entry.packets[1] += 1;
+        entry.bytes[1] += u64::from(bytes);
+    }
+}

@@ -1,0 +1,211 @@
+//! The entry programs: commit word, L2, VLAN, and the jump into the slot.
+
+use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, programs::TcContext};
+use palisade_abi::{
+    calls, cb,
+    commit::CommitWord,
+    conntrack::flags,
+    direction::INGRESS,
+    reason,
+    settings::{FAILSAFE_MAX, Failsafe, vlan_key},
+    table::Cell,
+};
+
+use crate::{
+    conntrack, counters,
+    family::Family,
+    flow::Packet,
+    maps::{CALLS_EG, CALLS_IN, COMMIT, SETTINGS, VLANS},
+    packet::{NEXT, l4_state, read},
+    v4::V4,
+    v6::V6,
+};
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_QINQ: u16 = 0x88a8;
+/// VLAN tags in the packet data that are followed (the metadata holds one more).
+const TAGS_MAX: usize = 2;
+
+/// First program on a device. `L2` is the length of the device's own header.
+#[inline(always)]
+pub fn entry<const DIRECTION: u32, const L2: u32>(context: &TcContext) -> i32 {
+    let skb = context.skb.skb;
+    let Some(word) = COMMIT.get_ptr(0) else {
+        return NEXT;
+    };
+    // SAFETY: a non-null pointer from a lookup; one 8-byte load, so that the
+    // packet sees one generation, whole.
+    let word = CommitWord(unsafe { word.read_volatile() });
+    // SAFETY: `skb` is the context.
+    let mut protocol = u16::from_be(unsafe { (*skb).protocol } as u16);
+    let mut l3 = L2;
+    // SAFETY: as above.
+    unsafe {
+        if (*skb).vlan_present != 0 && !is_allowed_vlan(skb, (*skb).vlan_tci) {
+            return refuse_vlan(skb, word, DIRECTION);
+        }
+    }
+    for _ in 0..TAGS_MAX {
+        if protocol != ETHERTYPE_VLAN && protocol != ETHERTYPE_QINQ {
+            break;
+        }
+        let Some(tag) = read::<[u16; 2]>(skb, l3) else {
+            break;
+        };
+        if !is_allowed_vlan(skb, u32::from(u16::from_be(tag[0]))) {
+            return refuse_vlan(skb, word, DIRECTION);
+        }
+        protocol = u16::from_be(tag[1]);
+        l3 += 4;
+    }
+    // SAFETY: as above.
+    unsafe {
+        (*skb).cb[cb::COMMIT_LOW] = word.0 as u32;
+        (*skb).cb[cb::GENERATION] = word.generation();
+        (*skb).cb[cb::L3_OFFSET] = l3;
+    }
+    match protocol {
+        ETHERTYPE_IPV4 => {
+            jump::<DIRECTION>(context, word, calls::V4_SLOT_A, calls::V4_SLOT_B);
+            missed::<V4, DIRECTION>(skb, word, l3)
+        }
+        ETHERTYPE_IPV6 => {
+            jump::<DIRECTION>(context, word, calls::V6_SLOT_A, calls::V6_SLOT_B);
+            missed::<V6, DIRECTION>(skb, word, l3)
+        }
+        ETHERTYPE_ARP => counters::pass(skb, reason::ARP, DIRECTION),
+        _ => other_ethertype(skb, word, DIRECTION),
+    }
+}
+
+/// Jumps into the slot's program; returns only if that is missing. Constant
+/// indexes are patched into direct jumps by the JIT.
+#[inline(always)]
+fn jump<const DIRECTION: u32>(context: &TcContext, word: CommitWord, slot_a: u32, slot_b: u32) {
+    let array = if DIRECTION == INGRESS { &CALLS_IN } else { &CALLS_EG };
+    // SAFETY: on success control does not return; nothing here needs dropping.
+    unsafe {
+        if word.slot() == 0 {
+            array.tail_call(context, slot_a);
+        } else {
+            array.tail_call(context, slot_b);
+        }
+    }
+}
+
+/// Whether a VLAN id is a sub-device of this device or in the allow list.
+/// Priority tags (id 0) are no VLAN.
+#[inline(always)]
+fn is_allowed_vlan(skb: *mut __sk_buff, tci: u32) -> bool {
+    let id = tci & 0xfff;
+    if id == 0 {
+        return true;
+    }
+    // SAFETY: `skb` is the context; values are only tested for presence.
+    unsafe {
+        VLANS.get(vlan_key((*skb).ifindex, id)).is_some()
+            || VLANS.get(vlan_key(0, id)).is_some()
+            || VLANS.get(vlan_key(0, 0)).is_some()
+    }
+}
+
+#[inline(always)]
+fn refuse_vlan(skb: *mut __sk_buff, word: CommitWord, direction: u32) -> i32 {
+    if word.enforced(direction) {
+        counters::drop(skb, reason::VLAN, direction)
+    } else {
+        counters::pass(skb, reason::NOT_ENFORCED, direction)
+    }
+}
+
+#[inline(always)]
+fn other_ethertype(skb: *mut __sk_buff, word: CommitWord, direction: u32) -> i32 {
+    if let Some(settings) = SETTINGS.get_ptr(word.slot()) {
+        // SAFETY: a non-null pointer from a lookup.
+        let drops = unsafe { (*settings).drop_other_ethertypes } != 0;
+        if drops && word.enforced(direction) {
+            return counters::drop(skb, reason::UNSUPPORTED_L2, direction);
+        }
+    }
+    counters::pass(skb, reason::OTHER_ETHERTYPE, direction)
+}
+
+/// The degraded mode: a slot without its program. What runs and what the
+/// operator named goes on; the rest is dropped unless configured otherwise.
+#[inline(always)]
+fn missed<F: Family, const DIRECTION: u32>(
+    skb: *mut __sk_buff,
+    word: CommitWord,
+    l3: u32,
+) -> i32 {
+    if !word.enforced(DIRECTION) || word.miss_passes() {
+        return counters::pass(skb, reason::MISSED_TAIL_CALL_PASSED, DIRECTION);
+    }
+    if let Ok(packet) = F::parse(skb, l3) {
+        let passes = match packet.l4.state {
+            l4_state::PASS_RELATED | l4_state::PASS_CONTROL => true,
+            l4_state::TRACKED => {
+                is_allowed_flow::<F, DIRECTION>(&packet)
+                    || is_failsafe::<F, DIRECTION>(word, &packet)
+            }
+            _ => false,
+        };
+        if passes {
+            return counters::pass(skb, reason::MISSED_TAIL_CALL_PASSED, DIRECTION);
+        }
+    }
+    counters::drop(skb, reason::MISSED_TAIL_CALL, DIRECTION)
+}
+
+/// Whether a running flow was allowed when it was last judged (read only).
+#[inline(always)]
+fn is_allowed_flow<F: Family, const DIRECTION: u32>(packet: &Packet<F>) -> bool {
+    let key = packet.key::<DIRECTION>();
+    let Some(found) = conntrack::find::<F>(&key, conntrack::now()) else {
+        return false;
+    };
+    // SAFETY: a non-null pointer from a lookup.
+    let entry = unsafe { &*found.entry };
+    entry.flags & flags::UNJUDGED != 0 || Cell(entry.cell).passes()
+}
+
+/// Whether the failsafe list names the packet's flow, without state: by its
+/// destination port, or as an answer by its source port.
+#[inline(always)]
+fn is_failsafe<F: Family, const DIRECTION: u32>(word: CommitWord, packet: &Packet<F>) -> bool {
+    let Some(settings) = SETTINGS.get_ptr(word.slot()) else {
+        return false;
+    };
+    // SAFETY: a non-null pointer from a lookup.
+    let settings = unsafe { &*settings };
+    let (_, remote, _, _) = packet.sides::<DIRECTION>();
+    for index in 0..FAILSAFE_MAX {
+        if index as u32 >= settings.failsafe_count {
+            break;
+        }
+        let Failsafe { direction, proto, family, prefix_len, port, peer, .. } =
+            &settings.failsafe[index];
+        let served = if u32::from(*direction) == DIRECTION {
+            packet.l4.destination_port
+        } else {
+            packet.l4.source_port
+        };
+        if *proto == packet.l4.proto
+            && (*port == 0 || *port == u16::from_be(served))
+            && (*family == 0 || *family == F::NUMBER)
+            && (*family == 0 || F::in_prefix(remote, peer, *prefix_len))
+        {
+            return true;
+        }
+    }
+    false
+}
+
+/// The context's raw pointer, for the family programs.
+#[inline(always)]
+pub fn raw(context: &TcContext) -> *mut __sk_buff {
+    context.as_ptr().cast()
+}

@@ -1,0 +1,78 @@
+//! What differs between IPv4 and IPv6. Everything else is written once, generic
+//! over this trait, and compiled into one program per family and direction.
+
+use aya_ebpf::{bindings::__sk_buff, maps::LruHashMap};
+use palisade_abi::conntrack::{CtEntry, FragValue};
+
+use crate::{flow::Packet, verdict::Peer};
+
+/// Header of the packet that an ICMP error is about.
+pub struct Inner<F: Family> {
+    pub source: F::Addr,
+    pub destination: F::Addr,
+    pub proto: u8,
+    /// Offset of its transport header.
+    pub offset: u32,
+}
+
+/// An address family.
+pub trait Family: Sized + 'static {
+    /// An address in network byte order.
+    type Addr: Copy;
+    /// Conntrack key.
+    type Key: Copy + 'static;
+    /// Key of a fragmented datagram.
+    type FragmentKey: Copy + 'static;
+
+    /// 4 or 6.
+    const NUMBER: u8;
+    /// Protocol number of the family's ICMP.
+    const ICMP: u8;
+    const ECHO_REQUEST: u8;
+    const ECHO_REPLY: u8;
+    /// First key of the family's ICMP types in the columns of class OTHER.
+    const ICMP_COLUMN: u32;
+
+    /// Reads the IP header at `l3` and what follows. Err: a drop reason for
+    /// headers that not even the addresses can be believed of.
+    fn parse(skb: *mut __sk_buff, l3: u32) -> Result<Packet<Self>, u8>;
+    /// One of `l4_state` for an ICMP message.
+    fn classify_icmp(message_type: u8, code: u8) -> u8;
+    /// Reads the header inside an ICMP error; None if it is cut short or a
+    /// later fragment.
+    fn parse_inner(skb: *mut __sk_buff, offset: u32) -> Option<Inner<Self>>;
+
+    fn key(
+        local: Self::Addr,
+        remote: Self::Addr,
+        local_port: u16,
+        remote_port: u16,
+        proto: u8,
+        kind: u8,
+    ) -> Self::Key;
+    fn key_remote(key: &Self::Key) -> Self::Addr;
+    /// Protocol, local port, remote port.
+    fn key_ports(key: &Self::Key) -> (u8, u16, u16);
+
+    /// Flows that were seen from both sides.
+    fn full() -> &'static LruHashMap<Self::Key, CtEntry>;
+    /// Flows that were seen from one side only.
+    fn half() -> &'static LruHashMap<Self::Key, CtEntry>;
+    fn fragments() -> &'static LruHashMap<Self::FragmentKey, FragValue>;
+
+    /// Identity of an address in one slot.
+    fn peer(address: Self::Addr, slot: u32) -> Peer;
+    /// Whether the routing table says that the packet is to be forwarded.
+    fn is_forwarded(skb: *mut __sk_buff, packet: &Packet<Self>) -> bool;
+    /// State (`TCP_*`) of the socket that would get a packet from `remote`, by
+    /// the kernel's tables; 0 if there is none. `remote_port` 0 finds listeners.
+    fn socket_state(skb: *mut __sk_buff, key: &Self::Key, listeners_only: bool) -> u32;
+
+    /// Whether `address` is in the first `len` bits of `prefix`.
+    fn in_prefix(address: Self::Addr, prefix: &[u8; 16], len: u8) -> bool;
+    /// Writes the address into an event's field.
+    ///
+    /// # Safety
+    /// `out` must be valid for a write of four words.
+    unsafe fn store(address: Self::Addr, out: *mut [u32; 4]);
+}

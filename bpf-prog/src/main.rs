@@ -1,0 +1,92 @@
+//! The eBPF programs of Palisade.
+//!
+//! A packet's way: [`entry`] (commit word, L2, VLAN) -> tail call into the
+//! slot's program -> [`flow`] (headers, conntrack, is it ours, identity,
+//! verdict) -> [`counters`] and [`events`]. Layouts live in `palisade_abi`.
+#![no_std]
+#![no_main]
+
+mod conntrack;
+mod counters;
+mod entry;
+mod events;
+mod family;
+mod flow;
+mod kernel;
+mod maps;
+mod packet;
+mod transport;
+mod v4;
+mod v6;
+mod verdict;
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use palisade_abi::direction::{EGRESS, INGRESS};
+
+use crate::{entry::raw, v4::V4, v6::V6};
+
+/// Length of an Ethernet header; tun and WireGuard devices have none.
+const ETHERNET: u32 = 14;
+
+/// Ingress of an Ethernet device.
+#[classifier]
+pub fn pal_from_netdev(context: TcContext) -> i32 {
+    entry::entry::<INGRESS, ETHERNET>(&context)
+}
+
+/// Egress of an Ethernet device.
+#[classifier]
+pub fn pal_to_netdev(context: TcContext) -> i32 {
+    entry::entry::<EGRESS, ETHERNET>(&context)
+}
+
+/// Ingress of a device without L2 header.
+#[classifier]
+pub fn pal_from_l3dev(context: TcContext) -> i32 {
+    entry::entry::<INGRESS, 0>(&context)
+}
+
+/// Egress of a device without L2 header.
+#[classifier]
+pub fn pal_to_l3dev(context: TcContext) -> i32 {
+    entry::entry::<EGRESS, 0>(&context)
+}
+
+#[classifier]
+pub fn pal_in4(context: TcContext) -> i32 {
+    flow::judge::<V4, INGRESS>(raw(&context))
+}
+
+#[classifier]
+pub fn pal_in6(context: TcContext) -> i32 {
+    flow::judge::<V6, INGRESS>(raw(&context))
+}
+
+#[classifier]
+pub fn pal_eg4(context: TcContext) -> i32 {
+    flow::judge::<V4, EGRESS>(raw(&context))
+}
+
+#[classifier]
+pub fn pal_eg6(context: TcContext) -> i32 {
+    flow::judge::<V6, EGRESS>(raw(&context))
+}
+
+/// Not attached: by a test run the agent reads the low 32 bits of the jiffies,
+/// and from two runs the kernel's HZ.
+#[classifier]
+pub fn pal_clock(_context: TcContext) -> i32 {
+    conntrack::now() as i32
+}
+
+/// The kernel's helpers reserved for GPL-compatible programs need this.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    // SAFETY: no path of these programs panics; the verifier refuses a program
+    // in which this could be reached.
+    unsafe { core::hint::unreachable_unchecked() }
+}

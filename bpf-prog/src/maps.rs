@@ -1,0 +1,76 @@
+//! All maps, in the order of a packet's way. Layouts: `palisade_abi`.
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
+};
+use palisade_abi::{
+    calls,
+    conntrack::{CtEntry, CtKey4, CtKey6, FragKey4, FragKey6, FragValue},
+    event::{Budget, RING_BYTES, lost},
+    reason::{COUNTERS as COUNTERS_MAX, Counter},
+    settings::{Settings, VLANS_MAX},
+    table::{
+        COLUMNS_ELEMENTS, Cells, Columns, IPCACHE_MAX, IpcacheValue, ROWS_ELEMENTS, RULES_MAX,
+        RowBases,
+    },
+};
+
+/// Conntrack sizes when the agent does not choose (Cilium's TCP table).
+const CT_MAX: u32 = 524_288;
+const CT_HALF_MAX: u32 = 131_072;
+/// Fragmented datagrams under way (Cilium's `bpf-fragments-map-max`).
+const FRAGMENTS_MAX: u32 = 8_192;
+
+#[map(name = "pal_commit")]
+pub static COMMIT: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map(name = "pal_settings")]
+pub static SETTINGS: Array<Settings> = Array::with_max_entries(2, 0);
+#[map(name = "pal_vlans")]
+pub static VLANS: HashMap<u32, u32> = HashMap::with_max_entries(VLANS_MAX, 0);
+
+#[map(name = "pal_calls_in")]
+pub static CALLS_IN: ProgramArray = ProgramArray::with_max_entries(calls::COUNT, 0);
+#[map(name = "pal_calls_eg")]
+pub static CALLS_EG: ProgramArray = ProgramArray::with_max_entries(calls::COUNT, 0);
+
+#[map(name = "pal_frag4")]
+pub static FRAG4: LruHashMap<FragKey4, FragValue> = LruHashMap::with_max_entries(FRAGMENTS_MAX, 0);
+#[map(name = "pal_frag6")]
+pub static FRAG6: LruHashMap<FragKey6, FragValue> = LruHashMap::with_max_entries(FRAGMENTS_MAX, 0);
+
+#[map(name = "pal_ct4")]
+pub static CT4: LruHashMap<CtKey4, CtEntry> = LruHashMap::with_max_entries(CT_MAX, 0);
+#[map(name = "pal_ct6")]
+pub static CT6: LruHashMap<CtKey6, CtEntry> = LruHashMap::with_max_entries(CT_MAX, 0);
+#[map(name = "pal_half4")]
+pub static HALF4: LruHashMap<CtKey4, CtEntry> = LruHashMap::with_max_entries(CT_HALF_MAX, 0);
+#[map(name = "pal_half6")]
+pub static HALF6: LruHashMap<CtKey6, CtEntry> = LruHashMap::with_max_entries(CT_HALF_MAX, 0);
+
+#[map(name = "pal_ipcache4")]
+pub static IPCACHE4: LpmTrie<u32, IpcacheValue> =
+    LpmTrie::with_max_entries(IPCACHE_MAX, BPF_F_NO_PREALLOC);
+#[map(name = "pal_ipcache6")]
+pub static IPCACHE6: LpmTrie<[u32; 4], IpcacheValue> =
+    LpmTrie::with_max_entries(IPCACHE_MAX, BPF_F_NO_PREALLOC);
+
+#[map(name = "pal_rows")]
+pub static ROWS: Array<RowBases> = Array::with_max_entries(ROWS_ELEMENTS, BPF_F_MMAPABLE);
+#[map(name = "pal_columns")]
+pub static COLUMNS: Array<Columns> = Array::with_max_entries(COLUMNS_ELEMENTS, BPF_F_MMAPABLE);
+#[map(name = "pal_cells")]
+pub static CELLS: Array<Cells> = Array::with_max_entries(ROWS_ELEMENTS, BPF_F_MMAPABLE);
+
+#[map(name = "pal_counters")]
+pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTERS_MAX, 0);
+#[map(name = "pal_rules")]
+pub static RULES: PerCpuArray<Counter> = PerCpuArray::with_max_entries(RULES_MAX, 0);
+
+#[map(name = "pal_events")]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+#[map(name = "pal_budget")]
+pub static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(2, 0);
+#[map(name = "pal_lost")]
+pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(lost::COUNT, 0);

@@ -1,0 +1,209 @@
+//! IPv4: headers, keys, routing and sockets.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, bpf_fib_lookup, bpf_sock_tuple},
+    maps::{LruHashMap, lpm_trie::Key},
+};
+use palisade_abi::{
+    conntrack::{CtEntry, CtKey4, FragKey4, FragValue},
+    proto, reason,
+    table::column,
+};
+
+use crate::{
+    family::{Family, Inner},
+    flow::Packet,
+    kernel,
+    maps::{CT4, FRAG4, HALF4, IPCACHE4},
+    packet::{l4_state, read},
+    transport,
+    verdict::Peer,
+};
+
+/// `AF_INET`.
+const AF_INET: u8 = 2;
+const HEADER: u32 = 20;
+const MORE_FRAGMENTS: u16 = 0x2000;
+const FRAGMENT_OFFSET: u16 = 0x1fff;
+
+/// Destination unreachable, and its code for path MTU.
+const UNREACHABLE: u8 = 3;
+const FRAGMENTATION_NEEDED: u8 = 4;
+const TIME_EXCEEDED: u8 = 11;
+const PARAMETER_PROBLEM: u8 = 12;
+
+/// The fixed IPv4 header, RFC 791.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Header {
+    version_ihl: u8,
+    tos: u8,
+    total_length: u16,
+    id: u16,
+    fragment: u16,
+    ttl: u8,
+    proto: u8,
+    checksum: u16,
+    source: u32,
+    destination: u32,
+}
+
+/// The IPv4 family.
+pub struct V4;
+
+impl Family for V4 {
+    type Addr = u32;
+    type Key = CtKey4;
+    type FragmentKey = FragKey4;
+
+    const NUMBER: u8 = 4;
+    const ICMP: u8 = proto::ICMP;
+    const ECHO_REQUEST: u8 = 8;
+    const ECHO_REPLY: u8 = 0;
+    const ICMP_COLUMN: u32 = column::OTHER_ICMP;
+
+    #[inline(always)]
+    fn parse(skb: *mut __sk_buff, l3: u32) -> Result<Packet<Self>, u8> {
+        let header = read::<Header>(skb, l3).ok_or(reason::INVALID_PACKET)?;
+        let header_length = u32::from(header.version_ihl & 0x0f) * 4;
+        let total = u32::from(u16::from_be(header.total_length));
+        // A length of 0 is a segment larger than 64 KiB on its way to the
+        // device (BIG TCP).
+        if header.version_ihl >> 4 != 4
+            || header_length < HEADER
+            || (total != 0 && total < header_length)
+        {
+            return Err(reason::INVALID_PACKET);
+        }
+        let end = if total == 0 { u32::MAX >> 1 } else { l3 + total };
+        let offset = l3 + header_length;
+        let fragment = u16::from_be(header.fragment);
+        let l4 = if fragment & (MORE_FRAGMENTS | FRAGMENT_OFFSET) == 0 {
+            transport::parse::<Self>(skb, header.proto, offset, end)
+        } else {
+            let key = FragKey4 {
+                source: header.source,
+                destination: header.destination,
+                id: header.id,
+                proto: header.proto,
+                pad: 0,
+            };
+            let fragment_offset = u32::from(fragment & FRAGMENT_OFFSET) * 8;
+            transport::parse_fragment::<Self>(
+                skb,
+                header.proto,
+                offset,
+                end,
+                fragment_offset,
+                &key,
+            )
+        };
+        Ok(Packet { source: header.source, destination: header.destination, l4 })
+    }
+
+    #[inline(always)]
+    fn classify_icmp(message_type: u8, code: u8) -> u8 {
+        match message_type {
+            UNREACHABLE if code == FRAGMENTATION_NEEDED => l4_state::PASS_RELATED,
+            UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM => l4_state::ICMP_ERROR,
+            _ => l4_state::UNTRACKED,
+        }
+    }
+
+    #[inline(always)]
+    fn parse_inner(skb: *mut __sk_buff, offset: u32) -> Option<Inner<Self>> {
+        let header = read::<Header>(skb, offset)?;
+        if header.version_ihl >> 4 != 4 || u16::from_be(header.fragment) & FRAGMENT_OFFSET != 0 {
+            return None;
+        }
+        let length = u32::from(header.version_ihl & 0x0f) * 4;
+        Some(Inner {
+            source: header.source,
+            destination: header.destination,
+            proto: header.proto,
+            offset: offset + length,
+        })
+    }
+
+    #[inline(always)]
+    fn key(
+        local: u32,
+        remote: u32,
+        local_port: u16,
+        remote_port: u16,
+        proto: u8,
+        kind: u8,
+    ) -> CtKey4 {
+        CtKey4 { local, remote, local_port, remote_port, proto, kind, pad: 0 }
+    }
+    #[inline(always)]
+    fn key_remote(key: &CtKey4) -> u32 {
+        key.remote
+    }
+    #[inline(always)]
+    fn key_ports(key: &CtKey4) -> (u8, u16, u16) {
+        (key.proto, key.local_port, key.remote_port)
+    }
+
+    #[inline(always)]
+    fn full() -> &'static LruHashMap<CtKey4, CtEntry> {
+        &CT4
+    }
+    #[inline(always)]
+    fn half() -> &'static LruHashMap<CtKey4, CtEntry> {
+        &HALF4
+    }
+    #[inline(always)]
+    fn fragments() -> &'static LruHashMap<FragKey4, FragValue> {
+        &FRAG4
+    }
+
+    #[inline(always)]
+    fn peer(address: u32, slot: u32) -> Peer {
+        IPCACHE4
+            .get(Key::new(32, address))
+            .map_or(Peer::UNKNOWN, |value| Peer::of_slot(value, slot))
+    }
+
+    #[inline(always)]
+    fn is_forwarded(skb: *mut __sk_buff, packet: &Packet<Self>) -> bool {
+        // SAFETY: all-zero bytes are a valid parameter block.
+        let mut parameters: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+        parameters.family = AF_INET;
+        parameters.l4_protocol = packet.l4.proto;
+        parameters.__bindgen_anon_3.ipv4_src = packet.source;
+        parameters.__bindgen_anon_4.ipv4_dst = packet.destination;
+        kernel::is_forwarded(skb, &mut parameters)
+    }
+
+    #[inline(always)]
+    fn socket_state(skb: *mut __sk_buff, key: &CtKey4, listeners_only: bool) -> u32 {
+        // SAFETY: all-zero bytes are a valid tuple.
+        let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+        // SAFETY: writes to the IPv4 member of a union of plain words.
+        unsafe {
+            let ipv4 = &mut tuple.__bindgen_anon_1.ipv4;
+            ipv4.daddr = key.local;
+            ipv4.dport = key.local_port;
+            if !listeners_only {
+                ipv4.saddr = key.remote;
+                ipv4.sport = key.remote_port;
+            }
+        }
+        // The size of the IPv4 member selects the family.
+        kernel::socket_state(skb, &mut tuple, 12)
+    }
+
+    #[inline(always)]
+    fn in_prefix(address: u32, prefix: &[u8; 16], len: u8) -> bool {
+        let prefix = u32::from_be_bytes([prefix[0], prefix[1], prefix[2], prefix[3]]);
+        let differing = u32::from_be(address) ^ prefix;
+        len == 0 || differing >> (32 - u32::from(len.min(32))) == 0
+    }
+
+    #[inline(always)]
+    unsafe fn store(address: u32, out: *mut [u32; 4]) {
+        // SAFETY: the caller's contract.
+        unsafe { *out = [address, 0, 0, 0] };
+    }
+}

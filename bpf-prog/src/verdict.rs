@@ -1,0 +1,51 @@
+//! Identity and verdict: a trie lookup and three array lookups.
+
+use palisade_abi::table::{
+    CELLS_MAX, Cell, IDENTITIES_MAX, IpcacheValue, columns_element, rows_element,
+};
+
+use crate::maps::{CELLS, COLUMNS, ROWS};
+
+/// Identity number of a peer and its key in the tables.
+#[derive(Clone, Copy)]
+pub struct Peer {
+    pub identity: u32,
+    pub index: u32,
+}
+
+impl Peer {
+    /// No prefix of the ipcache contains the address.
+    pub const UNKNOWN: Self = Self { identity: 0, index: 0 };
+
+    /// The identity of one slot.
+    #[inline(always)]
+    pub fn of_slot(value: &IpcacheValue, slot: u32) -> Self {
+        if slot == 0 {
+            Self { identity: value.identity[0], index: value.index[0] }
+        } else {
+            Self { identity: value.identity[1], index: value.index[1] }
+        }
+    }
+}
+
+/// The verdict of the tables of (slot, direction). `class` and `key` are those
+/// of `palisade_abi::table::column`. What cannot be looked up is denied.
+#[inline(always)]
+pub fn lookup(slot: u32, direction: u32, index: u32, class: u32, key: u16) -> Cell {
+    let element = rows_element(slot, direction);
+    let (Some(rows), Some(columns), Some(cells)) = (
+        ROWS.get_ptr(element),
+        COLUMNS.get_ptr(columns_element(slot, direction, class)),
+        CELLS.get_ptr(element),
+    ) else {
+        return Cell::default();
+    };
+    // SAFETY: each index is masked to the size of the element it indexes, which
+    // the verifier proves again.
+    unsafe {
+        let base = *rows.cast::<u32>().add(index as usize & (IDENTITIES_MAX - 1));
+        let column = *columns.cast::<u16>().add(key as usize);
+        let cell = (base as usize + column as usize) & (CELLS_MAX - 1);
+        Cell(*cells.cast::<u32>().add(cell))
+    }
+}
