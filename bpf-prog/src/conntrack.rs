@@ -29,11 +29,21 @@ pub struct Found {
 #[inline(always)]
 pub fn find<F: Family>(key: &F::Key, now: u64) -> Option<Found> {
     let found = match F::full().get_ptr_mut(key) {
-        Some(entry) => Found { entry, in_half: false },
-        None => Found { entry: F::half().get_ptr_mut(key)?, in_half: true },
+        Some(entry) => Found {
+            entry,
+            in_half: false,
+        },
+        None => Found {
+            entry: F::half().get_ptr_mut(key)?,
+            in_half: true,
+        },
     };
     // SAFETY: a non-null pointer from a map lookup.
-    if unsafe { (*found.entry).expires_jiffies } <= now { None } else { Some(found) }
+    if unsafe { (*found.entry).expires_jiffies } <= now {
+        None
+    } else {
+        Some(found)
+    }
 }
 
 /// Now, in the unit of `CtEntry::expires_jiffies`.
@@ -59,7 +69,10 @@ pub fn column_of<F: Family>(proto: u8, port: u16, icmp_type: u8) -> (u32, u16) {
         proto::UDP => (column::UDP, u16::from_be(port)),
         proto::SCTP => (column::SCTP, u16::from_be(port)),
         other if other == F::ICMP => (column::OTHER, F::ICMP_COLUMN as u16 + u16::from(icmp_type)),
-        other => (column::OTHER, column::OTHER_PROTOCOL as u16 + u16::from(other)),
+        other => (
+            column::OTHER,
+            column::OTHER_PROTOCOL as u16 + u16::from(other),
+        ),
     }
 }
 
@@ -81,7 +94,11 @@ pub fn opener_by_socket<F: Family>(skb: *mut __sk_buff, key: &F::Key) -> Option<
 /// Direction in which a flow was opened.
 #[inline(always)]
 pub fn opened(bits: u32) -> u32 {
-    if bits & flags::OPENED_EGRESS != 0 { direction::EGRESS } else { direction::INGRESS }
+    if bits & flags::OPENED_EGRESS != 0 {
+        direction::EGRESS
+    } else {
+        direction::INGRESS
+    }
 }
 
 /// Judges a running flow again, in its own direction, whichever packet asks.
@@ -111,7 +128,11 @@ pub fn judge_again<F: Family>(
     let mut identity = 0;
     if word.enforced(direction) {
         let peer = F::peer(F::key_remote(key), word.slot());
-        let port = if direction == direction::INGRESS { local_port } else { remote_port };
+        let port = if direction == direction::INGRESS {
+            local_port
+        } else {
+            remote_port
+        };
         let (class, key) = column_of::<F>(proto, port, F::ECHO_REQUEST);
         cell = verdict::lookup(word.slot(), direction, peer.index, class, key);
         identity = peer.identity;
@@ -156,7 +177,11 @@ pub fn refresh(entry: &mut CtEntry, slot: u32, l4: &L4, forward: bool, now: u64,
         if tcp & TCP_RST != 0 {
             bits |= flags::CLOSING_BOTH;
         } else if tcp & TCP_FIN != 0 {
-            bits |= if forward { flags::CLOSING_FORWARD } else { flags::CLOSING_REPLY };
+            bits |= if forward {
+                flags::CLOSING_FORWARD
+            } else {
+                flags::CLOSING_REPLY
+            };
         }
     }
     let closing = bits & flags::CLOSING_BOTH == flags::CLOSING_BOTH;

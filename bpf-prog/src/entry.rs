@@ -85,7 +85,11 @@ pub fn entry<const DIRECTION: u32, const L2: u32>(context: &TcContext) -> i32 {
 /// indexes are patched into direct jumps by the JIT.
 #[inline(always)]
 fn jump<const DIRECTION: u32>(context: &TcContext, word: CommitWord, slot_a: u32, slot_b: u32) {
-    let array = if DIRECTION == INGRESS { &CALLS_IN } else { &CALLS_EG };
+    let array = if DIRECTION == INGRESS {
+        &CALLS_IN
+    } else {
+        &CALLS_EG
+    };
     // SAFETY: on success control does not return; nothing here needs dropping.
     unsafe {
         if word.slot() == 0 {
@@ -136,11 +140,7 @@ fn other_ethertype(skb: *mut __sk_buff, word: CommitWord, direction: u32) -> i32
 /// The degraded mode: a slot without its program. What runs and what the
 /// operator named goes on; the rest is dropped unless configured otherwise.
 #[inline(always)]
-fn missed<F: Family, const DIRECTION: u32>(
-    skb: *mut __sk_buff,
-    word: CommitWord,
-    l3: u32,
-) -> i32 {
+fn missed<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff, word: CommitWord, l3: u32) -> i32 {
     if !word.enforced(DIRECTION) || word.miss_passes() {
         return counters::pass(skb, reason::MISSED_TAIL_CALL_PASSED, DIRECTION);
     }
@@ -186,8 +186,15 @@ fn is_failsafe<F: Family, const DIRECTION: u32>(word: CommitWord, packet: &Packe
         if index as u32 >= settings.failsafe_count {
             break;
         }
-        let Failsafe { direction, proto, family, prefix_len, port, peer, .. } =
-            &settings.failsafe[index];
+        let Failsafe {
+            direction,
+            proto,
+            family,
+            prefix_len,
+            port,
+            peer,
+            ..
+        } = &settings.failsafe[index];
         let served = if u32::from(*direction) == DIRECTION {
             packet.l4.destination_port
         } else {

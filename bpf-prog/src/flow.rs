@@ -37,9 +37,19 @@ impl<F: Family> Packet<F> {
     pub fn sides<const DIRECTION: u32>(&self) -> (F::Addr, F::Addr, u16, u16) {
         let l4 = &self.l4;
         if DIRECTION == INGRESS {
-            (self.destination, self.source, l4.destination_port, l4.source_port)
+            (
+                self.destination,
+                self.source,
+                l4.destination_port,
+                l4.source_port,
+            )
         } else {
-            (self.source, self.destination, l4.source_port, l4.destination_port)
+            (
+                self.source,
+                self.destination,
+                l4.source_port,
+                l4.destination_port,
+            )
         }
     }
 
@@ -138,7 +148,10 @@ fn established<F: Family, const DIRECTION: u32>(
         if !word.enforced(DIRECTION) {
             return counters::pass(skb, reason::NOT_ENFORCED, DIRECTION);
         }
-        let peer = Peer { identity: entry.identity, index: 0 };
+        let peer = Peer {
+            identity: entry.identity,
+            index: 0,
+        };
         return deny::<F, DIRECTION>(skb, word, packet, cell, peer, old);
     }
     let forward = conntrack::opened(entry.flags) == DIRECTION;
@@ -174,10 +187,17 @@ fn is_related<F: Family, const DIRECTION: u32>(
     };
     // The error quotes at least 8 octets of the transport header (RFC 792).
     let l4 = crate::transport::parse_quoted::<F>(skb, inner.proto, inner.offset);
-    let inner = Packet::<F> { source: inner.source, destination: inner.destination, l4 };
+    let inner = Packet::<F> {
+        source: inner.source,
+        destination: inner.destination,
+        l4,
+    };
     // What is quoted went the other way.
-    let key =
-        if DIRECTION == INGRESS { inner.key::<EGRESS>() } else { inner.key::<INGRESS>() };
+    let key = if DIRECTION == INGRESS {
+        inner.key::<EGRESS>()
+    } else {
+        inner.key::<INGRESS>()
+    };
     let Some(found) = conntrack::find::<F>(&key, conntrack::now()) else {
         return false;
     };
@@ -207,7 +227,14 @@ fn first_packet<F: Family, const DIRECTION: u32>(
         {
             // Masqueraded: not judged, but its answers must pass.
             let allow = Cell::new(action::ALLOW, false, 0);
-            create::<F, DIRECTION>(skb, word, packet, allow, 0, flags::UNJUDGED | flags::OPENED_EGRESS);
+            create::<F, DIRECTION>(
+                skb,
+                word,
+                packet,
+                allow,
+                0,
+                flags::UNJUDGED | flags::OPENED_EGRESS,
+            );
         }
         return counters::pass(skb, reason::NOT_OURS, DIRECTION);
     }
@@ -221,9 +248,19 @@ fn first_packet<F: Family, const DIRECTION: u32>(
     let enforced = word.enforced(DIRECTION);
     let mut cell = Cell::new(action::ALLOW, false, 0);
     if enforced {
-        cell = verdict_of::<F>(word.slot(), DIRECTION, peer, &packet.l4, packet.l4.destination_port);
+        cell = verdict_of::<F>(
+            word.slot(),
+            DIRECTION,
+            peer,
+            &packet.l4,
+            packet.l4.destination_port,
+        );
     }
-    let mut bits = if DIRECTION == EGRESS { flags::OPENED_EGRESS } else { 0 };
+    let mut bits = if DIRECTION == EGRESS {
+        flags::OPENED_EGRESS
+    } else {
+        0
+    };
     if packet.l4.proto == proto::TCP
         && packet.l4.state == l4_state::TRACKED
         && !conntrack::is_opening(&packet.l4)
@@ -237,7 +274,11 @@ fn first_packet<F: Family, const DIRECTION: u32>(
                     bits |= flags::OPENED_EGRESS;
                 }
                 if opener != DIRECTION {
-                    let port = if opener == INGRESS { local_port } else { remote_port };
+                    let port = if opener == INGRESS {
+                        local_port
+                    } else {
+                        remote_port
+                    };
                     cell = Cell::new(action::ALLOW, false, 0);
                     if word.enforced(opener) {
                         cell = verdict_of::<F>(word.slot(), opener, peer, &packet.l4, port);
@@ -261,7 +302,11 @@ fn first_packet<F: Family, const DIRECTION: u32>(
         report::<F, DIRECTION>(skb, word, packet, cell, peer.identity, false);
     }
     counters::rule(skb, cell.rule());
-    let exit = if cell.action() == action::ALLOW { reason::FORWARDED } else { reason::AUDITED };
+    let exit = if cell.action() == action::ALLOW {
+        reason::FORWARDED
+    } else {
+        reason::AUDITED
+    };
     counters::pass(skb, exit, DIRECTION)
 }
 
@@ -280,9 +325,7 @@ fn is_ours<F: Family, const DIRECTION: u32>(
     match pkt_type {
         PACKET_HOST => !F::is_forwarded(skb, packet),
         // For another station (bridge port, macvlan, promiscuous mode).
-        PACKET_OTHERHOST => {
-            F::peer(packet.destination, word.slot()).identity == identity::HOST
-        }
+        PACKET_OTHERHOST => F::peer(packet.destination, word.slot()).identity == identity::HOST,
         _ => true,
     }
 }
@@ -333,7 +376,11 @@ fn create<F: Family, const DIRECTION: u32>(
     let life = conntrack::lifetime(word.slot(), packet.l4.proto, !opening);
     let entry = CtEntry {
         expires_jiffies: conntrack::now() + life,
-        flags: if opening { bits } else { bits | flags::SEEN_NON_SYN },
+        flags: if opening {
+            bits
+        } else {
+            bits | flags::SEEN_NON_SYN
+        },
         epoch: word.epoch(),
         cell: cell.0,
         identity,
@@ -405,8 +452,16 @@ fn report<F: Family, const DIRECTION: u32>(
 ) {
     let allowed = cell.action() == action::ALLOW;
     let decision = Decision {
-        kind: if allowed { event::kind::ALLOW } else { event::kind::AUDIT },
-        reason: if allowed { reason::FORWARDED } else { reason_of(cell) },
+        kind: if allowed {
+            event::kind::ALLOW
+        } else {
+            event::kind::AUDIT
+        },
+        reason: if allowed {
+            reason::FORWARDED
+        } else {
+            reason_of(cell)
+        },
         rejudged,
         rule: cell.rule(),
         identity,

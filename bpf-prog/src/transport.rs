@@ -68,7 +68,12 @@ pub fn parse<F: Family>(skb: *mut __sk_buff, proto: u8, offset: u32, end: u32) -
             return refused(proto, offset, reason::INVALID_PACKET);
         };
         let head = u32::from_be(words[0]);
-        icmp::<F>(&mut l4, (head >> 24) as u8, (head >> 16) as u8, first_half(words[1]));
+        icmp::<F>(
+            &mut l4,
+            (head >> 24) as u8,
+            (head >> 16) as u8,
+            first_half(words[1]),
+        );
     }
     l4
 }
@@ -82,12 +87,20 @@ fn ports(l4: &mut L4, word: u32) {
 /// First two octets of a word as it stands in the packet.
 #[inline(always)]
 fn first_half(word: u32) -> u16 {
-    if cfg!(target_endian = "little") { word as u16 } else { (word >> 16) as u16 }
+    if cfg!(target_endian = "little") {
+        word as u16
+    } else {
+        (word >> 16) as u16
+    }
 }
 
 #[inline(always)]
 fn second_half(word: u32) -> u16 {
-    if cfg!(target_endian = "little") { (word >> 16) as u16 } else { word as u16 }
+    if cfg!(target_endian = "little") {
+        (word >> 16) as u16
+    } else {
+        word as u16
+    }
 }
 
 #[inline(always)]
@@ -129,7 +142,10 @@ pub fn parse_fragment<F: Family>(
                 destination_port: l4.source_port | l4.destination_port,
             }
         } else {
-            FragValue { source_port: l4.source_port, destination_port: l4.destination_port }
+            FragValue {
+                source_port: l4.source_port,
+                destination_port: l4.destination_port,
+            }
         };
         // A full map only means that later fragments are judged without ports.
         let _ = F::fragments().insert(key, value, 0);
@@ -170,7 +186,12 @@ pub fn parse_quoted<F: Family>(skb: *mut __sk_buff, proto: u8, offset: u32) -> L
     };
     if proto == F::ICMP {
         let head = u32::from_be(words[0]);
-        icmp::<F>(&mut l4, (head >> 24) as u8, (head >> 16) as u8, first_half(words[1]));
+        icmp::<F>(
+            &mut l4,
+            (head >> 24) as u8,
+            (head >> 16) as u8,
+            first_half(words[1]),
+        );
     } else if proto == proto::TCP || proto == proto::UDP || proto == proto::SCTP {
         ports(&mut l4, words[0]);
     }

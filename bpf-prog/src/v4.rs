@@ -75,7 +75,11 @@ impl Family for V4 {
         {
             return Err(reason::INVALID_PACKET);
         }
-        let end = if total == 0 { u32::MAX >> 1 } else { l3 + total };
+        let end = if total == 0 {
+            u32::MAX >> 1
+        } else {
+            l3 + total
+        };
         let offset = l3 + header_length;
         let fragment = u16::from_be(header.fragment);
         let l4 = if fragment & (MORE_FRAGMENTS | FRAGMENT_OFFSET) == 0 {
@@ -89,16 +93,13 @@ impl Family for V4 {
                 pad: 0,
             };
             let fragment_offset = u32::from(fragment & FRAGMENT_OFFSET) * 8;
-            transport::parse_fragment::<Self>(
-                skb,
-                header.proto,
-                offset,
-                end,
-                fragment_offset,
-                &key,
-            )
+            transport::parse_fragment::<Self>(skb, header.proto, offset, end, fragment_offset, &key)
         };
-        Ok(Packet { source: header.source, destination: header.destination, l4 })
+        Ok(Packet {
+            source: header.source,
+            destination: header.destination,
+            l4,
+        })
     }
 
     #[inline(always)]
@@ -134,7 +135,15 @@ impl Family for V4 {
         proto: u8,
         kind: u8,
     ) -> CtKey4 {
-        CtKey4 { local, remote, local_port, remote_port, proto, kind, pad: 0 }
+        CtKey4 {
+            local,
+            remote,
+            local_port,
+            remote_port,
+            proto,
+            kind,
+            pad: 0,
+        }
     }
     #[inline(always)]
     fn key_remote(key: &CtKey4) -> u32 {

@@ -65,7 +65,11 @@ struct Chain {
 /// Follows the extension headers; None if they cannot be followed.
 #[inline(always)]
 fn follow(skb: *mut __sk_buff, first: u8, start: u32) -> Option<Chain> {
-    let mut chain = Chain { proto: first, offset: start, fragment: None };
+    let mut chain = Chain {
+        proto: first,
+        offset: start,
+        fragment: None,
+    };
     for _ in 0..=EXTENSIONS_MAX {
         let proto = chain.proto;
         if proto != HOP_BY_HOP
@@ -74,7 +78,11 @@ fn follow(skb: *mut __sk_buff, first: u8, start: u32) -> Option<Chain> {
             && proto != FRAGMENT
             && proto != proto::AH
         {
-            return if proto == NO_NEXT_HEADER { None } else { Some(chain) };
+            return if proto == NO_NEXT_HEADER {
+                None
+            } else {
+                Some(chain)
+            };
         }
         let extension = read::<Extension>(skb, chain.offset)?;
         chain.proto = extension.next_header;
@@ -119,12 +127,20 @@ impl Family for V6 {
         }
         let payload = u32::from(u16::from_be(header.payload_length));
         // A length of 0 is a jumbogram or a segment larger than 64 KiB.
-        let end = if payload == 0 { u32::MAX >> 1 } else { l3 + HEADER + payload };
+        let end = if payload == 0 {
+            u32::MAX >> 1
+        } else {
+            l3 + HEADER + payload
+        };
         let l4 = match follow(skb, header.next_header, l3 + HEADER) {
             None => transport::refused(header.next_header, l3 + HEADER, reason::IPV6_EXTENSION),
             Some(chain) => parse_after(skb, &header, &chain, end),
         };
-        Ok(Packet { source: header.source, destination: header.destination, l4 })
+        Ok(Packet {
+            source: header.source,
+            destination: header.destination,
+            l4,
+        })
     }
 
     #[inline(always)]
@@ -151,7 +167,15 @@ impl Family for V6 {
         proto: u8,
         kind: u8,
     ) -> CtKey6 {
-        CtKey6 { local, remote, local_port, remote_port, proto, kind, pad: 0 }
+        CtKey6 {
+            local,
+            remote,
+            local_port,
+            remote_port,
+            proto,
+            kind,
+            pad: 0,
+        }
     }
     #[inline(always)]
     fn key_remote(key: &CtKey6) -> [u32; 4] {

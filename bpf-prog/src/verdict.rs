@@ -15,15 +15,24 @@ pub struct Peer {
 
 impl Peer {
     /// No prefix of the ipcache contains the address.
-    pub const UNKNOWN: Self = Self { identity: 0, index: 0 };
+    pub const UNKNOWN: Self = Self {
+        identity: 0,
+        index: 0,
+    };
 
     /// The identity of one slot.
     #[inline(always)]
     pub fn of_slot(value: &IpcacheValue, slot: u32) -> Self {
         if slot == 0 {
-            Self { identity: value.identity[0], index: value.index[0] }
+            Self {
+                identity: value.identity[0],
+                index: value.index[0],
+            }
         } else {
-            Self { identity: value.identity[1], index: value.index[1] }
+            Self {
+                identity: value.identity[1],
+                index: value.index[1],
+            }
         }
     }
 }
@@ -43,7 +52,9 @@ pub fn lookup(slot: u32, direction: u32, index: u32, class: u32, key: u16) -> Ce
     // SAFETY: each index is masked to the size of the element it indexes, which
     // the verifier proves again.
     unsafe {
-        let base = *rows.cast::<u32>().add(index as usize & (IDENTITIES_MAX - 1));
+        let base = *rows
+            .cast::<u32>()
+            .add(index as usize & (IDENTITIES_MAX - 1));
         let column = *columns.cast::<u16>().add(key as usize);
         let cell = (base as usize + column as usize) & (CELLS_MAX - 1);
         Cell(*cells.cast::<u32>().add(cell))
