@@ -8,7 +8,9 @@
 pub mod documents;
 mod explain;
 pub mod language;
+mod nearest;
 mod options;
+mod path;
 mod repository;
 mod resolve;
 mod snapshot;

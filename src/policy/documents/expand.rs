@@ -1,0 +1,218 @@
+//! From the value of a document to resources: kinds, names, `List`s.
+
+use serde_json::{Map, Value};
+
+use super::{Document, DocumentError, Positions, Reader, Skipped};
+use crate::events::{Origin, Resource, ResourceKey, ResourceKind};
+use crate::policy::nearest::nearest;
+
+/// Kinds that are read, with their `apiVersion`.
+const READ: [(&str, &str, ResourceKind); 3] = [
+    (
+        "CiliumClusterwideNetworkPolicy",
+        "cilium.io/v2",
+        ResourceKind::CiliumClusterwideNetworkPolicy,
+    ),
+    ("Node", "v1", ResourceKind::Node),
+    ("CiliumNode", "cilium.io/v2", ResourceKind::CiliumNode),
+];
+
+/// Kinds that will be read.
+const NOT_YET: [&str; 8] = [
+    "CiliumNetworkPolicy",
+    "CiliumCIDRGroup",
+    "Namespace",
+    "Pod",
+    "Service",
+    "EndpointSlice",
+    "CiliumIdentity",
+    "CiliumEndpoint",
+];
+
+/// An item of a `List`, or the document itself.
+struct Place<'a> {
+    document: usize,
+    positions: &'a Positions,
+    line: usize,
+    /// In a list, faults name the item's line: to look for each field would
+    /// read the whole document again for each item.
+    in_list: bool,
+}
+
+impl Reader<'_> {
+    /// Takes the value of one document apart.
+    pub(super) fn document(&mut self, document: usize, value: Value, positions: &Positions) {
+        let place = Place {
+            document,
+            positions,
+            line: positions.first_line(),
+            in_list: false,
+        };
+        let object = match value {
+            Value::Object(object) => object,
+            // A document of nothing but comments.
+            Value::Null => return,
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                return self.fault(
+                    &place,
+                    "",
+                    None,
+                    "not an object; expected apiVersion, kind, metadata",
+                );
+            }
+        };
+        let list_of = match object.get("kind").and_then(Value::as_str) {
+            Some(kind) if object.get("items").is_some_and(Value::is_array) => {
+                kind.strip_suffix("List").map(str::to_owned)
+            }
+            Some(_) | None => None,
+        };
+        match list_of {
+            Some(item_kind) => self.list(&place, object, &item_kind),
+            None => self.object(&place, object),
+        }
+    }
+
+    fn list(&mut self, place: &Place<'_>, mut list: Map<String, Value>, item_kind: &str) {
+        let api_version = list.remove("apiVersion");
+        let Some(Value::Array(items)) = list.remove("items") else {
+            return;
+        };
+        let lines = place.positions.item_lines(items.len());
+        for (index, (item, line)) in items.into_iter().zip(lines).enumerate() {
+            let place = Place {
+                document: place.document,
+                positions: &place.positions.within(index),
+                line,
+                in_list: true,
+            };
+            let Value::Object(mut object) = item else {
+                self.fault(&place, "", None, "an item of a list must be an object");
+                continue;
+            };
+            // Typed lists (`NodeList`) name the kind of their items only once.
+            if !item_kind.is_empty() && !object.contains_key("kind") {
+                object.insert("kind".to_owned(), Value::String(item_kind.to_owned()));
+                if let Some(version) = &api_version {
+                    object.entry("apiVersion").or_insert(version.clone());
+                }
+            }
+            self.object(&place, object);
+        }
+    }
+
+    fn object(&mut self, place: &Place<'_>, object: Map<String, Value>) {
+        let Some(kind_name) = object.get("kind").and_then(Value::as_str) else {
+            return self.fault(place, "kind", None, "kind: missing; every object needs one");
+        };
+        let name = object
+            .get("metadata")
+            .and_then(|metadata| metadata.get("name"))
+            .and_then(Value::as_str)
+            .unwrap_or("");
+        let Some((_, version, kind)) = READ.iter().find(|(kind, ..)| *kind == kind_name) else {
+            let (kind_name, name) = (kind_name.to_owned(), name.to_owned());
+            return self.not_read(place, &kind_name, &name);
+        };
+        let subject = Some(format!("{kind_name}/{name}"));
+        let found = object.get("apiVersion").and_then(Value::as_str);
+        if found != Some(*version) {
+            let reason = match found {
+                Some(found) => format!("apiVersion: {found:?}: {version:?} is what is read"),
+                None => format!("apiVersion: missing; expected {version:?}"),
+            };
+            return self.fault(place, "apiVersion", subject, &reason);
+        }
+        if let Err(reason) = check_name(name) {
+            return self.fault(place, "metadata.name", subject, &reason);
+        }
+        let key = ResourceKey {
+            kind: *kind,
+            namespace: None,
+            name: name.to_owned(),
+        };
+        if !self.keys.insert(key.clone()) {
+            return self.fault(
+                place,
+                "metadata.name",
+                subject,
+                "defined twice in this file; the first one counts",
+            );
+        }
+        self.reading.documents.push(Document {
+            resource: Resource {
+                key,
+                source: self.source,
+                origin: Origin {
+                    file: self.file.to_owned(),
+                    document: place.document,
+                    line: place.line,
+                },
+                body: Value::Object(object),
+            },
+            positions: place.positions.clone(),
+        });
+    }
+
+    fn not_read(&mut self, place: &Place<'_>, kind: &str, name: &str) {
+        let known = READ.iter().map(|(kind, ..)| *kind);
+        let reason = if NOT_YET.contains(&kind) {
+            "this kind is not supported yet".to_owned()
+        } else if let Some(meant) = nearest(kind, known) {
+            // A misspelt policy must not be passed over in silence.
+            let reason = format!("kind: {kind:?}: unknown; did you mean {meant:?}?");
+            return self.fault(place, "kind", None, &reason);
+        } else {
+            "palisade does not read this kind".to_owned()
+        };
+        self.reading.skipped.push(Skipped {
+            file: self.file.to_owned(),
+            document: place.document,
+            line: place.line,
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            reason,
+        });
+    }
+
+    fn fault(&mut self, place: &Place<'_>, field: &str, resource: Option<String>, reason: &str) {
+        let found = if place.in_list {
+            None
+        } else {
+            place.positions.get(field)
+        };
+        let (line, column) = found.unwrap_or((place.line, 1));
+        self.reading.errors.push(DocumentError {
+            file: self.file.to_owned(),
+            document: place.document,
+            line,
+            column,
+            resource,
+            reason: reason.to_owned(),
+        });
+    }
+}
+
+/// Kubernetes' rule for names of objects (a DNS subdomain).
+fn check_name(name: &str) -> Result<(), String> {
+    const NAME_MAX: usize = 253;
+    if name.is_empty() {
+        return Err("metadata.name: missing; every object needs one".to_owned());
+    }
+    let letters = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let valid = name.len() <= NAME_MAX
+        && name.split('.').all(|part| {
+            let bytes = part.as_bytes();
+            bytes.first().is_some_and(|byte| letters(*byte))
+                && bytes.last().is_some_and(|byte| letters(*byte))
+                && bytes.iter().all(|byte| letters(*byte) || *byte == b'-')
+        });
+    if valid {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(80).collect();
+    Err(format!(
+        "metadata.name: {shown:?}: must be lower-case letters, digits, '-' and '.', at most \
+         {NAME_MAX}"
+    ))
+}

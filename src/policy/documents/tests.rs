@@ -1,0 +1,257 @@
+use std::fmt::Write as _;
+
+use proptest::prelude::*;
+
+use super::{FileReading, read};
+use crate::events::SourceName;
+
+fn read_text(file: &str, text: &str) -> FileReading {
+    read(file, text.as_bytes(), SourceName::Manifests)
+}
+
+/// What the operator would see of a file, one line each.
+fn show(reading: &FileReading) -> String {
+    let mut lines = String::new();
+    for document in &reading.documents {
+        let origin = &document.resource.origin;
+        let (key, number, line) = (&document.resource.key, origin.document, origin.line);
+        let _ = writeln!(lines, "{key} document {number} line {line}");
+    }
+    for error in &reading.errors {
+        let _ = writeln!(lines, "error {error}");
+    }
+    for skipped in &reading.skipped {
+        let _ = writeln!(lines, "skipped {skipped}");
+    }
+    lines
+}
+
+fn check(text: &str, expected: &[&str]) {
+    let shown = show(&read_text("f.yaml", text));
+    assert_eq!(shown.lines().collect::<Vec<_>>(), expected, "{text}");
+}
+
+const NODE: &str = "apiVersion: v1\nkind: Node\nmetadata: {name: a}\n";
+
+#[test]
+fn many_documents_and_comments() {
+    let text = format!(
+        "# head\n%YAML 1.2\n---\n{NODE}---\n# nothing\n---\napiVersion: v1\nkind: Node\n\
+         metadata:\n  name: b\n...\n---   \n"
+    );
+    check(
+        &text,
+        &["Node/a document 0 line 4", "Node/b document 1 line 10"],
+    );
+}
+
+#[test]
+fn a_broken_document_does_not_hide_the_others() {
+    let text =
+        format!("{NODE}---\nkind: [\n---\napiVersion: v1\nkind: Node\nmetadata: {{name: c}}\n");
+    let reading = read_text("f.yaml", &text);
+    assert_eq!(reading.documents.len(), 2);
+    assert_eq!(reading.errors.len(), 1, "{}", show(&reading));
+    let error = &reading.errors[0];
+    assert_eq!((error.document, error.line), (1, 6), "{error}");
+}
+
+#[test]
+fn lists_are_taken_apart() {
+    check(
+        "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Node\n  metadata: {name: a}\n\
+         - apiVersion: cilium.io/v2\n  kind: CiliumNode\n  metadata: {name: b}\n",
+        &["Node/a document 0 line 4", "CiliumNode/b document 0 line 7"],
+    );
+    check(
+        "apiVersion: v1\nkind: NodeList\nitems:\n- metadata: {name: a}\n- 5\n",
+        &[
+            "Node/a document 0 line 4",
+            "error f.yaml: document 1, line 5, column 1: an item of a list must be an object",
+        ],
+    );
+}
+
+#[test]
+fn kinds_that_are_not_read() {
+    check(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n---\n\
+         apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: x}\n---\n\
+         apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolcy\nmetadata: {name: q}\n",
+        &[
+            "error f.yaml: document 3, line 10, column 7: kind: \"CiliumClusterwideNetworkPolcy\": \
+             unknown; did you mean \"CiliumClusterwideNetworkPolicy\"?",
+            "skipped f.yaml: line 1: Deployment/d skipped: palisade does not read this kind",
+            "skipped f.yaml: line 5: Pod/p skipped: this kind is not supported yet",
+        ],
+    );
+}
+
+#[test]
+fn objects_without_their_basics() {
+    let cases = [
+        (
+            "5",
+            "document 1, line 1, column 1: not an object; expected apiVersion, kind, metadata",
+        ),
+        (
+            "metadata: {}",
+            "document 1, line 1, column 1: kind: missing; every object needs one",
+        ),
+        (
+            "kind: Node\nmetadata: {name: a}",
+            "document 1, line 1, column 1: Node/a: apiVersion: missing; expected \"v1\"",
+        ),
+        (
+            "kind: Node\napiVersion: v2\nmetadata: {name: a}",
+            "document 1, line 2, column 13: Node/a: apiVersion: \"v2\": \"v1\" is what is read",
+        ),
+        (
+            "kind: Node\napiVersion: v1\nmetadata: {}",
+            "document 1, line 3, column 1: Node/: metadata.name: missing; every object needs one",
+        ),
+        (
+            "kind: Node\napiVersion: v1\nmetadata: {name: A/b}",
+            "document 1, line 3, column 18: Node/A/b: metadata.name: \"A/b\": must be lower-case \
+             letters, digits, '-' and '.', at most 253",
+        ),
+    ];
+    for (text, expected) in cases {
+        check(text, &[&format!("error f.yaml: {expected}")]);
+    }
+}
+
+#[test]
+fn the_first_of_two_with_one_name_counts() {
+    check(
+        &format!("{NODE}---\n{NODE}"),
+        &[
+            "Node/a document 0 line 1",
+            "error f.yaml: document 2, line 7, column 18: Node/a: defined twice in this file; the \
+             first one counts",
+        ],
+    );
+}
+
+#[test]
+fn what_no_manifest_may_hold() {
+    let deep = format!("a: {}{}", "[".repeat(70), "]".repeat(70));
+    let cases = [
+        (
+            "a: &x 1\nb: *x",
+            "line 2, column 4: aliases (`*name`) are refused; write the value out",
+        ),
+        (
+            "a: 1\na: 2",
+            "line 2, column 1: the key \"a\" is there twice",
+        ),
+        ("a: !foo 1", "line 1, column 9: the tag !foo is not known"),
+        ("? [a]\n: 1", "line 1, column 3: a key must be a string"),
+        (&deep, "line 1, column 67: nested deeper than 64 levels"),
+        ("a\0", "line 1, column 2: a NUL byte"),
+    ];
+    for (text, expected) in cases {
+        check(text, &[&format!("error f.yaml: document 1, {expected}")]);
+    }
+    let reading = read("f.yaml", b"a: 1\nb: \xff\n", SourceName::Manifests);
+    assert_eq!(
+        show(&reading),
+        "error f.yaml: document 1, line 2, column 4: not valid UTF-8\n"
+    );
+    let large = format!("a: {}", "x".repeat(1 << 20));
+    assert!(show(&read_text("f.yaml", &large)).contains("at most 1048576 are read"));
+    let huge = vec![b'#'; (16 << 20) + 1];
+    assert!(show(&read("f.yaml", &huge, SourceName::Manifests)).contains("at most 16777216"));
+}
+
+#[test]
+fn scalars_have_the_core_schema() {
+    let reading = read_text(
+        "f.yaml",
+        "apiVersion: v1\nkind: Node\nmetadata: {name: a}\nx: [22, \"22\", 0x16, 010, 1.5, true, ~, \
+         yes, 1.2.3.4, !!str 5, -3, 2001:db8::/32, '', 18446744073709551615]\n",
+    );
+    assert_eq!(
+        reading.documents[0].resource.body["x"].to_string(),
+        "[22,\"22\",22,\"010\",1.5,true,null,\"yes\",\"1.2.3.4\",\"5\",-3,\"2001:db8::/32\",\"\",\
+         18446744073709551615]"
+    );
+}
+
+#[test]
+fn json_files() {
+    let text = "{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\":\"a\\u0062\"}}\n\n\
+                {\"apiVersion\":\"v1\",\n\t\"kind\":\"Node\",\"metadata\":{\"name\":\"c\"}}";
+    for file in ["f.json", "f.yaml"] {
+        let shown = show(&read_text(file, text));
+        assert_eq!(
+            shown,
+            "Node/ab document 0 line 1\nNode/c document 1 line 3\n"
+        );
+    }
+    let cases = [
+        (
+            "{\"a\":1,\"a\":2}",
+            "line 1, column 10: the key \"a\" is there twice at line 1 column 10",
+        ),
+        (
+            "{\"a\":",
+            "line 1, column 5: EOF while parsing a value at line 1 column 5",
+        ),
+    ];
+    for (text, expected) in cases {
+        let shown = show(&read_text("f.json", text));
+        assert_eq!(shown, format!("error f.json: document 1, {expected}\n"));
+    }
+    let deep = "[".repeat(100_000);
+    assert_eq!(read_text("f.json", &deep).errors.len(), 1);
+    assert_eq!(read_text("f.yaml", &deep).errors.len(), 1);
+}
+
+#[test]
+fn positions_of_fields() {
+    let text = "---\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Node\n  metadata:\n    \
+                name: a\n    labels:\n      x.y/z: \"1\"\n  status:\n    addresses:\n    - type: InternalIP\n      \
+                address: 10.0.0.1\n";
+    let reading = read_text("f.yaml", text);
+    let positions = &reading.documents[0].positions;
+    let cases = [
+        ("", (5, 3)),
+        ("metadata.name", (8, 11)),
+        ("metadata.labels", (9, 5)),
+        ("metadata.labels[\"x.y/z\"]", (10, 14)),
+        ("status.addresses[0].address", (14, 16)),
+        ("status.addresses[0].missing", (13, 7)),
+        ("spec", (5, 3)),
+    ];
+    for (path, expected) in cases {
+        assert_eq!(positions.get(path), Some(expected), "{path}");
+    }
+}
+
+#[test]
+fn a_long_list_is_read_in_time() {
+    let mut text = "apiVersion: v1\nkind: List\nitems:\n".to_owned();
+    while text.len() < 1_000_000 {
+        text.push_str("- {}\n- {kind: Pod}\n");
+    }
+    let reading = read_text("f.yaml", &text);
+    assert!(reading.errors.len() > 10_000);
+    assert_eq!(reading.errors[1].line, 6);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = read("f.yaml", &bytes, SourceName::Manifests);
+        let _ = read("f.json", &bytes, SourceName::Manifests);
+    }
+    #[test]
+    fn any_yaml_like_text_is_survived(text in "[-?:,\\[\\]{}#&*!|>'\"%@` a\\n\\t0~.<]{0,120}") {
+        let reading = read_text("f.yaml", &text);
+        for document in &reading.documents {
+            let _ = document.positions.get("a[0]");
+        }
+    }
+}
