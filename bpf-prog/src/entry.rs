@@ -1,13 +1,13 @@
 //! The entry programs: commit word, L2, VLAN, and the jump into the slot.
 
-use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, programs::TcContext};
+use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, maps::lpm_trie::Key, programs::TcContext};
 use palisade_abi::{
     calls, cb,
     commit::CommitWord,
     conntrack::flags,
     direction::INGRESS,
     reason,
-    settings::{FAILSAFE_MAX, Failsafe, vlan_key},
+    settings::{FailsafeKey, vlan_key},
     table::Cell,
 };
 
@@ -15,7 +15,7 @@ use crate::{
     conntrack, counters,
     family::Family,
     flow::Packet,
-    maps::{CALLS_EG, CALLS_IN, COMMIT, SETTINGS, VLANS},
+    maps::{CALLS_EG, CALLS_IN, COMMIT, FAILSAFE, SETTINGS, VLANS},
     packet::{NEXT, l4_state, read},
     v4::V4,
     v6::V6,
@@ -144,7 +144,7 @@ fn missed<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff, word: CommitWord
     if !word.enforced(DIRECTION) || word.miss_passes() {
         return counters::pass(skb, reason::MISSED_TAIL_CALL_PASSED, DIRECTION);
     }
-    if let Ok(packet) = F::parse(skb, l3) {
+    if let Some(packet) = F::parse_plain(skb, l3) {
         let passes = match packet.l4.state {
             l4_state::PASS_RELATED | l4_state::PASS_CONTROL => true,
             l4_state::TRACKED => {
@@ -176,39 +176,32 @@ fn is_allowed_flow<F: Family, const DIRECTION: u32>(packet: &Packet<F>) -> bool 
 /// destination port, or as an answer by its source port.
 #[inline(always)]
 fn is_failsafe<F: Family, const DIRECTION: u32>(word: CommitWord, packet: &Packet<F>) -> bool {
-    let Some(settings) = SETTINGS.get_ptr(word.slot()) else {
-        return false;
-    };
-    // SAFETY: a non-null pointer from a lookup.
-    let settings = unsafe { &*settings };
     let (_, remote, _, _) = packet.sides::<DIRECTION>();
-    for index in 0..FAILSAFE_MAX {
-        if index as u32 >= settings.failsafe_count {
-            break;
-        }
-        let Failsafe {
-            direction,
-            proto,
-            family,
-            prefix_len,
-            port,
-            peer,
-            ..
-        } = &settings.failsafe[index];
-        let served = if u32::from(*direction) == DIRECTION {
-            packet.l4.destination_port
-        } else {
-            packet.l4.source_port
-        };
-        if *proto == packet.l4.proto
-            && (*port == 0 || *port == u16::from_be(served))
-            && (*family == 0 || *family == F::NUMBER)
-            && (*family == 0 || F::in_prefix(remote, peer, *prefix_len))
-        {
-            return true;
-        }
+    let mut key = FailsafeKey {
+        slot: word.slot() as u8,
+        direction: DIRECTION as u8,
+        proto: packet.l4.proto,
+        family: F::NUMBER,
+        port: u16::from_be(packet.l4.destination_port),
+        pad: 0,
+        peer: F::words(remote),
+    };
+    if is_listed(&mut key) {
+        return true;
     }
-    false
+    key.direction = 1 - DIRECTION as u8;
+    key.port = u16::from_be(packet.l4.source_port);
+    is_listed(&mut key)
+}
+
+#[inline(always)]
+fn is_listed(key: &mut FailsafeKey) -> bool {
+    const BITS: u32 = FailsafeKey::EXACT_BITS + 128;
+    if FAILSAFE.get(Key::new(BITS, *key)).is_some() {
+        return true;
+    }
+    key.port = 0;
+    FAILSAFE.get(Key::new(BITS, *key)).is_some()
 }
 
 /// The context's raw pointer, for the family programs.

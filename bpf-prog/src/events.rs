@@ -99,8 +99,8 @@ pub fn emit<F: Family>(
         (*event).peer_identity = decision.identity;
         (*event).source_port = u16::from_be(packet.l4.source_port);
         (*event).destination_port = u16::from_be(packet.l4.destination_port);
-        F::store(packet.source, &raw mut (*event).source);
-        F::store(packet.destination, &raw mut (*event).destination);
+        (*event).source = F::words(packet.source);
+        (*event).destination = F::words(packet.destination);
     }
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
 }

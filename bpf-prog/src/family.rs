@@ -36,6 +36,9 @@ pub trait Family: Sized + 'static {
     /// Reads the IP header at `l3` and what follows. Err: a drop reason for
     /// headers that not even the addresses can be believed of.
     fn parse(skb: *mut __sk_buff, l3: u32) -> Result<Packet<Self>, u8>;
+    /// The plain case of `parse`, for the degraded mode: neither fragments nor
+    /// extension headers. None for all else.
+    fn parse_plain(skb: *mut __sk_buff, l3: u32) -> Option<Packet<Self>>;
     /// One of `l4_state` for an ICMP message.
     fn classify_icmp(message_type: u8, code: u8) -> u8;
     /// Reads the header inside an ICMP error; None if it is cut short or a
@@ -68,11 +71,6 @@ pub trait Family: Sized + 'static {
     /// the kernel's tables; 0 if there is none. `remote_port` 0 finds listeners.
     fn socket_state(skb: *mut __sk_buff, key: &Self::Key, listeners_only: bool) -> u32;
 
-    /// Whether `address` is in the first `len` bits of `prefix`.
-    fn in_prefix(address: Self::Addr, prefix: &[u8; 16], len: u8) -> bool;
-    /// Writes the address into an event's field.
-    ///
-    /// # Safety
-    /// `out` must be valid for a write of four words.
-    unsafe fn store(address: Self::Addr, out: *mut [u32; 4]);
+    /// The address as four words; IPv4 stands in the first.
+    fn words(address: Self::Addr) -> [u32; 4];
 }

@@ -10,7 +10,7 @@ use palisade_abi::{
     conntrack::{CtEntry, CtKey4, CtKey6, FragKey4, FragKey6, FragValue},
     event::{Budget, RING_BYTES, lost},
     reason::{COUNTERS as COUNTERS_MAX, Counter},
-    settings::{Settings, VLANS_MAX},
+    settings::{FAILSAFE_MAX, FailsafeKey, Settings, VLANS_MAX},
     table::{
         COLUMNS_ELEMENTS, Cells, Columns, IPCACHE_MAX, IpcacheValue, ROWS_ELEMENTS, RULES_MAX,
         RowBases,
@@ -29,6 +29,11 @@ pub static COMMIT: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(2, 0);
 #[map(name = "pal_vlans")]
 pub static VLANS: HashMap<u32, u32> = HashMap::with_max_entries(VLANS_MAX, 0);
+
+/// Values are only tested for presence.
+#[map(name = "pal_failsafe")]
+pub static FAILSAFE: LpmTrie<FailsafeKey, u32> =
+    LpmTrie::with_max_entries(FAILSAFE_MAX, BPF_F_NO_PREALLOC);
 
 #[map(name = "pal_calls_in")]
 pub static CALLS_IN: ProgramArray = ProgramArray::with_max_entries(calls::COUNT, 0);

@@ -103,6 +103,21 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn parse_plain(skb: *mut __sk_buff, l3: u32) -> Option<Packet<Self>> {
+        let header = read::<Header>(skb, l3)?;
+        let fragment = u16::from_be(header.fragment) & (MORE_FRAGMENTS | FRAGMENT_OFFSET);
+        if header.version_ihl != 0x45 || fragment != 0 {
+            return None;
+        }
+        let l4 = transport::parse::<Self>(skb, header.proto, l3 + HEADER, u32::MAX >> 1);
+        Some(Packet {
+            source: header.source,
+            destination: header.destination,
+            l4,
+        })
+    }
+
+    #[inline(always)]
     fn classify_icmp(message_type: u8, code: u8) -> u8 {
         match message_type {
             UNREACHABLE if code == FRAGMENTATION_NEEDED => l4_state::PASS_RELATED,
@@ -204,15 +219,7 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn in_prefix(address: u32, prefix: &[u8; 16], len: u8) -> bool {
-        let prefix = u32::from_be_bytes([prefix[0], prefix[1], prefix[2], prefix[3]]);
-        let differing = u32::from_be(address) ^ prefix;
-        len == 0 || differing >> (32 - u32::from(len.min(32))) == 0
-    }
-
-    #[inline(always)]
-    unsafe fn store(address: u32, out: *mut [u32; 4]) {
-        // SAFETY: the caller's contract.
-        unsafe { *out = [address, 0, 0, 0] };
+    fn words(address: u32) -> [u32; 4] {
+        [address, 0, 0, 0]
     }
 }

@@ -144,6 +144,20 @@ impl Family for V6 {
     }
 
     #[inline(always)]
+    fn parse_plain(skb: *mut __sk_buff, l3: u32) -> Option<Packet<Self>> {
+        let header = read::<Header>(skb, l3)?;
+        if u32::from_be(header.version_class_flow) >> 28 != 6 {
+            return None;
+        }
+        let l4 = transport::parse::<Self>(skb, header.next_header, l3 + HEADER, u32::MAX >> 1);
+        Some(Packet {
+            source: header.source,
+            destination: header.destination,
+            l4,
+        })
+    }
+
+    #[inline(always)]
     fn classify_icmp(message_type: u8, _code: u8) -> u8 {
         match message_type {
             1..=4 => l4_state::PASS_RELATED,
@@ -235,25 +249,8 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn in_prefix(address: [u32; 4], prefix: &[u8; 16], len: u8) -> bool {
-        let len = u32::from(len.min(128));
-        for word in 0..4u32 {
-            let at = word as usize * 4;
-            let expected =
-                u32::from_be_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]);
-            let bits = len.saturating_sub(word * 32).min(32);
-            let differing = u32::from_be(address[word as usize]) ^ expected;
-            if bits != 0 && differing >> (32 - bits) != 0 {
-                return false;
-            }
-        }
-        true
-    }
-
-    #[inline(always)]
-    unsafe fn store(address: [u32; 4], out: *mut [u32; 4]) {
-        // SAFETY: the caller's contract.
-        unsafe { *out = address };
+    fn words(address: [u32; 4]) -> [u32; 4] {
+        address
     }
 }
 

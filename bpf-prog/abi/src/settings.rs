@@ -1,27 +1,32 @@
 //! What the programs read besides tables: one element per slot, replaced by
 //! the same flip as the verdicts.
 
-/// Entries of the degraded-mode list.
-pub const FAILSAFE_MAX: usize = 32;
-
-/// One flow that passes without state while tail calls miss.
+/// Key of the degraded-mode list, an LPM trie: the flows that pass without state
+/// while tail calls miss. `peer` is matched by prefix, all before it exactly.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Failsafe {
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct FailsafeKey {
+    pub slot: u8,
     /// One of [`crate::direction`]: who opens the flow.
     pub direction: u8,
     /// IP protocol number.
     pub proto: u8,
-    /// 4 or 6; 0 = both and any peer.
+    /// 4 or 6. An entry for every peer stands once for each family.
     pub family: u8,
-    /// Prefix length of `peer`, in bits.
-    pub prefix_len: u8,
-    /// Destination port, host byte order; 0 = any.
+    /// Destination port, host byte order; 0 = every port.
     pub port: u16,
     pub pad: u16,
-    /// IPv4 addresses stand in the first four bytes.
-    pub peer: [u8; 16],
+    /// Network byte order; an IPv4 address stands in the first word.
+    pub peer: [u32; 4],
 }
+
+impl FailsafeKey {
+    /// Bits before `peer`; prefix length of an entry = this + length of its CIDR.
+    pub const EXACT_BITS: u32 = 64;
+}
+
+/// Entries of the degraded-mode list (both slots, both families).
+pub const FAILSAFE_MAX: u32 = 1_024;
 
 /// Settings of one slot.
 #[repr(C)]
@@ -38,9 +43,7 @@ pub struct Settings {
     pub event_budget: u32,
     /// Length of the refill interval, in jiffies.
     pub event_refill_jiffies: u32,
-    /// Entries of `failsafe` in use.
-    pub failsafe_count: u32,
-    pub failsafe: [Failsafe; FAILSAFE_MAX],
+    pub pad: u32,
 }
 
 /// Key of the VLAN allow map: `ifindex << 12 | vid`; ifindex 0 = any device.
@@ -52,5 +55,5 @@ pub const fn vlan_key(ifindex: u32, vid: u32) -> u32 {
 /// VLAN ids that can be allowed over all devices.
 pub const VLANS_MAX: u32 = 4_096;
 
-const _: () = assert!(size_of::<Failsafe>() == 24);
-const _: () = assert!(size_of::<Settings>() == 32 + 24 * FAILSAFE_MAX);
+const _: () = assert!(size_of::<FailsafeKey>() == 24);
+const _: () = assert!(size_of::<Settings>() == 32);
