@@ -1,0 +1,35 @@
+//! Wire types. A contract: scripts read them through `-o json`.
+//!
+//! Reading order: `endpoint`, `policy`, `identity`, `event` (monitor), `bpf`,
+//! `status`.
+
+mod bpf;
+mod endpoint;
+mod event;
+mod identity;
+mod policy;
+mod status;
+
+pub use bpf::{BpfCounter, BpfCtEntry, BpfIpcacheEntry, BpfPolicyEntry, BpfRule, RuleOfCell};
+pub use endpoint::{
+    Endpoint, EndpointConfig, EndpointDetail, EndpointPolicy, EndpointRevision, Enforcing, FailsafeFlow,
+    LogLine,
+};
+pub use event::{AgentNote, Decision, EventKind, MonitorEvent, Peer};
+pub use identity::{Identity, IpEntry};
+pub use policy::{
+    ChangeReply, Explanation, IdentityRef, PolicyDump, PolicyResource, RuleName, Selector,
+    WaitReply,
+};
+pub use status::{
+    Check, DeviceStatus, EnforcementStatus, HistoryLine, Problem, QueueLine, RealizedLine,
+    SourceLine, Status,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Why a request failed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ApiError {
+    pub error: String,
+}

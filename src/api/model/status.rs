@@ -1,0 +1,100 @@
+//! The agent's own state.
+
+use serde::{Deserialize, Serialize};
+
+use crate::endpoint::Enforcement;
+
+/// `palisade status`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub node: String,
+    /// Sources in sync and the newest revision enforced.
+    pub ready: bool,
+    pub enforcing: EnforcementStatus,
+    pub realized: Option<RealizedLine>,
+    pub devices: Vec<DeviceStatus>,
+    pub sources: Vec<SourceLine>,
+    pub queues: Vec<QueueLine>,
+    /// Everything an operator should look at.
+    pub problems: Vec<Problem>,
+    /// With `--verify`: what was compared with the kernel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
+}
+
+/// Enforcement of the host, and why.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EnforcementStatus {
+    pub ingress: Enforcement,
+    pub egress: Enforcement,
+    pub reason: String,
+}
+
+/// What the datapath holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RealizedLine {
+    pub generation: u32,
+    pub revision: u64,
+    pub newest_revision: u64,
+}
+
+/// A device, protected or not.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    pub name: String,
+    pub protected: bool,
+    pub reason: String,
+    /// `tcx` or `clsact`; empty if unprotected.
+    pub attachment: String,
+}
+
+/// A source of resources.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SourceLine {
+    pub name: String,
+    pub in_sync: bool,
+    pub resources: usize,
+    pub detail: String,
+}
+
+/// A queue of the pipeline.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct QueueLine {
+    pub name: String,
+    pub depth: usize,
+    pub capacity: usize,
+    pub handled: u64,
+    pub wait_last_ms: u64,
+    pub handling_last_ms: u64,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Problem {
+    /// Room or source that says so.
+    pub from: String,
+    /// Resource, file or device.
+    pub subject: String,
+    pub message: String,
+}
+
+/// One comparison of `status --verify`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Check {
+    pub name: String,
+    pub ok: bool,
+    pub detail: String,
+}
+
+/// One line of `palisade history`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HistoryLine {
+    /// Milliseconds since 1970.
+    pub time_ms: u64,
+    pub sequence: Option<u64>,
+    pub revision: u64,
+    pub event: String,
+    pub subject: String,
+    pub message: String,
+}

@@ -1,0 +1,99 @@
+//! The command line: a contract that scripts rely on.
+//!
+//! Every command prints its result to standard output in the form asked for by
+//! `-o`, and messages to standard error. Exit 0: fine, 1: failed or invalid,
+//! 2: usage. Reading order: `args` (the tree), `output`, then one file for each
+//! group of commands.
+
+mod agent;
+mod args;
+mod bpf;
+mod detach;
+mod endpoint;
+mod explain;
+mod identity;
+mod monitor;
+mod output;
+mod policy;
+mod status;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use args::{Cli, Command};
+use output::Output;
+
+use crate::api::client::{Client, ClientError};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// Exit 2.
+    #[error("{0}")]
+    Usage(String),
+    /// Exit 1.
+    #[error("{0}")]
+    Failed(String),
+    /// Exit 1; everything is said already.
+    #[error("")]
+    Said,
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(CliError::Said) => ExitCode::FAILURE,
+        Err(CliError::Failed(message)) => {
+            eprintln!("palisade: {message}");
+            ExitCode::FAILURE
+        }
+        Err(CliError::Usage(message)) => {
+            eprintln!("palisade: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: &[OsString]) -> Result<(), CliError> {
+    let cli = parse(Cli::command(), arguments);
+    let out = Output::new(cli.output);
+    let client = || Client::new(&cli.socket);
+    match cli.command {
+        Command::Agent(options) => agent::run(&options, arguments),
+        Command::Lab(options) => crate::lab::run(options.keep, options.check).map_err(|error| {
+            CliError::Failed(format!("{error:#}"))
+        }),
+        Command::Status(options) => status::status(&client()?, out, options.verify),
+        Command::Endpoint(command) => endpoint::run(&client()?, out, &command),
+        Command::Policy(command) => policy::run(&cli.socket, out, &command),
+        Command::Identity(command) => identity::identities(&client()?, out, &command),
+        Command::Ip(command) => identity::addresses(&client()?, out, &command),
+        Command::Monitor(options) => monitor::run(&client()?, out, &options),
+        Command::Bpf(command) => bpf::run(&client()?, out, &command),
+        Command::Metrics(command) => status::metrics(&client()?, out, &command),
+        Command::History => status::history(&client()?, out),
+        Command::Detach(options) => detach::run(&options, out),
+    }
+}
+
+/// Parses, or prints help or a usage error and ends the process as clap does
+/// (help 0, usage 2).
+fn parse(command: clap::Command, arguments: &[OsString]) -> Cli {
+    let matches = command.get_matches_from(arguments);
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}

@@ -1,0 +1,182 @@
+//! `palisade status`, `palisade history`, `palisade metrics list`.
+
+use super::CliError;
+use super::args::MetricsCommand;
+use super::output::{Output, Table, timestamp};
+use crate::api::client::Client;
+use crate::api::model::{HistoryLine, Status};
+use crate::endpoint::Enforcement;
+
+pub(super) fn status(client: &Client, out: Output, verify: bool) -> Result<(), CliError> {
+    let path = if verify { "/status?verify=true" } else { "/status" };
+    let status: Status = client.get(path)?;
+    out.print(&status, status_table)?;
+    if status.checks.iter().all(|check| check.ok) {
+        Ok(())
+    } else {
+        Err(CliError::Said)
+    }
+}
+
+fn enforcement_word(enforcement: Enforcement) -> &'static str {
+    match enforcement {
+        Enforcement::Enabled => "enforced",
+        Enforcement::Disabled => "not enforced",
+        Enforcement::Audit => "audited (not enforced)",
+    }
+}
+
+pub(super) fn status_table(status: &Status) -> String {
+    let mut table = Table::default();
+    table.row(["Palisade:", &status.version]);
+    table.row(["Node:", &status.node]);
+    table.row(["Ready:", if status.ready { "yes" } else { "no" }]);
+    let protected: Vec<&str> = status
+        .devices
+        .iter()
+        .filter(|device| device.protected)
+        .map(|device| device.name.as_str())
+        .collect();
+    let firewall = if protected.is_empty() {
+        "Disabled".to_owned()
+    } else {
+        format!("Enabled [{}]", protected.join(", "))
+    };
+    table.row(["Host firewall:", &firewall]);
+    let enforcing = &status.enforcing;
+    table.row(["Ingress:", enforcement_word(enforcing.ingress)]);
+    table.row(["Egress:", enforcement_word(enforcing.egress)]);
+    table.row(["", &enforcing.reason]);
+    let realized = status.realized.map_or_else(
+        || "nothing committed yet".to_owned(),
+        |line| {
+            format!(
+                "{}, revision {} of {}",
+                line.generation, line.revision, line.newest_revision
+            )
+        },
+    );
+    table.row(["Generation:", &realized]);
+    let mut text = table.render();
+    text.push_str(&sections(status));
+    text
+}
+
+fn sections(status: &Status) -> String {
+    let mut text = String::from("\nDevices:\n");
+    let mut table = Table::default();
+    for device in &status.devices {
+        let word = if device.protected {
+            "protected"
+        } else {
+            "unprotected"
+        };
+        table.row([
+            &format!("  {}", device.name),
+            word,
+            &device.attachment,
+            &device.reason,
+        ]);
+    }
+    text.push_str(&table.render());
+    text.push_str("\nSources:\n");
+    let mut table = Table::default();
+    for source in &status.sources {
+        table.row([
+            format!("  {}", source.name),
+            if source.in_sync { "in sync" } else { "not in sync" }.to_owned(),
+            format!("{} resources", source.resources),
+            source.detail.clone(),
+        ]);
+    }
+    text.push_str(&table.render());
+    text.push_str("\nQueues:\n");
+    let mut table = Table::default();
+    for queue in &status.queues {
+        table.row([
+            format!("  {}", queue.name),
+            format!("{}/{}", queue.depth, queue.capacity),
+            format!("{} handled", queue.handled),
+            format!(
+                "last wait {} ms, handling {} ms",
+                queue.wait_last_ms, queue.handling_last_ms
+            ),
+        ]);
+    }
+    text.push_str(&table.render());
+    for problem in &status.problems {
+        text.push_str(&format!(
+            "\nProblem ({}): {}: {}\n",
+            problem.from, problem.subject, problem.message
+        ));
+    }
+    for check in &status.checks {
+        let word = if check.ok { "ok" } else { "FAILED" };
+        text.push_str(&format!("\nVerify {}: {word} {}\n", check.name, check.detail));
+    }
+    text
+}
+
+pub(super) fn history(client: &Client, out: Output) -> Result<(), CliError> {
+    let lines: Vec<HistoryLine> = client.get("/history")?;
+    out.print(&lines, |lines| {
+        let mut table =
+            Table::new(&[&["TIME", "SEQUENCE", "REVISION", "EVENT", "SUBJECT", "MESSAGE"]]);
+        for line in lines {
+            table.row([
+                timestamp(line.time_ms),
+                line.sequence.map(|n| n.to_string()).unwrap_or_default(),
+                line.revision.to_string(),
+                line.event.clone(),
+                line.subject.clone(),
+                line.message.clone(),
+            ]);
+        }
+        table.render()
+    })
+}
+
+pub(super) fn metrics(
+    client: &Client,
+    out: Output,
+    command: &MetricsCommand,
+) -> Result<(), CliError> {
+    let MetricsCommand::List { pattern } = command;
+    let text = client.text("/metrics")?;
+    let samples: Vec<Sample> = text
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .filter(|line| pattern.as_ref().is_none_or(|part| line.contains(part.as_str())))
+        .filter_map(Sample::parse)
+        .collect();
+    out.print(&samples, |samples| {
+        let mut table = Table::new(&[&["Metric", "Labels", "Value"]]);
+        for sample in samples {
+            table.row([&sample.metric, &sample.labels, &sample.value]);
+        }
+        table.render()
+    })
+}
+
+/// One sample of the text format.
+#[derive(serde::Serialize, Debug)]
+struct Sample {
+    metric: String,
+    labels: String,
+    value: String,
+}
+
+impl Sample {
+    fn parse(line: &str) -> Option<Self> {
+        let (name, value) = line.rsplit_once(' ')?;
+        let (metric, labels) = match name.split_once('{') {
+            Some((metric, labels)) => (metric, labels.trim_end_matches('}')),
+            None => (name, ""),
+        };
+        Some(Self {
+            metric: metric.to_owned(),
+            labels: labels.replace("\",", "\" "),
+            value: value.to_owned(),
+        })
+    }
+}

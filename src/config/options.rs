@@ -1,0 +1,233 @@
+//! The options of `palisade agent`, as text: parsed and checked in `resolve`,
+//! so that every error can be told at once.
+//!
+//! The id of each argument is its key in the config file; `PALISADE_<ID>` is
+//! its environment variable.
+
+use clap::Args;
+
+use super::{DEFAULT_BPFFS, DEFAULT_SOCKET, DEFAULT_STATE_DIR};
+
+
+/// Options of the agent. Each is also a key of the config file and an
+/// environment variable.
+#[derive(Args, Clone, Debug)]
+pub struct AgentOptions {
+    /// YAML file with the same options as keys
+    #[arg(long, env = "PALISADE_CONFIG", value_name = "FILE", id = "config")]
+    pub config: Option<String>,
+
+    /// Directory of manifests to watch (*.yaml, *.yml, *.json); repeatable
+    #[arg(
+        long,
+        env = "PALISADE_MANIFESTS",
+        value_name = "DIR",
+        value_delimiter = ',',
+        id = "manifests"
+    )]
+    pub manifests: Vec<String>,
+
+    /// Device to protect; repeatable [default: every device that is up and has a global unicast address]
+    #[arg(
+        long,
+        env = "PALISADE_DEVICE",
+        value_name = "DEV",
+        value_delimiter = ',',
+        id = "device"
+    )]
+    pub device: Vec<String>,
+
+    /// Name of this node [default: the host name]
+    #[arg(
+        long,
+        env = "PALISADE_NODE_NAME",
+        value_name = "NAME",
+        id = "node-name"
+    )]
+    pub node_name: Option<String>,
+
+    /// Labels of this node, besides those of its Node object
+    #[arg(
+        long,
+        env = "PALISADE_NODE_LABELS",
+        value_name = "K=V,...",
+        value_delimiter = ',',
+        id = "node-labels"
+    )]
+    pub node_labels: Vec<String>,
+
+    /// Directory of the journal and records
+    #[arg(long, env = "PALISADE_STATE_DIR", value_name = "DIR", default_value = DEFAULT_STATE_DIR, id = "state-dir")]
+    pub state_dir: String,
+
+    /// Directory of the pins, on a BPF file system
+    #[arg(long, env = "PALISADE_BPFFS", value_name = "DIR", default_value = DEFAULT_BPFFS, id = "bpffs")]
+    pub bpffs: String,
+
+    /// Unix socket of the API
+    #[arg(long, env = "PALISADE_SOCKET", value_name = "FILE", default_value = DEFAULT_SOCKET, id = "socket")]
+    pub socket: String,
+
+    /// Address of the Prometheus endpoint, IP:PORT; without it none is served
+    #[arg(
+        long,
+        env = "PALISADE_METRICS_ADDR",
+        value_name = "IP:PORT",
+        id = "metrics-addr"
+    )]
+    pub metrics_addr: Option<String>,
+
+    /// Prefix of every metric's name
+    #[arg(
+        long,
+        env = "PALISADE_METRICS_PREFIX",
+        value_name = "PREFIX",
+        default_value = "palisade_",
+        id = "metrics-prefix"
+    )]
+    pub metrics_prefix: String,
+
+    /// When a direction is enforced: default (a policy with rules for it selects the host), always, never
+    #[arg(
+        long,
+        env = "PALISADE_POLICY_ENFORCEMENT",
+        value_name = "MODE",
+        default_value = "default",
+        id = "policy-enforcement"
+    )]
+    pub policy_enforcement: String,
+
+    /// Report what policy would deny, and pass it
+    #[arg(long, env = "PALISADE_POLICY_AUDIT_MODE", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", default_value = "false", id = "policy-audit-mode")]
+    pub policy_audit_mode: String,
+
+    /// Flows that always pass: [in:|out:]proto/port[@cidr],...
+    #[arg(
+        long,
+        env = "PALISADE_FAILSAFE",
+        value_name = "LIST",
+        value_delimiter = ',',
+        id = "failsafe"
+    )]
+    pub failsafe: Vec<String>,
+
+    /// Accept `--policy-enforcement always` where no policy and no failsafe lets anyone in
+    #[arg(long, env = "PALISADE_YES_SEAL_THIS_NODE", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", default_value = "false", id = "yes-seal-this-node")]
+    pub yes_seal_this_node: String,
+
+    /// VLAN ids that may pass on every protected device (0 = all)
+    #[arg(
+        long,
+        env = "PALISADE_VLAN_ALLOW",
+        value_name = "ID,...",
+        value_delimiter = ',',
+        id = "vlan-allow"
+    )]
+    pub vlan_allow: Vec<String>,
+
+    /// What happens to ethertypes other than ARP, IPv4 and IPv6 where policy is enforced: pass or drop
+    #[arg(
+        long,
+        env = "PALISADE_OTHER_ETHERTYPES",
+        value_name = "CLASS",
+        default_value = "pass",
+        id = "other-ethertypes"
+    )]
+    pub other_ethertypes: String,
+
+    /// What happens to a packet whose family's program is missing: drop or pass
+    #[arg(
+        long,
+        env = "PALISADE_MISSED_TAIL_CALL",
+        value_name = "MODE",
+        default_value = "drop",
+        id = "missed-tail-call"
+    )]
+    pub missed_tail_call: String,
+
+    /// Seconds an established TCP flow stays in conntrack without a packet
+    #[arg(
+        long,
+        env = "PALISADE_CT_TCP_ESTABLISHED",
+        value_name = "SECONDS",
+        default_value = "8000",
+        id = "ct-tcp-established"
+    )]
+    pub ct_tcp_established: String,
+
+    /// Seconds an unanswered TCP flow stays in conntrack
+    #[arg(
+        long,
+        env = "PALISADE_CT_TCP_SYN",
+        value_name = "SECONDS",
+        default_value = "60",
+        id = "ct-tcp-syn"
+    )]
+    pub ct_tcp_syn: String,
+
+    /// Seconds a closed TCP flow stays in conntrack
+    #[arg(
+        long,
+        env = "PALISADE_CT_TCP_CLOSE",
+        value_name = "SECONDS",
+        default_value = "10",
+        id = "ct-tcp-close"
+    )]
+    pub ct_tcp_close: String,
+
+    /// Seconds any other flow stays in conntrack without a packet
+    #[arg(
+        long,
+        env = "PALISADE_CT_OTHER",
+        value_name = "SECONDS",
+        default_value = "60",
+        id = "ct-other"
+    )]
+    pub ct_other: String,
+
+    /// Flows of each family that conntrack holds
+    #[arg(
+        long,
+        env = "PALISADE_CT_ENTRIES_MAX",
+        value_name = "N",
+        default_value = "262144",
+        id = "ct-entries-max"
+    )]
+    pub ct_entries_max: String,
+
+    /// Form of the log on standard error: text or json
+    #[arg(
+        long,
+        env = "PALISADE_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text",
+        id = "log-format"
+    )]
+    pub log_format: String,
+
+    /// Read policies and nodes from the Kubernetes API (not in this release)
+    #[arg(long, env = "PALISADE_KUBERNETES", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", default_value = "false", id = "kubernetes")]
+    pub kubernetes: String,
+
+    /// Kubeconfig of the Kubernetes API (not in this release)
+    #[arg(
+        long,
+        env = "PALISADE_KUBECONFIG",
+        value_name = "FILE",
+        id = "kubeconfig"
+    )]
+    pub kubeconfig: Option<String>,
+
+    /// etcd endpoints to share policies and identities through (not in this release)
+    #[arg(
+        long,
+        env = "PALISADE_ETCD",
+        value_name = "URL,...",
+        value_delimiter = ',',
+        id = "etcd"
+    )]
+    pub etcd: Vec<String>,
+}

@@ -1,0 +1,400 @@
+//! From text to a checked configuration.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::{AgentOptions, parse_failsafe};
+use crate::datapath::{DatapathSettings, FailsafeEntry};
+
+/// When a direction is enforced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EnforcementMode {
+    Default,
+    Always,
+    Never,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Sizes of the conntrack maps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConntrackLimits {
+    /// Flows of each family.
+    pub entries_max: u32,
+}
+
+/// The agent's configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub node_name: String,
+    pub node_labels: BTreeMap<String, String>,
+    pub manifests: Vec<PathBuf>,
+    /// Empty: detect them.
+    pub devices: Vec<String>,
+    pub state_dir: PathBuf,
+    pub bpffs: PathBuf,
+    pub socket: PathBuf,
+    pub metrics_addr: Option<SocketAddr>,
+    pub metrics_prefix: String,
+    pub enforcement: EnforcementMode,
+    pub audit: bool,
+    pub failsafe: Vec<FailsafeEntry>,
+    pub seal_confirmed: bool,
+    pub conntrack: ConntrackLimits,
+    pub settings: DatapathSettings,
+    pub log_format: LogFormat,
+}
+
+/// One thing that is wrong with the configuration.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{place}: {}{reason}", quoted(value))]
+pub struct ConfigError {
+    /// The flag, variable or key the value came from.
+    pub place: String,
+    pub value: String,
+    pub reason: String,
+}
+
+fn quoted(value: &str) -> String {
+    if value.is_empty() {
+        String::new()
+    } else {
+        format!("`{value}`: ")
+    }
+}
+
+impl ConfigError {
+    /// An error of one value.
+    #[must_use]
+    pub fn new(place: &str, value: &str, reason: &str) -> Self {
+        Self {
+            place: place.to_owned(),
+            value: value.to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+/// Everything that is wrong, at once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl std::fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (position, error) in self.0.iter().enumerate() {
+            if position > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// Where each value came from, by key: words for messages.
+#[derive(Clone, Debug, Default)]
+pub struct Origins(pub BTreeMap<String, String>);
+
+impl Origins {
+    fn of(&self, key: &str) -> String {
+        self.0
+            .get(key)
+            .cloned()
+            .unwrap_or_else(|| format!("--{key}"))
+    }
+}
+
+impl Config {
+    /// Checks the options and fills what depends on the machine (`hostname`).
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn resolve(
+        options: &AgentOptions,
+        origins: &Origins,
+        hostname: &str,
+    ) -> Result<Self, ConfigErrors> {
+        let mut check = Check {
+            origins,
+            errors: Vec::new(),
+        };
+        check.refuse_later_sources(options);
+        let failsafe = check.failsafe(&options.failsafe);
+        let vlan_allow = check.vlans(&options.vlan_allow);
+        let settings = check.settings(options, &failsafe, vlan_allow);
+        let config = Self {
+            node_name: check.node_name(options.node_name.as_deref(), hostname),
+            node_labels: check.labels(&options.node_labels),
+            manifests: check.paths("manifests", &options.manifests),
+            devices: filled(&options.device),
+            state_dir: check.path("state-dir", &options.state_dir),
+            bpffs: check.path("bpffs", &options.bpffs),
+            socket: check.path("socket", &options.socket),
+            metrics_addr: check.metrics_addr(options.metrics_addr.as_deref()),
+            metrics_prefix: check.prefix(&options.metrics_prefix),
+            enforcement: check.choice(
+                "policy-enforcement",
+                &options.policy_enforcement,
+                &[
+                    ("default", EnforcementMode::Default),
+                    ("always", EnforcementMode::Always),
+                    ("never", EnforcementMode::Never),
+                ],
+                EnforcementMode::Default,
+            ),
+            audit: check.flag("policy-audit-mode", &options.policy_audit_mode),
+            failsafe,
+            seal_confirmed: check.flag("yes-seal-this-node", &options.yes_seal_this_node),
+            conntrack: ConntrackLimits {
+                entries_max: check.number("ct-entries-max", &options.ct_entries_max, 1_024),
+            },
+            settings,
+            log_format: check.choice(
+                "log-format",
+                &options.log_format,
+                &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+                LogFormat::Text,
+            ),
+        };
+        check.refuse_seal(&config);
+        if check.errors.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigErrors(check.errors))
+        }
+    }
+}
+
+/// Values of a list without the empty ones.
+fn filled(values: &[String]) -> Vec<String> {
+    values
+        .iter()
+        .map(|value| value.trim().to_owned())
+        .filter(|value| !value.is_empty())
+        .collect()
+}
+
+/// Collects errors while values are read.
+struct Check<'a> {
+    origins: &'a Origins,
+    errors: Vec<ConfigError>,
+}
+
+impl Check<'_> {
+    fn fail(&mut self, key: &str, value: &str, reason: &str) {
+        let place = self.origins.of(key);
+        self.errors.push(ConfigError::new(&place, value, reason));
+    }
+
+    fn refuse_later_sources(&mut self, options: &AgentOptions) {
+        let kubernetes = self.flag("kubernetes", &options.kubernetes);
+        let next = "use --manifests DIR with the same objects as files";
+        if kubernetes {
+            let reason =
+                format!("the Kubernetes API is not a source in this release yet; {next}");
+            self.fail("kubernetes", "", &reason);
+        }
+        if options.kubeconfig.as_deref().is_some_and(|file| !file.is_empty()) {
+            let reason =
+                format!("the Kubernetes API is not a source in this release yet; {next}");
+            self.fail("kubeconfig", "", &reason);
+        }
+        if !filled(&options.etcd).is_empty() {
+            let reason = format!("etcd is not a source in this release yet; {next}");
+            self.fail("etcd", "", &reason);
+        }
+    }
+
+    fn flag(&mut self, key: &str, value: &str) -> bool {
+        match value.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" | "1" | "enabled" => true,
+            "false" | "no" | "off" | "0" | "disabled" | "" => false,
+            _ => {
+                self.fail(key, value, "expected true or false");
+                false
+            }
+        }
+    }
+
+    fn choice<T: Copy>(
+        &mut self,
+        key: &str,
+        value: &str,
+        choices: &[(&str, T)],
+        default: T,
+    ) -> T {
+        if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == value) {
+            return *choice;
+        }
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        self.fail(key, value, &format!("expected one of {}", names.join(", ")));
+        default
+    }
+
+    fn number(&mut self, key: &str, value: &str, min: u32) -> u32 {
+        match value.parse::<u32>() {
+            Ok(number) if number >= min => number,
+            Ok(_) => {
+                self.fail(key, value, &format!("must be at least {min}"));
+                min
+            }
+            Err(_) => {
+                self.fail(key, value, "expected a whole number");
+                min
+            }
+        }
+    }
+
+    fn path(&mut self, key: &str, value: &str) -> PathBuf {
+        if value.is_empty() {
+            self.fail(key, value, "a path is needed");
+        }
+        PathBuf::from(value)
+    }
+
+    fn paths(&mut self, key: &str, values: &[String]) -> Vec<PathBuf> {
+        filled(values)
+            .iter()
+            .map(|value| self.path(key, value))
+            .collect()
+    }
+
+    fn node_name(&mut self, value: Option<&str>, hostname: &str) -> String {
+        let name = value.filter(|name| !name.is_empty()).unwrap_or(hostname);
+        if name.is_empty() {
+            self.fail(
+                "node-name",
+                "",
+                "the machine has no host name; give the node a name",
+            );
+        }
+        name.to_owned()
+    }
+
+    fn labels(&mut self, values: &[String]) -> BTreeMap<String, String> {
+        let mut labels = BTreeMap::new();
+        for text in filled(values) {
+            let (key, value) = text.split_once('=').unwrap_or((&text, ""));
+            if key.is_empty() {
+                self.fail("node-labels", &text, "expected key=value");
+            } else {
+                labels.insert(key.to_owned(), value.to_owned());
+            }
+        }
+        labels
+    }
+
+    fn metrics_addr(&mut self, value: Option<&str>) -> Option<SocketAddr> {
+        let text = value.filter(|text| !text.is_empty())?;
+        let address = SocketAddr::from_str(text);
+        if address.is_err() {
+            self.fail(
+                "metrics-addr",
+                text,
+                "expected IP:PORT, for instance 127.0.0.1:9962 or [::1]:9962",
+            );
+        }
+        address.ok()
+    }
+
+    fn prefix(&mut self, value: &str) -> String {
+        let fine = value.chars().enumerate().all(|(position, c)| {
+            c == '_' || c.is_ascii_alphabetic() || (position > 0 && c.is_ascii_digit())
+        });
+        if !fine || (!value.is_empty() && !value.ends_with('_')) {
+            self.fail(
+                "metrics-prefix",
+                value,
+                "expected letters, digits and underscores, ending with an underscore",
+            );
+        }
+        value.to_owned()
+    }
+
+    fn failsafe(&mut self, values: &[String]) -> Vec<FailsafeEntry> {
+        let mut entries = Vec::new();
+        for text in filled(values) {
+            match parse_failsafe(&text) {
+                Ok(entry) => entries.push(entry),
+                Err(error) => self.fail("failsafe", &text, &error.to_string()),
+            }
+        }
+        if entries.len() > palisade_abi::settings::FAILSAFE_MAX {
+            let reason = format!(
+                "{} entries given, at most {} fit",
+                entries.len(),
+                palisade_abi::settings::FAILSAFE_MAX
+            );
+            self.fail("failsafe", "", &reason);
+        }
+        entries
+    }
+
+    fn vlans(&mut self, values: &[String]) -> Vec<u16> {
+        let mut ids = Vec::new();
+        for text in filled(values) {
+            match text.parse::<u16>() {
+                Ok(id) if id < 4_095 => ids.push(id),
+                Ok(_) | Err(_) => {
+                    self.fail("vlan-allow", &text, "expected a VLAN id (1 to 4094, 0 = all)");
+                }
+            }
+        }
+        ids
+    }
+
+    fn settings(
+        &mut self,
+        options: &AgentOptions,
+        failsafe: &[FailsafeEntry],
+        vlan_allow: Vec<u16>,
+    ) -> DatapathSettings {
+        DatapathSettings {
+            tcp_established_s: self.number("ct-tcp-established", &options.ct_tcp_established, 1),
+            tcp_syn_s: self.number("ct-tcp-syn", &options.ct_tcp_syn, 1),
+            tcp_close_s: self.number("ct-tcp-close", &options.ct_tcp_close, 1),
+            other_s: self.number("ct-other", &options.ct_other, 1),
+            drop_other_ethertypes: self.choice(
+                "other-ethertypes",
+                &options.other_ethertypes,
+                &[("pass", false), ("drop", true)],
+                false,
+            ),
+            missed_tail_call_passes: self.choice(
+                "missed-tail-call",
+                &options.missed_tail_call,
+                &[("drop", false), ("pass", true)],
+                false,
+            ),
+            failsafe: failsafe.to_vec(),
+            vlan_allow,
+        }
+    }
+
+    /// `always` without any way in seals the node; it must be asked for twice.
+    /// With manifests, the daemon looks whether a policy selects the node.
+    fn refuse_seal(&mut self, config: &Config) {
+        let always = config.enforcement == EnforcementMode::Always;
+        if always
+            && config.failsafe.is_empty()
+            && !config.seal_confirmed
+            && config.manifests.is_empty()
+        {
+            self.fail(
+                "policy-enforcement",
+                "always",
+                "without any policy this seals the node; keep a way in with \
+                 --failsafe tcp/22@CIDR, or confirm with --yes-seal-this-node",
+            );
+        }
+    }
+}

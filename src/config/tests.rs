@@ -1,0 +1,140 @@
+//! Precedence, completeness and errors of the configuration.
+
+use clap::{CommandFactory, FromArgMatches, Parser};
+
+use super::*;
+
+#[derive(Parser)]
+struct Harness {
+    #[command(flatten)]
+    options: AgentOptions,
+}
+
+fn options(args: &[&str]) -> AgentOptions {
+    let matches = Harness::command()
+        .try_get_matches_from([&["agent"], args].concat())
+        .expect("arguments");
+    Harness::from_arg_matches(&matches)
+        .expect("arguments")
+        .options
+}
+
+fn resolve(args: &[&str]) -> Result<Config, ConfigErrors> {
+    Config::resolve(&options(args), &Origins::default(), "node-1")
+}
+
+fn known() -> Vec<String> {
+    Harness::command()
+        .get_arguments()
+        .map(|arg| arg.get_id().to_string())
+        .collect()
+}
+
+#[test]
+fn defaults_are_the_contract() {
+    let config = resolve(&[]).expect("defaults");
+    assert_eq!(config.node_name, "node-1");
+    assert_eq!(config.state_dir.to_str(), Some("/var/lib/palisade"));
+    assert_eq!(config.bpffs.to_str(), Some("/sys/fs/bpf/palisade"));
+    assert_eq!(config.socket.to_str(), Some("/run/palisade/palisade.sock"));
+    assert_eq!(config.metrics_prefix, "palisade_");
+    assert_eq!(config.enforcement, EnforcementMode::Default);
+    assert_eq!(config.settings, crate::datapath::DatapathSettings::default());
+    assert!(!config.audit);
+}
+
+#[test]
+fn every_option_has_its_variable_and_its_key() {
+    for arg in Harness::command().get_arguments() {
+        let id = arg.get_id().as_str();
+        if id == "help" {
+            continue;
+        }
+        assert_eq!(arg.get_long(), Some(id));
+        let variable = format!("PALISADE_{}", id.to_uppercase().replace('-', "_"));
+        let env = arg.get_env().and_then(|name| name.to_str());
+        assert_eq!(env, Some(variable.as_str()));
+    }
+}
+
+#[test]
+fn lists_come_repeated_or_with_commas() {
+    let config = resolve(&[
+        "--manifests",
+        "/a",
+        "--manifests",
+        "/b,/c",
+        "--node-labels",
+        "node-access=ssh,x=",
+        "--failsafe",
+        "tcp/22@10.0.0.0/8,out:udp/53",
+        "--vlan-allow=5,6",
+    ])
+    .expect("lists");
+    assert_eq!(config.manifests.len(), 3);
+    assert_eq!(config.node_labels["node-access"], "ssh");
+    assert_eq!(config.failsafe.len(), 2);
+    assert_eq!(format_failsafe(&config.failsafe[0]), "in:tcp/22@10.0.0.0/8");
+    assert_eq!(format_failsafe(&config.failsafe[1]), "out:udp/53");
+    assert_eq!(config.settings.vlan_allow, [5, 6]);
+}
+
+#[test]
+fn all_errors_come_at_once() {
+    let errors = resolve(&[
+        "--policy-enforcement=sometimes",
+        "--metrics-addr=nowhere",
+        "--failsafe=tcp",
+        "--policy-audit-mode=maybe",
+        "--ct-other=soon",
+        "--kubernetes",
+        "--etcd=http://127.0.0.1:2379",
+    ])
+    .expect_err("seven errors")
+    .0;
+    assert_eq!(errors.len(), 7, "{errors:#?}");
+    assert!(errors.iter().all(|error| error.place.starts_with("--")));
+}
+
+#[test]
+fn always_needs_a_way_in() {
+    let errors = resolve(&["--policy-enforcement=always"]).expect_err("sealed");
+    assert!(errors.to_string().contains("--yes-seal-this-node"));
+    resolve(&["--policy-enforcement=always", "--yes-seal-this-node"]).expect("confirmed");
+    resolve(&["--policy-enforcement=always", "--failsafe=tcp/22"]).expect("failsafe");
+}
+
+#[test]
+fn file_takes_every_form_of_a_list() {
+    let text = "manifests: [/a, /b]\nnode-labels:\n  zone: a\nct-other: 30\npolicy-audit-mode: true\n";
+    let file = FileOptions::parse("f", text, &known()).expect("file");
+    assert_eq!(file.values["manifests"], ["/a", "/b"]);
+    assert_eq!(file.values["node-labels"], ["zone=a"]);
+    assert_eq!(file.values["ct-other"], ["30"]);
+    assert_eq!(file.values["policy-audit-mode"], ["true"]);
+}
+
+#[test]
+fn unknown_keys_are_errors_with_a_suggestion() {
+    let errors = FileOptions::parse("f", "manifest: /a\nxyzzy: 1\n", &known()).expect_err("unknown");
+    assert_eq!(errors.len(), 2);
+    assert!(errors[0].reason.contains("`manifests`"), "{}", errors[0]);
+    assert!(errors[1].reason.contains("--help"), "{}", errors[1]);
+}
+
+#[test]
+fn failsafe_grammar() {
+    for (text, printed) in [
+        ("tcp/22", "in:tcp/22"),
+        ("in:udp/0@fd00::1", "in:udp/0@fd00::1/128"),
+        ("out:TCP/6443@10.1.2.3/16", "out:tcp/6443@10.1.0.0/16"),
+        ("icmp/*", "in:icmp/0"),
+        ("112/0", "in:112/0"),
+    ] {
+        let entry = parse_failsafe(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(format_failsafe(&entry), printed);
+    }
+    for text in ["tcp", "xyz/1", "tcp/70000", "tcp/22@x", "icmp/8", "0/1", ""] {
+        parse_failsafe(text).expect_err(text);
+    }
+}
