@@ -14,3 +14,10 @@ pub mod datapath;
 pub mod endpoint;
 pub mod lab;
 pub mod queues;
+
+pub mod api;
+pub mod config;
+pub mod sources;
+
+pub mod cli;
+pub mod daemon;

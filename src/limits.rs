@@ -21,6 +21,18 @@ pub const REGENERATION_RETRY_MAX: Duration = Duration::from_secs(120);
 pub const MANIFEST_FILE_BYTES_MAX: u64 = 16 << 20;
 pub const MANIFEST_DOCUMENT_BYTES_MAX: usize = 1 << 20;
 pub const MANIFEST_NESTING_MAX: usize = 64;
+/// Silence after a file notification before the directory is looked at, and
+/// how long a stream of notifications may put it off.
+pub const MANIFEST_DEBOUNCE: Duration = Duration::from_millis(50);
+pub const MANIFEST_DEBOUNCE_MAX: Duration = Duration::from_millis(400);
+/// A file that is open for writing is read after this much silence.
+pub const MANIFEST_WRITER_QUIET: Duration = Duration::from_millis(300);
+/// Time between two scans without any notification, and while a directory
+/// cannot be listed.
+pub const MANIFEST_RESCAN: Duration = Duration::from_secs(5);
+pub const MANIFEST_RETRY: Duration = Duration::from_millis(500);
+/// File notifications that wait; more are dropped and a scan catches up.
+pub const MANIFEST_EVENTS_MAX: usize = 1_024;
 /// Ports and ICMP fields per item (Cilium).
 pub const PORTS_PER_ITEM_MAX: usize = 40;
 pub const ICMP_FIELDS_PER_ITEM_MAX: usize = 40;
@@ -40,5 +52,6 @@ pub const LAB_PROBE_TRIES_MAX: u32 = 3;
 pub const LAB_POLL_INTERVAL: Duration = Duration::from_millis(50);
 pub const LAB_POLLS_MAX: u32 = 600;
 
+const _: () = assert!(MANIFEST_DEBOUNCE.as_millis() < MANIFEST_WRITER_QUIET.as_millis());
 const _: () = assert!(JOURNAL_GROUP_MAX >= REPOSITORY_QUEUE_MAX);
 const _: () = assert!(MANIFEST_DOCUMENT_BYTES_MAX as u64 <= MANIFEST_FILE_BYTES_MAX);

@@ -23,7 +23,9 @@ pub enum ClientError {
     Refused(String),
     #[error("the connection to the agent broke: {0}")]
     Broken(String),
-    #[error("the agent's answer is not understood ({0}); are agent and command of the same version?")]
+    #[error(
+        "the agent's answer is not understood ({0}); are agent and command of the same version?"
+    )]
     Answer(String),
 }
 
@@ -148,12 +150,13 @@ impl Client {
         body: Option<Vec<u8>>,
     ) -> Result<Response<Incoming>, ClientError> {
         let broken = |error: hyper::Error| ClientError::Broken(error.to_string());
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| ClientError::NoAgent {
-                socket: self.socket.clone(),
-                reason: reason_of(&error),
-            })?;
+        let stream =
+            UnixStream::connect(&self.socket)
+                .await
+                .map_err(|error| ClientError::NoAgent {
+                    socket: self.socket.clone(),
+                    reason: reason_of(&error),
+                })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(broken)?;

@@ -44,7 +44,14 @@ fn policy_table(entries: &[BpfPolicyEntry]) -> String {
     if entries.is_empty() {
         return "Policy is not enforced in any direction, so there is no verdict to list.".into();
     }
-    let mut table = Table::new(&[&["POLICY", "DIRECTION", "IDENTITY", "LABELS", "PORT/PROTO", "RULE"]]);
+    let mut table = Table::new(&[&[
+        "POLICY",
+        "DIRECTION",
+        "IDENTITY",
+        "LABELS",
+        "PORT/PROTO",
+        "RULE",
+    ]]);
     for entry in entries {
         table.row([
             entry.policy.clone(),

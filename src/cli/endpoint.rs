@@ -9,11 +9,7 @@ use crate::api::client::Client;
 use crate::api::model::{Endpoint, EndpointConfig, EndpointDetail, LogLine};
 use crate::endpoint::Enforcement;
 
-pub(super) fn run(
-    client: &Client,
-    out: Output,
-    command: &EndpointCommand,
-) -> Result<(), CliError> {
+pub(super) fn run(client: &Client, out: Output, command: &EndpointCommand) -> Result<(), CliError> {
     match command {
         EndpointCommand::List { no_headers } => {
             let endpoints: Vec<Endpoint> = client.get("/endpoints")?;
@@ -165,7 +161,10 @@ fn detail_table(detail: &EndpointDetail) -> String {
     }
     table.row(["Devices", &endpoint.devices.join(", ")]);
     let revision = endpoint.revision;
-    let revisions = format!("desired {}, realized {}", revision.desired, revision.realized);
+    let revisions = format!(
+        "desired {}, realized {}",
+        revision.desired, revision.realized
+    );
     table.row(["Revision", &revisions]);
     for flow in &detail.failsafe {
         let hits = format!("{} ({} packets)", flow.flow, flow.packets);

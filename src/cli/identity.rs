@@ -25,11 +25,7 @@ pub(super) fn identities(
     }
 }
 
-pub(super) fn addresses(
-    client: &Client,
-    out: Output,
-    command: &IpCommand,
-) -> Result<(), CliError> {
+pub(super) fn addresses(client: &Client, out: Output, command: &IpCommand) -> Result<(), CliError> {
     match command {
         IpCommand::List => {
             let list: Vec<IpEntry> = client.get("/ips")?;

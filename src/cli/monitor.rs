@@ -150,6 +150,5 @@ fn policies(decision: &Decision) -> String {
 
 /// `Kind/name ingress[0]`.
 pub(super) fn rule_words(rule: &RuleName) -> String {
-    let resource = rule.resource.as_deref().unwrap_or("failsafe");
-    format!("{resource} {}[{}]", rule.section, rule.index)
+    format!("{} {}[{}]", rule.resource, rule.section, rule.index)
 }

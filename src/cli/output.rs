@@ -49,8 +49,9 @@ impl Output {
     ) -> Result<bool, CliError> {
         let text = match self.form {
             OutputForm::Table => table(value),
-            OutputForm::Json => serde_json::to_string(value)
-                .map_err(|error| CliError::Failed(error.to_string()))?,
+            OutputForm::Json => {
+                serde_json::to_string(value).map_err(|error| CliError::Failed(error.to_string()))?
+            }
             OutputForm::Yaml => serde_yaml_ng::to_string(value)
                 .map(|text| format!("---\n{text}"))
                 .map_err(|error| CliError::Failed(error.to_string()))?,

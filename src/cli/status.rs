@@ -8,7 +8,11 @@ use crate::api::model::{HistoryLine, Status};
 use crate::endpoint::Enforcement;
 
 pub(super) fn status(client: &Client, out: Output, verify: bool) -> Result<(), CliError> {
-    let path = if verify { "/status?verify=true" } else { "/status" };
+    let path = if verify {
+        "/status?verify=true"
+    } else {
+        "/status"
+    };
     let status: Status = client.get(path)?;
     out.print(&status, status_table)?;
     if status.checks.iter().all(|check| check.ok) {
@@ -84,7 +88,12 @@ fn sections(status: &Status) -> String {
     for source in &status.sources {
         table.row([
             format!("  {}", source.name),
-            if source.in_sync { "in sync" } else { "not in sync" }.to_owned(),
+            if source.in_sync {
+                "in sync"
+            } else {
+                "not in sync"
+            }
+            .to_owned(),
             format!("{} resources", source.resources),
             source.detail.clone(),
         ]);
@@ -112,7 +121,10 @@ fn sections(status: &Status) -> String {
     }
     for check in &status.checks {
         let word = if check.ok { "ok" } else { "FAILED" };
-        text.push_str(&format!("\nVerify {}: {word} {}\n", check.name, check.detail));
+        text.push_str(&format!(
+            "\nVerify {}: {word} {}\n",
+            check.name, check.detail
+        ));
     }
     text
 }
@@ -120,8 +132,9 @@ fn sections(status: &Status) -> String {
 pub(super) fn history(client: &Client, out: Output) -> Result<(), CliError> {
     let lines: Vec<HistoryLine> = client.get("/history")?;
     out.print(&lines, |lines| {
-        let mut table =
-            Table::new(&[&["TIME", "SEQUENCE", "REVISION", "EVENT", "SUBJECT", "MESSAGE"]]);
+        let mut table = Table::new(&[&[
+            "TIME", "SEQUENCE", "REVISION", "EVENT", "SUBJECT", "MESSAGE",
+        ]]);
         for line in lines {
             table.row([
                 timestamp(line.time_ms),
@@ -146,7 +159,11 @@ pub(super) fn metrics(
     let samples: Vec<Sample> = text
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .filter(|line| pattern.as_ref().is_none_or(|part| line.contains(part.as_str())))
+        .filter(|line| {
+            pattern
+                .as_ref()
+                .is_none_or(|part| line.contains(part.as_str()))
+        })
         .filter_map(Sample::parse)
         .collect();
     out.print(&samples, |samples| {

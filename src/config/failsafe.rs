@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use palisade_abi::{direction, proto};
 
-use crate::datapath::FailsafeEntry;
+use crate::policy::FailsafeEntry;
 
 /// Why an entry is not one.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

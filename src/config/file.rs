@@ -44,11 +44,7 @@ impl FileOptions {
                 continue;
             };
             if key == "config" || !known.iter().any(|name| name == key) {
-                errors.push(ConfigError::new(
-                    &place(key),
-                    "",
-                    &unknown_key(key, known),
-                ));
+                errors.push(ConfigError::new(&place(key), "", &unknown_key(key, known)));
                 continue;
             }
             match scalars(value) {

@@ -12,9 +12,7 @@ mod resolve;
 pub use failsafe::{ParseFailsafeError, format_failsafe, parse_failsafe};
 pub use file::FileOptions;
 pub use options::AgentOptions;
-pub use resolve::{
-    Config, ConfigError, ConfigErrors, ConntrackLimits, EnforcementMode, LogFormat, Origins,
-};
+pub use resolve::{Config, ConfigError, ConfigErrors, ConntrackLimits, LogFormat, Origins};
 
 /// Where the agent listens for its clients.
 pub const DEFAULT_SOCKET: &str = "/run/palisade/palisade.sock";

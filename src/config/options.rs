@@ -8,7 +8,6 @@ use clap::Args;
 
 use super::{DEFAULT_BPFFS, DEFAULT_SOCKET, DEFAULT_STATE_DIR};
 
-
 /// Options of the agent. Each is also a key of the config file and an
 /// environment variable.
 #[derive(Args, Clone, Debug)]

@@ -6,15 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::{AgentOptions, parse_failsafe};
-use crate::datapath::{DatapathSettings, FailsafeEntry};
-
-/// When a direction is enforced.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum EnforcementMode {
-    Default,
-    Always,
-    Never,
-}
+use crate::datapath::DatapathSettings;
+use crate::policy::{EnforcementMode, FailsafeEntry};
 
 /// Form of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -199,13 +192,15 @@ impl Check<'_> {
         let kubernetes = self.flag("kubernetes", &options.kubernetes);
         let next = "use --manifests DIR with the same objects as files";
         if kubernetes {
-            let reason =
-                format!("the Kubernetes API is not a source in this release yet; {next}");
+            let reason = format!("the Kubernetes API is not a source in this release yet; {next}");
             self.fail("kubernetes", "", &reason);
         }
-        if options.kubeconfig.as_deref().is_some_and(|file| !file.is_empty()) {
-            let reason =
-                format!("the Kubernetes API is not a source in this release yet; {next}");
+        if options
+            .kubeconfig
+            .as_deref()
+            .is_some_and(|file| !file.is_empty())
+        {
+            let reason = format!("the Kubernetes API is not a source in this release yet; {next}");
             self.fail("kubeconfig", "", &reason);
         }
         if !filled(&options.etcd).is_empty() {
@@ -225,13 +220,7 @@ impl Check<'_> {
         }
     }
 
-    fn choice<T: Copy>(
-        &mut self,
-        key: &str,
-        value: &str,
-        choices: &[(&str, T)],
-        default: T,
-    ) -> T {
+    fn choice<T: Copy>(&mut self, key: &str, value: &str, choices: &[(&str, T)], default: T) -> T {
         if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == value) {
             return *choice;
         }
@@ -345,7 +334,11 @@ impl Check<'_> {
             match text.parse::<u16>() {
                 Ok(id) if id < 4_095 => ids.push(id),
                 Ok(_) | Err(_) => {
-                    self.fail("vlan-allow", &text, "expected a VLAN id (1 to 4094, 0 = all)");
+                    self.fail(
+                        "vlan-allow",
+                        &text,
+                        "expected a VLAN id (1 to 4094, 0 = all)",
+                    );
                 }
             }
         }

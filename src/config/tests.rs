@@ -3,6 +3,7 @@
 use clap::{CommandFactory, FromArgMatches, Parser};
 
 use super::*;
+use crate::policy::EnforcementMode;
 
 #[derive(Parser)]
 struct Harness {
@@ -39,7 +40,10 @@ fn defaults_are_the_contract() {
     assert_eq!(config.socket.to_str(), Some("/run/palisade/palisade.sock"));
     assert_eq!(config.metrics_prefix, "palisade_");
     assert_eq!(config.enforcement, EnforcementMode::Default);
-    assert_eq!(config.settings, crate::datapath::DatapathSettings::default());
+    assert_eq!(
+        config.settings,
+        crate::datapath::DatapathSettings::default()
+    );
     assert!(!config.audit);
 }
 
@@ -106,7 +110,8 @@ fn always_needs_a_way_in() {
 
 #[test]
 fn file_takes_every_form_of_a_list() {
-    let text = "manifests: [/a, /b]\nnode-labels:\n  zone: a\nct-other: 30\npolicy-audit-mode: true\n";
+    let text =
+        "manifests: [/a, /b]\nnode-labels:\n  zone: a\nct-other: 30\npolicy-audit-mode: true\n";
     let file = FileOptions::parse("f", text, &known()).expect("file");
     assert_eq!(file.values["manifests"], ["/a", "/b"]);
     assert_eq!(file.values["node-labels"], ["zone=a"]);
@@ -116,7 +121,8 @@ fn file_takes_every_form_of_a_list() {
 
 #[test]
 fn unknown_keys_are_errors_with_a_suggestion() {
-    let errors = FileOptions::parse("f", "manifest: /a\nxyzzy: 1\n", &known()).expect_err("unknown");
+    let errors =
+        FileOptions::parse("f", "manifest: /a\nxyzzy: 1\n", &known()).expect_err("unknown");
     assert_eq!(errors.len(), 2);
     assert!(errors[0].reason.contains("`manifests`"), "{}", errors[0]);
     assert!(errors[1].reason.contains("--help"), "{}", errors[1]);

@@ -12,8 +12,8 @@ mod status;
 
 pub use bpf::{BpfCounter, BpfCtEntry, BpfIpcacheEntry, BpfPolicyEntry, BpfRule, RuleOfCell};
 pub use endpoint::{
-    Endpoint, EndpointConfig, EndpointDetail, EndpointPolicy, EndpointRevision, Enforcing, FailsafeFlow,
-    LogLine,
+    Endpoint, EndpointConfig, EndpointDetail, EndpointPolicy, EndpointRevision, Enforcing,
+    FailsafeFlow, LogLine,
 };
 pub use event::{AgentNote, Decision, EventKind, MonitorEvent, Peer};
 pub use identity::{Identity, IpEntry};

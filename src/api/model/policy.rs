@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy;
+
 /// A rule item by name.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RuleName {
-    /// `Kind/name`; None for a failsafe entry.
-    pub resource: Option<String>,
+    /// `Kind/name`; `failsafe` for an entry of `--failsafe`.
+    pub resource: String,
     /// `ingress`, `ingressDeny`, `egress`, `egressDeny`, `failsafe`.
     pub section: String,
     /// Zero-based position in the section.
@@ -20,7 +22,7 @@ pub struct IdentityRef {
     pub labels: Vec<String>,
 }
 
-/// What would happen to the first packet of a flow.
+/// What would happen to the first packet of a flow (a contract).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Explanation {
     /// `allowed`, `denied` or `audited`.
@@ -31,11 +33,53 @@ pub struct Explanation {
     /// Whether the direction is enforced.
     pub enforced: bool,
     pub revision: u64,
-    /// The policies that made the direction default-deny.
-    pub enforcing: Vec<String>,
-    /// For `--why-not`: what each rule of the direction misses.
+    /// With `--why-not`: for each rule that selects the endpoint, why it did
+    /// not allow.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub why_not: Vec<String>,
+}
+
+impl Explanation {
+    /// As it goes over the wire.
+    #[must_use]
+    pub fn new(explanation: policy::Explanation, why_not: bool) -> Self {
+        Self {
+            verdict: match explanation.verdict {
+                policy::Verdict::Allowed => "allowed",
+                policy::Verdict::Denied => "denied",
+                policy::Verdict::Audited => "audited",
+            }
+            .to_owned(),
+            reason: explanation.reason,
+            rule: explanation.rule.map(|rule| RuleName {
+                resource: rule.resource,
+                section: rule.section.as_str().to_owned(),
+                index: rule.index,
+            }),
+            identity: IdentityRef {
+                id: explanation.identity.id.0,
+                labels: explanation.identity.labels,
+            },
+            enforced: explanation.enforced,
+            revision: explanation.revision.0,
+            why_not: if why_not {
+                explanation.why_not
+            } else {
+                Vec::new()
+            },
+        }
+    }
+}
+
+impl From<&policy::RuleRef> for RuleName {
+    fn from(rule: &policy::RuleRef) -> Self {
+        let resource = rule.resource.as_ref();
+        Self {
+            resource: resource.map_or_else(|| "failsafe".to_owned(), ToString::to_string),
+            section: rule.section.as_str().to_owned(),
+            index: rule.index,
+        }
+    }
 }
 
 /// A resource in the repository.
@@ -63,7 +107,8 @@ pub struct PolicyDump {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Selector {
     pub selector: String,
-    pub users: usize,
+    /// The policies that use it.
+    pub users: Vec<String>,
     pub identities: Vec<u32>,
 }
 

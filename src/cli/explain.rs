@@ -1,0 +1,95 @@
+//! `palisade policy explain`: offline from manifests, or asked of the agent.
+
+use std::path::Path;
+
+use super::args::ExplainOptions;
+use super::monitor::rule_words;
+use super::output::{Output, Table};
+use super::{CliError, validate};
+use crate::api::client::Client;
+use crate::api::model::Explanation;
+use crate::api::question::question;
+use crate::events::{EndpointId, RepositoryChange};
+use crate::policy::{EnforcementMode, PolicyOptions, Query, Repository, Subject, explain};
+
+pub(super) fn run(socket: &Path, out: Output, options: &ExplainOptions) -> Result<(), CliError> {
+    let query = question(
+        &options.direction,
+        options.peer,
+        &options.proto,
+        options.port,
+        options.icmp_type,
+    )
+    .map_err(CliError::Usage)?;
+    let explanation = if options.manifests.is_empty() {
+        Client::new(socket)?.get(&path(options))?
+    } else {
+        offline(options, &query)?
+    };
+    out.print(&explanation, explanation_table)
+}
+
+fn path(options: &ExplainOptions) -> String {
+    let mut path = format!(
+        "/policy/explain?direction={}&peer={}&proto={}&why_not={}",
+        options.direction, options.peer, options.proto, options.why_not
+    );
+    if let Some(port) = options.port {
+        path.push_str(&format!("&port={port}"));
+    }
+    if let Some(icmp_type) = options.icmp_type {
+        path.push_str(&format!("&icmp_type={icmp_type}"));
+    }
+    path
+}
+
+/// What an agent of this node would do with these manifests. What is broken in
+/// them is told and left out, as the agent does.
+fn offline(options: &ExplainOptions, query: &Query) -> Result<Explanation, CliError> {
+    let enforcement = match options.policy_enforcement.as_str() {
+        "default" => EnforcementMode::Default,
+        "always" => EnforcementMode::Always,
+        "never" => EnforcementMode::Never,
+        other => {
+            return Err(CliError::Usage(format!(
+                "--policy-enforcement: `{other}`: expected one of default, always, never"
+            )));
+        }
+    };
+    let mut repository = Repository::new(PolicyOptions {
+        node_name: options.node_name.clone().unwrap_or_default(),
+        enforcement,
+        ..PolicyOptions::default()
+    });
+    let labels = options.node_labels.iter().filter(|text| !text.is_empty());
+    let labels = labels.map(|text| text.split_once('=').unwrap_or((text, "")));
+    repository.apply(&RepositoryChange::NodeLabels(
+        labels
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
+    ));
+    let report = validate::check(&options.manifests, &mut repository)?;
+    for finding in &report.errors {
+        eprintln!("palisade: left out: {finding}");
+    }
+    let host = Subject::Host(EndpointId(1));
+    let explanation = explain(&repository.snapshot(), host, false, query);
+    Ok(Explanation::new(explanation, options.why_not))
+}
+
+pub(super) fn explanation_table(explanation: &Explanation) -> String {
+    let mut table = Table::default();
+    table.row(["Verdict:", &explanation.verdict]);
+    table.row(["Reason:", &explanation.reason]);
+    let rule = explanation.rule.as_ref();
+    table.row(["Rule:", &rule.map_or_else(|| "none".to_owned(), rule_words)]);
+    let identity = &explanation.identity;
+    let labels = identity.labels.join(",");
+    table.row(["Peer identity:", &format!("{} {labels}", identity.id)]);
+    table.row(["Enforced:", if explanation.enforced { "yes" } else { "no" }]);
+    table.row(["Revision:", &explanation.revision.to_string()]);
+    for (position, line) in explanation.why_not.iter().enumerate() {
+        table.row([if position == 0 { "Why not:" } else { "" }, line]);
+    }
+    table.render()
+}

@@ -1,0 +1,3 @@
+//! What the node itself says: its addresses and its labels.
+//!
+//! Owner: thread `local`.
