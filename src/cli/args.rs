@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::{AgentOptions, DEFAULT_BPFFS, DEFAULT_SOCKET, DEFAULT_STATE_DIR};
+use crate::lab::LabArgs;
 
 /// Host firewall for Linux nodes: Cilium host policies enforced with eBPF
 #[derive(Parser, Debug)]
@@ -12,7 +13,7 @@ use crate::config::{AgentOptions, DEFAULT_BPFFS, DEFAULT_SOCKET, DEFAULT_STATE_D
 pub(super) struct Cli {
     /// Unix socket of the agent
     #[arg(long, global = true, env = "PALISADE_SOCKET", value_name = "FILE", default_value = DEFAULT_SOCKET, id = "socket")]
-    pub(super) socket: PathBuf,
+    pub(super) socket: String,
 
     /// Form of the output
     #[arg(
@@ -42,7 +43,7 @@ pub(super) enum Command {
     /// Run the node agent
     Agent(Box<AgentOptions>),
     /// Show the firewall at work in network namespaces, on no real device
-    Lab(LabOptions),
+    Lab(LabArgs),
     /// Devices, sources, queues, generation: enforcing or not, and why
     Status(StatusOptions),
     /// Endpoints and their enforcement
@@ -69,16 +70,6 @@ pub(super) enum Command {
     History,
     /// Remove enforcement: every link, pin, map and program of Palisade
     Detach(DetachOptions),
-}
-
-#[derive(clap::Args, Debug)]
-pub(super) struct LabOptions {
-    /// Leave the namespaces and the agent up, and print how to play with them
-    #[arg(long)]
-    pub(super) keep: bool,
-    /// Exit 1 if any expectation fails
-    #[arg(long)]
-    pub(super) check: bool,
 }
 
 #[derive(clap::Args, Debug)]

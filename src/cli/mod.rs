@@ -19,6 +19,7 @@ mod status;
 mod validate;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
@@ -27,6 +28,7 @@ use args::{Cli, Command};
 use output::Output;
 
 use crate::api::client::{Client, ClientError};
+use crate::lab;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +55,7 @@ impl From<ClientError> for CliError {
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(CliError::Said) => ExitCode::FAILURE,
         Err(CliError::Failed(message)) => {
             eprintln!("palisade: {message}");
@@ -66,16 +68,18 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &[OsString]) -> Result<(), CliError> {
+fn run(arguments: &[OsString]) -> Result<ExitCode, CliError> {
     let cli = parse(Cli::command(), arguments);
     let out = Output::new(cli.output);
-    let client = || Client::new(&cli.socket);
+    let client = || Client::new(Path::new(&cli.socket));
     match cli.command {
         Command::Agent(options) => agent::run(&options, arguments),
-        Command::Lab(_) => Err(CliError::Failed("the lab is not built in".to_owned())),
+        Command::Lab(options) => {
+            return lab::run(&options).map_err(|error| CliError::Failed(format!("{error:#}")));
+        }
         Command::Status(options) => status::status(&client()?, out, options.verify),
         Command::Endpoint(command) => endpoint::run(&client()?, out, &command),
-        Command::Policy(command) => policy::run(&cli.socket, out, &command),
+        Command::Policy(command) => policy::run(Path::new(&cli.socket), out, &command),
         Command::Identity(command) => identity::identities(&client()?, out, &command),
         Command::Ip(command) => identity::addresses(&client()?, out, &command),
         Command::Monitor(options) => monitor::run(&client()?, out, &options),
@@ -83,7 +87,8 @@ fn run(arguments: &[OsString]) -> Result<(), CliError> {
         Command::Metrics(command) => status::metrics(&client()?, out, &command),
         Command::History => status::history(&client()?, out),
         Command::Detach(options) => detach::run(&options, out),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Parses, or prints help or a usage error and ends the process as clap does

@@ -32,10 +32,11 @@ pub(super) struct Finding {
 impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
-        for part in [&self.resource, &self.field, &self.value] {
-            if let Some(part) = part {
-                write!(f, "{part}: ")?;
-            }
+        for part in [&self.resource, &self.field, &self.value]
+            .into_iter()
+            .flatten()
+        {
+            write!(f, "{part}: ")?;
         }
         f.write_str(&self.reason)?;
         if let Some(suggestion) = &self.suggestion {
