@@ -317,12 +317,9 @@ impl Check<'_> {
                 Err(error) => self.fail("failsafe", &text, &error.to_string()),
             }
         }
-        if entries.len() > palisade_abi::settings::FAILSAFE_MAX {
-            let reason = format!(
-                "{} entries given, at most {} fit",
-                entries.len(),
-                palisade_abi::settings::FAILSAFE_MAX
-            );
+        let max = palisade_abi::settings::FAILSAFE_MAX as usize;
+        if entries.len() > max {
+            let reason = format!("{} entries given, at most {max} fit", entries.len());
             self.fail("failsafe", "", &reason);
         }
         entries
