@@ -68,6 +68,95 @@ impl<F: Family> Packet<F> {
     }
 }
 
+/// How a packet leaves: the reason that is counted, and what is reported.
+#[derive(Clone, Copy)]
+struct Exit {
+    /// Counter; a drop from `reason::DROP_MIN` on.
+    reason: u8,
+    /// None: nothing was decided that was not reported before.
+    event: Option<u8>,
+    /// Reason in the event: for audit, why it would have been dropped.
+    event_reason: u8,
+    rejudged: bool,
+    /// Deciding rule, 0 if none.
+    rule: u32,
+    /// Identity of the peer, 0 if it was not needed.
+    identity: u32,
+}
+
+impl Exit {
+    /// Leaves with a counter and nothing else.
+    #[inline(always)]
+    fn silent(reason: u8) -> Self {
+        Self {
+            reason,
+            event: None,
+            event_reason: 0,
+            rejudged: false,
+            rule: 0,
+            identity: 0,
+        }
+    }
+
+    /// Drops for a reason that is no verdict, where the direction is enforced.
+    #[inline(always)]
+    fn refused(word: CommitWord, direction: u32, reason: u8, identity: u32) -> Self {
+        if !word.enforced(direction) {
+            return Self::silent(reason::NOT_ENFORCED);
+        }
+        let event = Some(event::kind::DROP);
+        Self {
+            reason,
+            event,
+            event_reason: reason,
+            rejudged: false,
+            rule: 0,
+            identity,
+        }
+    }
+
+    /// Leaves by a verdict; `report` asks for an event of what passes (what is
+    /// dropped is always reported).
+    #[inline(always)]
+    fn judged(
+        word: CommitWord,
+        direction: u32,
+        cell: Cell,
+        identity: u32,
+        rejudged: bool,
+        report: bool,
+    ) -> Self {
+        let denial = match cell.action() {
+            action::ALLOW => 0,
+            action::DENY => reason::POLICY_DENY,
+            action::FRAGMENT => reason::FRAGMENT_NOT_FOUND,
+            _ => reason::POLICY,
+        };
+        let (reason, kind) = if denial == 0 {
+            (reason::FORWARDED, event::kind::ALLOW)
+        } else if cell.audit() {
+            (reason::AUDITED, event::kind::AUDIT)
+        } else if word.enforced(direction) {
+            (denial, event::kind::DROP)
+        } else {
+            return Self::silent(reason::NOT_ENFORCED);
+        };
+        let event = if report || reason >= reason::DROP_MIN {
+            Some(kind)
+        } else {
+            None
+        };
+        Self {
+            reason,
+            event,
+            event_reason: denial,
+            rejudged,
+            rule: cell.rule(),
+            identity,
+        }
+    }
+}
+
 /// Judges one packet. The entry program has left the commit word and the
 /// offset of the IP header in `skb->cb`.
 #[inline(always)]
@@ -84,12 +173,37 @@ pub fn judge<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff) -> i32 {
         Err(reason) if word.enforced(DIRECTION) => return counters::drop(skb, reason, DIRECTION),
         Err(_) => return counters::pass(skb, reason::NOT_ENFORCED, DIRECTION),
     };
+    let exit = decide::<F, DIRECTION>(skb, word, &packet);
+    if let Some(kind) = exit.event {
+        let decision = Decision {
+            kind,
+            reason: exit.event_reason,
+            rejudged: exit.rejudged,
+            rule: exit.rule,
+            identity: exit.identity,
+        };
+        emit::<F>(skb, word, DIRECTION, &packet, decision);
+    }
+    counters::rule(skb, exit.rule);
+    if exit.reason >= reason::DROP_MIN {
+        counters::drop(skb, exit.reason, DIRECTION)
+    } else {
+        counters::pass(skb, exit.reason, DIRECTION)
+    }
+}
+
+#[inline(always)]
+fn decide<F: Family, const DIRECTION: u32>(
+    skb: *mut __sk_buff,
+    word: CommitWord,
+    packet: &Packet<F>,
+) -> Exit {
     match packet.l4.state {
-        l4_state::PASS_RELATED => return counters::pass(skb, reason::RELATED, DIRECTION),
-        l4_state::PASS_CONTROL => return counters::pass(skb, reason::ICMPV6_BYPASS, DIRECTION),
+        l4_state::PASS_RELATED => return Exit::silent(reason::RELATED),
+        l4_state::PASS_CONTROL => return Exit::silent(reason::ICMPV6_BYPASS),
         l4_state::ICMP_ERROR => {
-            if is_related::<F, DIRECTION>(skb, word, &packet) {
-                return counters::pass(skb, reason::RELATED, DIRECTION);
+            if is_related::<F, DIRECTION>(skb, word, packet) {
+                return Exit::silent(reason::RELATED);
             }
         }
         l4_state::TRACKED | l4_state::FRAGMENT_KNOWN => {
@@ -97,7 +211,7 @@ pub fn judge<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff) -> i32 {
             let now = conntrack::now();
             if let Some(found) = conntrack::find::<F>(&key, now) {
                 if belongs::<DIRECTION>(skb, &packet.l4, found) {
-                    return established::<F, DIRECTION>(skb, word, &packet, &key, found, now);
+                    return established::<F, DIRECTION>(skb, word, packet, &key, found, now);
                 }
                 if !found.in_half {
                     // Opened anew: the old entry must not shadow the new one.
@@ -107,7 +221,7 @@ pub fn judge<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff) -> i32 {
         }
         _ => {}
     }
-    first_packet::<F, DIRECTION>(skb, word, &packet)
+    first_packet::<F, DIRECTION>(skb, word, packet)
 }
 
 /// Whether a packet belongs to the flow of its key, or opens another one.
@@ -136,7 +250,7 @@ fn established<F: Family, const DIRECTION: u32>(
     key: &F::Key,
     found: Found,
     now: u64,
-) -> i32 {
+) -> Exit {
     // SAFETY: a non-null pointer from a lookup.
     let entry = unsafe { &mut *found.entry };
     let mut cell = Cell(entry.cell);
@@ -144,35 +258,21 @@ fn established<F: Family, const DIRECTION: u32>(
     if old {
         cell = Cell(conntrack::judge_again::<F>(skb, word.0, key, found.entry));
     }
-    if !cell.passes() {
-        if !word.enforced(DIRECTION) {
-            return counters::pass(skb, reason::NOT_ENFORCED, DIRECTION);
-        }
-        let peer = Peer {
-            identity: entry.identity,
-            index: 0,
-        };
-        return deny::<F, DIRECTION>(skb, word, packet, cell, peer, old);
-    }
-    let forward = conntrack::opened(entry.flags) == DIRECTION;
-    // SAFETY: `skb` is the context.
-    let bytes = unsafe { (*skb).len };
-    conntrack::refresh(entry, word.slot(), &packet.l4, forward, now, bytes);
-    if found.in_half && !forward {
-        // Both sides were seen: out of the reach of one-sided floods.
-        let copy = *entry;
-        if F::full().insert(key, copy, 0).is_ok() {
-            let _ = F::half().remove(key);
+    if cell.passes() {
+        let forward = conntrack::opened(entry.flags) == DIRECTION;
+        // SAFETY: `skb` is the context.
+        let bytes = unsafe { (*skb).len };
+        conntrack::refresh(entry, word.slot(), &packet.l4, forward, now, bytes);
+        if found.in_half && !forward {
+            // Both sides were seen: out of the reach of one-sided floods.
+            let copy = *entry;
+            if F::full().insert(key, copy, 0).is_ok() {
+                let _ = F::half().remove(key);
+            }
         }
     }
-    counters::rule(skb, cell.rule());
-    if cell.action() == action::ALLOW {
-        return counters::pass(skb, reason::FORWARDED, DIRECTION);
-    }
-    if old {
-        report::<F, DIRECTION>(skb, word, packet, cell, entry.identity, true);
-    }
-    counters::pass(skb, reason::AUDITED, DIRECTION)
+    let report = old && cell.action() != action::ALLOW;
+    Exit::judged(word, DIRECTION, cell, entry.identity, old, report)
 }
 
 /// An ICMP error passes with the flow it is about.
@@ -218,96 +318,93 @@ fn first_packet<F: Family, const DIRECTION: u32>(
     skb: *mut __sk_buff,
     word: CommitWord,
     packet: &Packet<F>,
-) -> i32 {
-    let (local, remote, local_port, remote_port) = packet.sides::<DIRECTION>();
+) -> Exit {
+    let (local, remote, _, _) = packet.sides::<DIRECTION>();
     if !is_ours::<F, DIRECTION>(skb, word, packet) {
         if DIRECTION == EGRESS
             && packet.l4.state == l4_state::TRACKED
             && F::peer(local, word.slot()).identity == identity::HOST
         {
             // Masqueraded: not judged, but its answers must pass.
-            let allow = Cell::new(action::ALLOW, false, 0);
-            create::<F, DIRECTION>(
-                skb,
-                word,
-                packet,
-                allow,
-                0,
-                flags::UNJUDGED | flags::OPENED_EGRESS,
-            );
+            let bits = flags::UNJUDGED | flags::OPENED_EGRESS;
+            create::<F, DIRECTION>(skb, word, packet, UNENFORCED, 0, bits);
         }
-        return counters::pass(skb, reason::NOT_OURS, DIRECTION);
+        return Exit::silent(reason::NOT_OURS);
     }
     let peer = F::peer(remote, word.slot());
     if packet.l4.state == REFUSED {
-        return refuse::<F, DIRECTION>(skb, word, packet, packet.l4.icmp_code, peer);
+        return Exit::refused(word, DIRECTION, packet.l4.icmp_code, peer.identity);
     }
     if DIRECTION == INGRESS && peer.identity == identity::HOST {
-        return refuse::<F, DIRECTION>(skb, word, packet, reason::INVALID_SOURCE, peer);
+        return Exit::refused(word, DIRECTION, reason::INVALID_SOURCE, peer.identity);
     }
-    let enforced = word.enforced(DIRECTION);
-    let mut cell = Cell::new(action::ALLOW, false, 0);
-    if enforced {
-        cell = verdict_of::<F>(
-            word.slot(),
-            DIRECTION,
-            peer,
-            &packet.l4,
-            packet.l4.destination_port,
-        );
+    let (cell, bits) = judge_first::<F, DIRECTION>(skb, word, packet, peer);
+    if cell.passes()
+        && is_trackable::<F, DIRECTION>(skb, &packet.l4)
+        && !create::<F, DIRECTION>(skb, word, packet, cell, peer.identity, bits)
+    {
+        return Exit::refused(word, DIRECTION, reason::CT_INSERT, peer.identity);
+    }
+    Exit::judged(
+        word,
+        DIRECTION,
+        cell,
+        peer.identity,
+        false,
+        word.enforced(DIRECTION),
+    )
+}
+
+/// The verdict where policy is not enforced.
+const UNENFORCED: Cell = Cell::new(action::ALLOW, false, 0);
+
+/// Verdict of a first packet, and the flags of its entry.
+///
+/// A TCP packet in mid-stream may belong to a flow that is older than we are or
+/// whose entry was evicted: where policy does not simply allow it, the kernel's
+/// sockets tell who opened the flow, and it is judged in that direction.
+#[inline(always)]
+fn judge_first<F: Family, const DIRECTION: u32>(
+    skb: *mut __sk_buff,
+    word: CommitWord,
+    packet: &Packet<F>,
+    peer: Peer,
+) -> (Cell, u32) {
+    let l4 = &packet.l4;
+    let mut cell = UNENFORCED;
+    if word.enforced(DIRECTION) {
+        cell = verdict_of::<F>(word.slot(), DIRECTION, peer, l4, l4.destination_port);
     }
     let mut bits = if DIRECTION == EGRESS {
         flags::OPENED_EGRESS
     } else {
         0
     };
-    if packet.l4.proto == proto::TCP
-        && packet.l4.state == l4_state::TRACKED
-        && !conntrack::is_opening(&packet.l4)
-    {
-        bits |= flags::GUESSED;
-        if !enforced || cell.action() != action::ALLOW {
-            let key = packet.key::<DIRECTION>();
-            if let Some(opener) = conntrack::opener_by_socket::<F>(skb, &key) {
-                bits = flags::SEEN_REPLY | flags::SEEN_NON_SYN;
-                if opener == EGRESS {
-                    bits |= flags::OPENED_EGRESS;
-                }
-                if opener != DIRECTION {
-                    let port = if opener == INGRESS {
-                        local_port
-                    } else {
-                        remote_port
-                    };
-                    cell = Cell::new(action::ALLOW, false, 0);
-                    if word.enforced(opener) {
-                        cell = verdict_of::<F>(word.slot(), opener, peer, &packet.l4, port);
-                    }
-                }
-            }
-        }
+    let mid_stream =
+        l4.proto == proto::TCP && l4.state == l4_state::TRACKED && !conntrack::is_opening(l4);
+    if !mid_stream {
+        return (cell, bits);
     }
-    if !cell.passes() {
-        if !enforced {
-            return counters::pass(skb, reason::NOT_ENFORCED, DIRECTION);
-        }
-        return deny::<F, DIRECTION>(skb, word, packet, cell, peer, false);
+    bits |= flags::GUESSED;
+    if word.enforced(DIRECTION) && cell.action() == action::ALLOW {
+        return (cell, bits);
     }
-    if is_trackable::<F, DIRECTION>(skb, &packet.l4)
-        && !create::<F, DIRECTION>(skb, word, packet, cell, peer.identity, bits)
-    {
-        return refuse::<F, DIRECTION>(skb, word, packet, reason::CT_INSERT, peer);
-    }
-    if enforced {
-        report::<F, DIRECTION>(skb, word, packet, cell, peer.identity, false);
-    }
-    counters::rule(skb, cell.rule());
-    let exit = if cell.action() == action::ALLOW {
-        reason::FORWARDED
-    } else {
-        reason::AUDITED
+    let key = packet.key::<DIRECTION>();
+    let Some(opener) = conntrack::opener_by_socket::<F>(skb, &key) else {
+        return (cell, bits);
     };
-    counters::pass(skb, exit, DIRECTION)
+    bits = flags::SEEN_REPLY | flags::SEEN_NON_SYN;
+    if opener == EGRESS {
+        bits |= flags::OPENED_EGRESS;
+    }
+    if opener != DIRECTION {
+        // The other direction's server port is this packet's source port.
+        cell = UNENFORCED;
+        if word.enforced(opener) {
+            cell = verdict_of::<F>(word.slot(), opener, peer, l4, l4.source_port);
+        }
+    }
+    (cell, bits)
 }
 
 /// Whether the packet is from or to the host itself. In doubt it is.
@@ -391,90 +488,5 @@ fn create<F: Family, const DIRECTION: u32>(
         F::full().insert(&key, entry, 0).is_ok()
     } else {
         F::half().insert(&key, entry, 0).is_ok()
-    }
-}
-
-/// Drops for a reason that is not a verdict, where the direction is enforced.
-#[inline(always)]
-fn refuse<F: Family, const DIRECTION: u32>(
-    skb: *mut __sk_buff,
-    word: CommitWord,
-    packet: &Packet<F>,
-    reason: u8,
-    peer: Peer,
-) -> i32 {
-    if !word.enforced(DIRECTION) {
-        return counters::pass(skb, reason::NOT_ENFORCED, DIRECTION);
-    }
-    let decision = Decision {
-        kind: event::kind::DROP,
-        reason,
-        rejudged: false,
-        rule: 0,
-        identity: peer.identity,
-    };
-    emit::<F>(skb, word, DIRECTION, packet, decision);
-    counters::drop(skb, reason, DIRECTION)
-}
-
-/// Drops by verdict.
-#[inline(always)]
-fn deny<F: Family, const DIRECTION: u32>(
-    skb: *mut __sk_buff,
-    word: CommitWord,
-    packet: &Packet<F>,
-    cell: Cell,
-    peer: Peer,
-    rejudged: bool,
-) -> i32 {
-    let reason = reason_of(cell);
-    let decision = Decision {
-        kind: event::kind::DROP,
-        reason,
-        rejudged,
-        rule: cell.rule(),
-        identity: peer.identity,
-    };
-    emit::<F>(skb, word, DIRECTION, packet, decision);
-    counters::rule(skb, cell.rule());
-    counters::drop(skb, reason, DIRECTION)
-}
-
-/// Reports a flow that passes: allowed, or denied in audit.
-#[inline(always)]
-fn report<F: Family, const DIRECTION: u32>(
-    skb: *mut __sk_buff,
-    word: CommitWord,
-    packet: &Packet<F>,
-    cell: Cell,
-    identity: u32,
-    rejudged: bool,
-) {
-    let allowed = cell.action() == action::ALLOW;
-    let decision = Decision {
-        kind: if allowed {
-            event::kind::ALLOW
-        } else {
-            event::kind::AUDIT
-        },
-        reason: if allowed {
-            reason::FORWARDED
-        } else {
-            reason_of(cell)
-        },
-        rejudged,
-        rule: cell.rule(),
-        identity,
-    };
-    emit::<F>(skb, word, DIRECTION, packet, decision);
-}
-
-/// Drop reason of a denial.
-#[inline(always)]
-fn reason_of(cell: Cell) -> u8 {
-    match cell.action() {
-        action::DENY => reason::POLICY_DENY,
-        action::FRAGMENT => reason::FRAGMENT_NOT_FOUND,
-        _ => reason::POLICY,
     }
 }
