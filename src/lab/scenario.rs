@@ -195,12 +195,15 @@ fn find_policies(sandbox: &Sandbox, rows: &mut [Row]) {
 /// The policy that a drop event names, if it is about the row's probe.
 fn deciding_policy(event: &Value, row: &Row) -> Option<String> {
     let to = row.to.address(row.family);
+    let port = event["destination"]["port"].as_u64();
     let same = event["type"] == "drop"
         && event["source"]["ip"] == row.from.address(row.family).to_string()
         && event["destination"]["ip"] == to.to_string()
-        && event["protocol"] == row.kind.protocol(to)
-        && (row.kind.port().is_none()
-            || event["destination"]["port"].as_u64() == row.kind.port().map(u64::from));
+        && event["protocol"] == row.kind.protocol(to).to_lowercase()
+        && row
+            .kind
+            .port()
+            .is_none_or(|wanted| port == Some(wanted.into()));
     let policies = event["policies"].as_array().filter(|_| same)?;
     let names: Vec<&str> = policies.iter().filter_map(Value::as_str).collect();
     (!names.is_empty()).then(|| names.join(", "))

@@ -236,7 +236,12 @@ const FENCES: &[Fence] = &[
     fence(
         "unsafe",
         EVERYWHERE,
-        &["src/datapath", "bpf-prog", "tests/kernel"],
+        &[
+            "src/datapath",
+            "bpf-prog",
+            "tests/kernel",
+            "tests/e2e/frames.rs",
+        ],
         false,
     ),
     fence("#[allow", EVERYWHERE, &[], false),

@@ -1,0 +1,37 @@
+//! End to end: the real binary, the real programs, real sockets, in network
+//! namespaces that each test makes and removes.
+//!
+//! One test for each sentence of what the host firewall must show. They need
+//! root; without it they pass over themselves with a message, unless
+//! `PALISADE_REQUIRE_PRIVILEGED` is set (`cargo xtask test` sets it).
+
+#[path = "e2e/adoption.rs"]
+mod adoption;
+#[path = "e2e/audit.rs"]
+mod audit;
+#[path = "e2e/cli.rs"]
+mod cli;
+#[path = "e2e/containers.rs"]
+mod containers;
+#[path = "e2e/continuity.rs"]
+mod continuity;
+#[path = "e2e/demo.rs"]
+mod demo;
+#[path = "e2e/detach.rs"]
+mod detach;
+#[path = "e2e/files.rs"]
+mod files;
+#[path = "e2e/flips.rs"]
+mod flips;
+#[path = "e2e/frames.rs"]
+mod frames;
+#[path = "e2e/harness.rs"]
+mod harness;
+#[path = "e2e/hostile.rs"]
+mod hostile;
+#[path = "e2e/metrics.rs"]
+mod metrics;
+#[path = "e2e/monitor.rs"]
+mod monitor;
+#[path = "e2e/traffic.rs"]
+mod traffic;
