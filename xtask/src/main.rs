@@ -1,19 +1,36 @@
 //! Build, test and lab entry points: `cargo xtask <command>`.
 
 mod bpf;
+mod ci;
 mod command;
 mod object;
 mod stamp;
+mod test;
 mod toolchain;
+mod tools;
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
   bpf           rebuild bpf-prog/palisade.bpf.o and its stamp from bpf-prog/
   bpf --check   rebuild it elsewhere and compare it with the committed one
+  test          set up and run everything: format, lints, all tests, the lab
+  ci            bpf --check, the dependencies, then test
+  lab ...       `palisade lab`, built for release
 ";
+
+/// `cargo run --release -- lab`, with the same words.
+fn lab(words: &[&str]) -> anyhow::Result<()> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(command::root());
+    command::run(
+        cargo
+            .args(["run", "--release", "--quiet", "--", "lab"])
+            .args(words),
+    )
+}
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -21,6 +38,9 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["bpf"] => bpf::rebuild(),
         ["bpf", "--check"] => bpf::check(),
+        ["test"] => test::run_all(),
+        ["ci"] => ci::run_all(),
+        ["lab", rest @ ..] => lab(rest),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

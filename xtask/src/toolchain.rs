@@ -12,6 +12,14 @@ use crate::command::capture;
 /// The target of all eBPF programs.
 pub(crate) const TARGET: &str = "bpfel-unknown-none";
 
+/// Debian's packages that build for the target.
+pub(crate) const DEBIAN_PACKAGES: &[&str] = &[
+    "rustc-web",
+    "libstd-rust-web-dev-bpf",
+    "llvm-22-dev",
+    "libpolly-22-dev",
+];
+
 const INSTALL: &str = "\
 install one of these and run the command again:
   Debian, as root:  apt-get install --no-install-recommends rustc-web libstd-rust-web-dev-bpf llvm-22-dev libpolly-22-dev

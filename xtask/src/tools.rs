@@ -1,0 +1,128 @@
+//! Programs of the operating system that the tests use: found, installed where
+//! that is possible, or named with the package that brings them.
+
+use std::env;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, bail};
+
+use crate::command::run;
+
+/// A program and the Debian package that brings it.
+struct Tool {
+    name: &'static str,
+    package: &'static str,
+    why: &'static str,
+}
+
+const TOOLS: &[Tool] = &[
+    Tool {
+        name: "ip",
+        package: "iproute2",
+        why: "builds the network namespaces",
+    },
+    Tool {
+        name: "tc",
+        package: "iproute2",
+        why: "puts a foreign program on a device",
+    },
+    Tool {
+        name: "nft",
+        package: "nftables",
+        why: "masquerades container-like traffic",
+    },
+    Tool {
+        name: "bpftool",
+        package: "bpftool",
+        why: "lists what is left in the kernel",
+    },
+    Tool {
+        name: "promtool",
+        package: "prometheus",
+        why: "checks the metrics",
+    },
+];
+
+/// Whether the current user is root.
+pub(crate) fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    // The owner of our own process entry is our effective user.
+    std::fs::metadata("/proc/self").is_ok_and(|about| about.uid() == 0)
+}
+
+/// Whether `name` can be started.
+pub(crate) fn exists(name: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // Administration tools are not on everybody's path.
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(Into::into))
+        .any(|folder| folder.join(name).is_file())
+}
+
+/// A command that runs as root: itself, or through sudo. None without sudo.
+pub(crate) fn as_root(program: impl AsRef<Path>) -> Option<Command> {
+    let program = program.as_ref();
+    if is_root() {
+        return Some(Command::new(program));
+    }
+    if !exists("sudo") {
+        return None;
+    }
+    let mut command = Command::new("sudo");
+    command.arg("-E").arg("--").arg(program);
+    Some(command)
+}
+
+/// Installs Debian packages.
+pub(crate) fn apt_install(packages: &[&str]) -> Result<()> {
+    if !exists("apt-get") {
+        bail!("this system has no apt-get");
+    }
+    let Some(mut update) = as_root("apt-get") else {
+        bail!("installing needs root: there is no sudo");
+    };
+    println!("installing {}", packages.join(" "));
+    // A stale list of packages is better than none.
+    drop(run(update.args(["update", "-q"]).stdout(Stdio::null())));
+    let mut install = as_root("apt-get").unwrap_or_else(|| Command::new("apt-get"));
+    install.env("DEBIAN_FRONTEND", "noninteractive");
+    install
+        .args(["install", "-y", "-q", "--no-install-recommends"])
+        .args(packages);
+    run(install.stdout(Stdio::null()))
+}
+
+/// Makes sure that every tool is there, or says what to install.
+pub(crate) fn ensure() -> Result<()> {
+    let missing = || {
+        TOOLS
+            .iter()
+            .filter(|tool| !exists(tool.name))
+            .collect::<Vec<_>>()
+    };
+    let absent = missing();
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let mut packages: Vec<&str> = absent.iter().map(|tool| tool.package).collect();
+    packages.dedup();
+    let outcome = apt_install(&packages);
+    let absent = missing();
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let mut message = String::from("the tests need these programs:\n");
+    for tool in absent {
+        let Tool { name, package, why } = tool;
+        message.push_str(&format!("  {name:9} {why} (Debian, Ubuntu: {package})\n"));
+    }
+    message.push_str(&format!(
+        "install them, on Debian: apt-get install {}",
+        packages.join(" ")
+    ));
+    if let Err(error) = outcome {
+        message.push_str(&format!("\n({error:#})"));
+    }
+    bail!(message)
+}
