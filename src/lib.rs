@@ -17,6 +17,8 @@ pub mod queues;
 
 pub mod api;
 pub mod config;
+pub mod metrics;
+pub mod monitor;
 pub mod sources;
 
 pub mod cli;

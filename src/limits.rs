@@ -39,6 +39,8 @@ pub const ICMP_FIELDS_PER_ITEM_MAX: usize = 40;
 /// Errors reported for one resource before the rest is summarised.
 pub const ERRORS_PER_RESOURCE_MAX: usize = 100;
 
+/// Longest wait of an API request (Cilium: 6 minutes).
+pub const API_WAIT_MAX: Duration = Duration::from_secs(360);
 /// Major events that `palisade history` and `endpoint log` can show.
 pub const HISTORY_MAX: usize = 1_024;
 pub const ENDPOINT_LOG_MAX: usize = 256;

@@ -1,12 +1,21 @@
 //! The API: HTTP with JSON over a Unix socket, version in the path.
 //!
-//! Reading order: `model` (what goes over the wire), `client` (used by the
-//! command line), `question` (a flow, as text). The server's handlers only read shared state of the agent;
-//! nothing here touches the store or bpffs.
+//! Reading order: `model` (what goes over the wire), `question` (a flow, as
+//! text), `client` (for the command line), `agent` (what the handlers read),
+//! `server` (paths and handlers). Handlers read the agent's shared state and
+//! the kernel through the datapath room; nothing here touches the store.
 
+mod agent;
 pub mod client;
 pub mod model;
 pub mod question;
+mod server;
+
+pub use agent::Agent;
+pub use server::{ServerError, Servers};
+
+/// The endpoint of the node itself.
+pub(crate) const HOST_ENDPOINT: crate::events::EndpointId = crate::events::EndpointId(1);
 
 /// First part of every path.
 pub const VERSION: &str = "/v1";

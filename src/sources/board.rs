@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use parking_lot::RwLock;
 
-use crate::events::SourceName;
+use crate::events::{ResourceKey, SourceName};
+use crate::policy::documents::Positions;
+use crate::policy::language::FieldError;
 
 /// Something a source could not read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,12 +31,28 @@ pub struct SourceReport {
 #[derive(Debug, Default)]
 pub struct SourceBoard {
     reports: RwLock<BTreeMap<SourceName, SourceReport>>,
+    positions: RwLock<BTreeMap<ResourceKey, Positions>>,
 }
 
 impl SourceBoard {
     /// Replaces the report of a source.
     pub fn post(&self, source: SourceName, report: SourceReport) {
         self.reports.write().insert(source, report);
+    }
+    /// Remembers where the fields of a resource's newest version stand.
+    pub fn place(&self, key: &ResourceKey, positions: Positions) {
+        self.positions.write().insert(key.clone(), positions);
+    }
+    /// Forgets a resource.
+    pub fn forget(&self, key: &ResourceKey) {
+        self.positions.write().remove(key);
+    }
+    /// Fills in line and column of errors about a resource, where known.
+    pub fn locate(&self, key: &ResourceKey, errors: &mut [FieldError]) {
+        let positions = self.positions.read().get(key).cloned();
+        if let Some(positions) = positions {
+            positions.locate(errors);
+        }
     }
     /// All reports.
     #[must_use]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::events::{RepositoryChange, Resource, ResourceKey, SourceName};
-use crate::policy::documents::{self, FileReading};
+use crate::policy::documents::{self, FileReading, Positions};
 use crate::sources::SourceProblem;
 
 /// What was seen of one file.
@@ -18,10 +18,17 @@ pub enum Observation {
     Gone,
 }
 
-/// One file: what it holds, the last valid version of each resource.
+/// A resource, and where its fields stand (not known of a restored one).
+#[derive(Debug)]
+struct Held {
+    resource: Resource,
+    positions: Positions,
+}
+
+/// One file: what it holds, the last readable version of each resource.
 #[derive(Debug, Default)]
 struct FileState {
-    resources: Vec<Resource>,
+    resources: Vec<Held>,
     problems: Vec<SourceProblem>,
 }
 
@@ -43,7 +50,10 @@ impl ManifestState {
             let path = PathBuf::from(&resource.origin.file);
             state.told.insert(resource.key.clone(), resource.clone());
             let file = state.files.entry(path).or_default();
-            file.resources.push(resource);
+            file.resources.push(Held {
+                resource,
+                positions: Positions::default(),
+            });
         }
         state
     }
@@ -95,7 +105,8 @@ impl ManifestState {
     fn wanted(&self) -> (BTreeMap<ResourceKey, Resource>, Vec<SourceProblem>) {
         let mut wanted: BTreeMap<ResourceKey, Resource> = BTreeMap::new();
         let mut conflicts = Vec::new();
-        for resource in self.files.values().flat_map(|file| &file.resources) {
+        let held = self.files.values().flat_map(|file| &file.resources);
+        for resource in held.map(|held| &held.resource) {
             if let Some(winner) = wanted.get(&resource.key) {
                 let origin = &resource.origin;
                 conflicts.push(SourceProblem {
@@ -110,6 +121,14 @@ impl ManifestState {
             }
         }
         (wanted, conflicts)
+    }
+
+    /// Where the fields of a resource stand that was told.
+    #[must_use]
+    pub fn positions(&self, key: &ResourceKey) -> Option<&Positions> {
+        let held = self.files.values().flat_map(|file| &file.resources);
+        let mut found = held.filter(|held| held.resource.key == *key);
+        found.next().map(|held| &held.positions)
     }
 
     /// Files that are known in `directory`.
@@ -151,19 +170,22 @@ impl FileState {
     /// A document that cannot be read may be any of the resources that the file
     /// held and holds no more: they all stay.
     fn take(&mut self, name: &str, reading: FileReading) {
-        let mut resources: Vec<Resource> = reading
+        let mut resources: Vec<Held> = reading
             .documents
             .into_iter()
-            .map(|document| document.resource)
+            .map(|document| Held {
+                resource: document.resource,
+                positions: document.positions,
+            })
             .collect();
         let mut kept = Vec::new();
         if !reading.errors.is_empty() {
             let read: BTreeSet<ResourceKey> = resources
                 .iter()
-                .map(|resource| resource.key.clone())
+                .map(|held| held.resource.key.clone())
                 .collect();
             kept = std::mem::take(&mut self.resources);
-            kept.retain(|resource| !read.contains(&resource.key));
+            kept.retain(|held| !read.contains(&held.resource.key));
         }
         self.problems = reading
             .errors
@@ -181,13 +203,13 @@ impl FileState {
     }
 }
 
-fn with_kept(reason: &str, kept: &[Resource]) -> String {
+fn with_kept(reason: &str, kept: &[Held]) -> String {
     if kept.is_empty() {
         return reason.to_owned();
     }
     let names: Vec<String> = kept
         .iter()
-        .map(|resource| resource.key.to_string())
+        .map(|held| held.resource.key.to_string())
         .collect();
     format!(
         "{reason}; the last valid version of {} stays in force",

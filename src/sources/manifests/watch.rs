@@ -18,7 +18,7 @@ use super::files::{Fingerprint, is_manifest_name, read_capped, scan};
 use super::pending::{Look, Pending, Touch};
 use super::state::{ManifestState, Observation};
 use crate::clock::Clock;
-use crate::events::{Resource, SourceName};
+use crate::events::{RepositoryChange, Resource, SourceName};
 use crate::limits::{
     MANIFEST_EVENTS_MAX, MANIFEST_FILE_BYTES_MAX, MANIFEST_RESCAN, MANIFEST_RETRY,
 };
@@ -125,7 +125,8 @@ impl ManifestWatch {
     /// Watches until stopped, or until the pipeline stops.
     pub fn run(mut self) {
         loop {
-            if let Err(SubmitError::Stopped) = self.look() {
+            if let Err(error) = self.look() {
+                tracing::info!("manifests are watched no more: {error}");
                 return;
             }
             if !self.listen() {
@@ -188,7 +189,8 @@ impl ManifestWatch {
         }
         for change in self.state.settle() {
             tracing::info!(subject = change.subject(), "manifest changed");
-            self.sink.submit(change)?;
+            self.place(&change);
+            self.submit(change)?;
         }
         if complete && !self.in_sync {
             self.sink
@@ -197,6 +199,26 @@ impl ManifestWatch {
         }
         self.report();
         Ok(())
+    }
+
+    fn place(&self, change: &RepositoryChange) {
+        let Some(key) = change.key() else { return };
+        match self.state.positions(key) {
+            Some(positions) => self.board.place(key, positions.clone()),
+            None => self.board.forget(key),
+        }
+    }
+
+    /// What the journal cannot take is told and left out; the rest goes on.
+    fn submit(&self, change: RepositoryChange) -> Result<(), SubmitError> {
+        let subject = change.subject();
+        match self.sink.submit(change) {
+            Err(SubmitError::Journal(reason)) => {
+                tracing::error!(subject, "manifest not taken: {reason}");
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// False when the directory could not be listed: what it held stays.

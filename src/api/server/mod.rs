@@ -1,0 +1,145 @@
+//! The server: one router on the Unix socket, a small one for Prometheus.
+//!
+//! Runs on the tokio runtime of the daemon. What blocks (waiting for a
+//! revision, reading whole maps) runs on the blocking pool.
+
+mod endpoints;
+mod follow;
+mod identities;
+mod policies;
+mod reply;
+mod status;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::{delete, get, post, put};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::{Agent, VERSION};
+
+/// Why the API cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("API socket {}: {reason}", path.display())]
+    Socket { path: PathBuf, reason: String },
+    #[error("metrics address {address}: {reason}")]
+    Metrics { address: String, reason: String },
+}
+
+/// Listeners that are bound, ready to serve.
+#[derive(Debug)]
+pub struct Servers {
+    api: UnixListener,
+    metrics: Option<TcpListener>,
+}
+
+impl Servers {
+    /// Binds the socket (mode 0600, its directory is made) and the address.
+    ///
+    /// # Errors
+    /// When one of them cannot be bound.
+    pub async fn bind(
+        socket: &Path,
+        metrics: Option<std::net::SocketAddr>,
+    ) -> Result<Self, ServerError> {
+        let api = bind_socket(socket).map_err(|reason| ServerError::Socket {
+            path: socket.to_owned(),
+            reason,
+        })?;
+        let metrics =
+            match metrics {
+                None => None,
+                Some(address) => Some(TcpListener::bind(address).await.map_err(|error| {
+                    ServerError::Metrics {
+                        address: address.to_string(),
+                        reason: error.to_string(),
+                    }
+                })?),
+            };
+        Ok(Self { api, metrics })
+    }
+
+    /// Serves until the runtime ends.
+    ///
+    /// # Errors
+    /// When a listener breaks.
+    pub async fn serve(self, agent: Arc<Agent>) -> std::io::Result<()> {
+        let api = axum::serve(self.api, router(Arc::clone(&agent)));
+        match self.metrics {
+            None => api.await,
+            Some(listener) => {
+                let metrics = Router::new()
+                    .route("/metrics", get(metrics))
+                    .with_state(agent);
+                let metrics = axum::serve(listener, metrics);
+                tokio::try_join!(async { api.await }, async { metrics.await }).map(|_| ())
+            }
+        }
+    }
+}
+
+/// Only root may connect: the mode is set before anyone can.
+fn bind_socket(socket: &Path) -> Result<UnixListener, String> {
+    let words = |error: std::io::Error| error.to_string();
+    if let Some(directory) = socket.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        std::fs::create_dir_all(directory).map_err(words)?;
+    }
+    if std::os::unix::net::UnixStream::connect(socket).is_ok() {
+        return Err("another agent answers on it; stop that one or choose another --socket".into());
+    }
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(words(error)),
+        Ok(()) | Err(_) => {}
+    }
+    // Bound under another name first, so that nobody connects before the mode is set.
+    let mut name = socket.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let fresh = socket.with_file_name(name);
+    drop(std::fs::remove_file(&fresh));
+    let listener = UnixListener::bind(&fresh).map_err(words)?;
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600)).map_err(words)?;
+    std::fs::rename(&fresh, socket).map_err(words)?;
+    Ok(listener)
+}
+
+fn router(agent: Arc<Agent>) -> Router {
+    let v1 = Router::new()
+        .route("/status", get(status::status))
+        .route("/history", get(status::history))
+        .route("/metrics", get(metrics))
+        .route("/endpoints", get(endpoints::list))
+        .route("/endpoints/{id}", get(endpoints::get))
+        .route("/endpoints/{id}/log", get(endpoints::log))
+        .route(
+            "/endpoints/{id}/config",
+            get(endpoints::config).patch(endpoints::set_config),
+        )
+        .route("/endpoints/{id}/regenerate", post(endpoints::regenerate))
+        .route("/policy", get(policies::dump))
+        .route("/policy/explain", get(policies::explain))
+        .route("/policy/selectors", get(policies::selectors))
+        .route("/policy/wait", get(policies::wait))
+        .route("/policy/resources", put(policies::import))
+        .route("/policy/resources/{*key}", delete(policies::delete))
+        .route("/identities", get(identities::list))
+        .route("/identities/{id}", get(identities::get))
+        .route("/ips", get(identities::ips))
+        .route("/ips/lookup", get(identities::lookup))
+        .route("/monitor", get(follow::monitor))
+        .with_state(agent);
+    Router::new().nest(VERSION, v1)
+}
+
+async fn metrics(State(agent): State<Arc<Agent>>) -> impl IntoResponse {
+    let text = tokio::task::spawn_blocking(move || agent.metrics_text()).await;
+    (
+        [(CONTENT_TYPE, "text/plain; version=0.0.4")],
+        text.unwrap_or_default(),
+    )
+}

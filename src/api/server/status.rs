@@ -1,0 +1,176 @@
+//! `/status` and `/history`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use serde::Deserialize;
+
+use super::reply::{Reply, blocking};
+use crate::api::Agent;
+use crate::api::HOST_ENDPOINT;
+use crate::api::model::{
+    EnforcementStatus, HistoryLine, Problem, QueueLine, RealizedLine, SourceLine, Status,
+};
+use crate::endpoint::{EndpointStatus, Enforcement};
+use crate::policy::Direction;
+use crate::queues::PipelineStatus;
+
+#[derive(Deserialize)]
+pub(super) struct Options {
+    #[serde(default)]
+    verify: bool,
+}
+
+pub(super) async fn status(
+    State(agent): State<Arc<Agent>>,
+    Query(options): Query<Options>,
+) -> Reply<Status> {
+    blocking(move || Ok(Json(build(&agent, options.verify)))).await
+}
+
+fn build(agent: &Agent, _verify: bool) -> Status {
+    let pipeline = agent.pipeline.status();
+    let endpoint = agent.pipeline.endpoint(HOST_ENDPOINT);
+    let realized = agent.pipeline.realized().map(|realized| RealizedLine {
+        generation: realized.generation.0,
+        revision: realized.revision.0,
+        newest_revision: pipeline.revision.0,
+    });
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        node: agent.node.clone(),
+        ready: agent.collector.is_ready(),
+        enforcing: enforcing(agent, endpoint.as_ref()),
+        realized,
+        devices: Vec::new(),
+        sources: sources(agent),
+        queues: queues(agent),
+        problems: problems(agent, &pipeline, endpoint.as_ref()),
+        checks: Vec::new(),
+    }
+}
+
+fn enforcing(agent: &Agent, endpoint: Option<&EndpointStatus>) -> EnforcementStatus {
+    let policy = endpoint.map(|endpoint| endpoint.policy).unwrap_or_default();
+    let names = agent
+        .pipeline
+        .realized()
+        .and_then(|realized| agent.pipeline.rules_of(realized.generation));
+    let mut reasons = Vec::new();
+    for (direction, enforcement) in [
+        (Direction::Ingress, policy.ingress),
+        (Direction::Egress, policy.egress),
+    ] {
+        let by = names.as_ref().map(|names| {
+            let policies = names.enforcing[direction as usize].iter();
+            policies.map(|key| key.name.as_str()).collect::<Vec<_>>()
+        });
+        let by = by.unwrap_or_default().join(", ");
+        let word = direction.as_str();
+        reasons.push(match enforcement {
+            Enforcement::Disabled => {
+                format!("{word}: no policy with {word} rules selects this node")
+            }
+            Enforcement::Enabled if by.is_empty() => format!("{word}: by configuration"),
+            Enforcement::Enabled => format!("{word}: by {by}"),
+            Enforcement::Audit => format!("{word}: audit mode, would be enforced by {by}"),
+        });
+    }
+    let reason = if names.is_none() {
+        "nothing is committed yet".to_owned()
+    } else {
+        reasons.join("; ")
+    };
+    EnforcementStatus {
+        ingress: policy.ingress,
+        egress: policy.egress,
+        reason,
+    }
+}
+
+fn sources(agent: &Agent) -> Vec<SourceLine> {
+    let reports = agent.board.reports();
+    let lines = reports.into_iter().map(|(source, report)| SourceLine {
+        name: source.as_str().to_owned(),
+        in_sync: report.in_sync,
+        resources: report.resources,
+        detail: report.detail,
+    });
+    lines.collect()
+}
+
+fn queues(agent: &Agent) -> Vec<QueueLine> {
+    let ms = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let stats = agent.pipeline.queue_stats();
+    let lines = stats.into_iter().map(|queue| QueueLine {
+        name: queue.name,
+        depth: queue.depth,
+        capacity: queue.capacity,
+        handled: queue.handled,
+        wait_last_ms: ms(queue.queue_wait.last),
+        handling_last_ms: ms(queue.handling.last),
+    });
+    lines.collect()
+}
+
+fn problems(
+    agent: &Agent,
+    pipeline: &PipelineStatus,
+    endpoint: Option<&EndpointStatus>,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut add = |from: &str, subject: String, message: String| {
+        problems.push(Problem {
+            from: from.to_owned(),
+            subject,
+            message,
+        });
+    };
+    for (source, report) in agent.board.reports() {
+        for problem in report.problems {
+            add(source.as_str(), problem.subject, problem.message);
+        }
+    }
+    for refusal in agent.pipeline.refused().iter() {
+        let mut errors = refusal.errors.clone();
+        agent.board.locate(&refusal.key, &mut errors);
+        for error in errors {
+            let origin = &refusal.origin;
+            let line = error.line.unwrap_or(origin.line);
+            let kept = if refusal.in_force {
+                "; the last valid version stays in force"
+            } else {
+                ""
+            };
+            let place = format!("{}:{line}: {}", origin.file, refusal.key);
+            add("policy", place, format!("{error}{kept}"));
+        }
+    }
+    for (from, message) in [
+        ("store", pipeline.store_problem.clone()),
+        ("datapath", pipeline.datapath_problem.clone()),
+        (
+            "endpoint",
+            endpoint.and_then(|endpoint| endpoint.error.clone()),
+        ),
+    ] {
+        if let Some(message) = message {
+            add(from, agent.node.clone(), message);
+        }
+    }
+    problems
+}
+
+pub(super) async fn history(State(agent): State<Arc<Agent>>) -> Json<Vec<HistoryLine>> {
+    let entries = agent.pipeline.history();
+    let lines = entries.into_iter().map(|entry| HistoryLine {
+        time_ms: entry.time_ms,
+        sequence: entry.sequence.map(|sequence| sequence.0),
+        revision: entry.revision.0,
+        event: entry.event,
+        subject: entry.subject,
+        message: entry.message,
+    });
+    Json(lines.collect())
+}

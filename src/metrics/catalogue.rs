@@ -1,0 +1,315 @@
+//! Every metric: name, kind, unit, labels, help. Names are Cilium's where the
+//! thing is the same; the recorder puts the configured prefix before them.
+
+use metrics::Unit;
+
+/// Kinds of metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub unit: Unit,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+const fn counter(
+    name: &'static str,
+    unit: Unit,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Counter,
+        unit,
+        labels,
+        help,
+    }
+}
+
+const fn gauge(
+    name: &'static str,
+    unit: Unit,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Gauge,
+        unit,
+        labels,
+        help,
+    }
+}
+
+const fn histogram(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Histogram,
+        unit: Unit::Seconds,
+        labels,
+        help,
+    }
+}
+
+pub const BUILD_INFO: &str = "build_info";
+pub const READY: &str = "agent_ready";
+pub const DROP_COUNT: &str = "drop_count_total";
+pub const DROP_BYTES: &str = "drop_bytes_total";
+pub const FORWARD_COUNT: &str = "forward_count_total";
+pub const FORWARD_BYTES: &str = "forward_bytes_total";
+pub const RULE_COUNT: &str = "rule_count_total";
+pub const RULE_BYTES: &str = "rule_bytes_total";
+pub const MISSED_TAIL_CALLS: &str = "missed_tail_calls_total";
+pub const ENDPOINT: &str = "endpoint";
+pub const ENDPOINT_STATE: &str = "endpoint_state";
+pub const POLICY: &str = "policy";
+pub const POLICY_MAX_REVISION: &str = "policy_max_revision";
+pub const POLICY_REALIZED_REVISION: &str = "policy_realized_revision";
+pub const POLICY_REFUSED: &str = "policy_refused";
+pub const POLICY_ENFORCEMENT_STATUS: &str = "policy_endpoint_enforcement_status";
+pub const IDENTITY: &str = "identity";
+pub const IPCACHE_ENTRIES: &str = "ipcache_entries";
+pub const BPF_MAP_PRESSURE: &str = "bpf_map_pressure";
+pub const BPF_MAP_CAPACITY: &str = "bpf_map_capacity";
+pub const CONNTRACK_ENTRIES: &str = "datapath_conntrack_entries";
+pub const GENERATION: &str = "datapath_generation";
+pub const PROTECTED_DEVICES: &str = "protected_devices";
+pub const LOST_EVENTS: &str = "lost_events_total";
+pub const MONITOR_READERS: &str = "monitor_readers";
+pub const SOURCE_IN_SYNC: &str = "source_in_sync";
+pub const SOURCE_RESOURCES: &str = "source_resources";
+pub const SOURCE_PROBLEMS: &str = "source_problems";
+pub const QUEUE_DEPTH: &str = "queue_depth";
+pub const QUEUE_CAPACITY: &str = "queue_capacity";
+pub const QUEUE_EVENTS: &str = "queue_events_total";
+pub const QUEUE_ENQUEUE_WAIT: &str = "queue_enqueue_wait_seconds";
+pub const QUEUE_WAIT: &str = "queue_wait_seconds";
+pub const QUEUE_HANDLING: &str = "queue_handling_seconds";
+
+/// All of them. The last ones are written by the pipeline as things happen.
+pub const ALL: &[Metric] = &[
+    gauge(
+        BUILD_INFO,
+        Unit::Count,
+        &["version"],
+        "Version of the agent; the value is 1",
+    ),
+    gauge(
+        READY,
+        Unit::Count,
+        &[],
+        "1 when sources are in sync and the newest revision is enforced",
+    ),
+    counter(
+        DROP_COUNT,
+        Unit::Count,
+        &["reason", "direction"],
+        "Packets dropped",
+    ),
+    counter(
+        DROP_BYTES,
+        Unit::Bytes,
+        &["reason", "direction"],
+        "Bytes of dropped packets",
+    ),
+    counter(
+        FORWARD_COUNT,
+        Unit::Count,
+        &["direction"],
+        "Packets let through",
+    ),
+    counter(
+        FORWARD_BYTES,
+        Unit::Bytes,
+        &["direction"],
+        "Bytes of packets let through",
+    ),
+    counter(
+        RULE_COUNT,
+        Unit::Count,
+        &["rule"],
+        "Packets that a rule decided about",
+    ),
+    counter(
+        RULE_BYTES,
+        Unit::Bytes,
+        &["rule"],
+        "Bytes of packets that a rule decided about",
+    ),
+    counter(
+        MISSED_TAIL_CALLS,
+        Unit::Count,
+        &["direction", "outcome"],
+        "Packets whose family's program was missing",
+    ),
+    gauge(ENDPOINT, Unit::Count, &[], "Endpoints of this node"),
+    gauge(
+        ENDPOINT_STATE,
+        Unit::Count,
+        &["endpoint_state"],
+        "Endpoints by state",
+    ),
+    gauge(POLICY, Unit::Count, &[], "Policies in the repository"),
+    gauge(
+        POLICY_MAX_REVISION,
+        Unit::Count,
+        &[],
+        "Newest revision of the repository",
+    ),
+    gauge(
+        POLICY_REALIZED_REVISION,
+        Unit::Count,
+        &[],
+        "Revision that the kernel enforces",
+    ),
+    gauge(
+        POLICY_REFUSED,
+        Unit::Count,
+        &[],
+        "Resources whose newest version is invalid; the last valid one is in force",
+    ),
+    gauge(
+        POLICY_ENFORCEMENT_STATUS,
+        Unit::Count,
+        &["enforcement"],
+        "Endpoints by enforced directions",
+    ),
+    gauge(
+        IDENTITY,
+        Unit::Count,
+        &["type"],
+        "Identities known to this node",
+    ),
+    gauge(
+        IPCACHE_ENTRIES,
+        Unit::Count,
+        &["family"],
+        "Prefixes with an identity",
+    ),
+    gauge(
+        BPF_MAP_PRESSURE,
+        Unit::Percent,
+        &["map_name"],
+        "Part of a map that is in use, 0 to 1",
+    ),
+    gauge(
+        BPF_MAP_CAPACITY,
+        Unit::Count,
+        &["map_name"],
+        "Elements that a map can hold",
+    ),
+    gauge(
+        CONNTRACK_ENTRIES,
+        Unit::Count,
+        &["map_name"],
+        "Flows in conntrack",
+    ),
+    gauge(
+        GENERATION,
+        Unit::Count,
+        &[],
+        "Generation that the commit word makes current",
+    ),
+    gauge(
+        PROTECTED_DEVICES,
+        Unit::Count,
+        &[],
+        "Devices with our programs on them",
+    ),
+    counter(
+        LOST_EVENTS,
+        Unit::Count,
+        &["cause"],
+        "Events of the programs that no reader saw",
+    ),
+    gauge(MONITOR_READERS, Unit::Count, &[], "Readers of the monitor"),
+    gauge(
+        SOURCE_IN_SYNC,
+        Unit::Count,
+        &["source"],
+        "1 when the source has told everything it holds",
+    ),
+    gauge(
+        SOURCE_RESOURCES,
+        Unit::Count,
+        &["source"],
+        "Resources that the source holds",
+    ),
+    gauge(
+        SOURCE_PROBLEMS,
+        Unit::Count,
+        &["source"],
+        "Files or objects that the source could not read",
+    ),
+    gauge(
+        QUEUE_DEPTH,
+        Unit::Count,
+        &["queue"],
+        "Events that wait in a queue",
+    ),
+    gauge(
+        QUEUE_CAPACITY,
+        Unit::Count,
+        &["queue"],
+        "Events that a queue can hold",
+    ),
+    counter(
+        QUEUE_EVENTS,
+        Unit::Count,
+        &["queue", "outcome"],
+        "Events of a queue by what became of them",
+    ),
+    histogram(
+        QUEUE_ENQUEUE_WAIT,
+        &["queue"],
+        "Time that producers waited for room",
+    ),
+    histogram(QUEUE_WAIT, &["queue"], "Time that events waited in a queue"),
+    histogram(QUEUE_HANDLING, &["queue"], "Time that handlers took"),
+    counter(
+        "endpoint_regenerations_total",
+        Unit::Count,
+        &["reason", "outcome"],
+        "Regenerations by cause and outcome",
+    ),
+    histogram(
+        "endpoint_regeneration_time_stats_seconds",
+        &["scope", "status"],
+        "Time of the parts of a regeneration",
+    ),
+    counter(
+        "policy_change_total",
+        Unit::Count,
+        &["source", "operation", "outcome"],
+        "Changes of the repository",
+    ),
+    histogram(
+        "policy_implementation_delay",
+        &["source"],
+        "Time from the acceptance of a change to its enforcement, in seconds",
+    ),
+    histogram(
+        "journal_flush_seconds",
+        &[],
+        "Time of a flush of the journal to the disk",
+    ),
+];
+
+/// Upper bounds of the buckets of every histogram, in seconds.
+pub const BUCKETS_S: &[f64] = &[
+    0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
+];

@@ -1,0 +1,29 @@
+//! The catalogue keeps the rules of Prometheus.
+
+use std::collections::BTreeSet;
+
+use super::catalogue::{ALL, Kind};
+
+#[test]
+fn names_follow_the_conventions() {
+    let mut seen = BTreeSet::new();
+    for metric in ALL {
+        let name = metric.name;
+        assert!(seen.insert(name), "{name} stands twice");
+        assert!(!metric.help.is_empty(), "{name} has no help");
+        assert!(
+            name.chars().all(|c| c.is_ascii_lowercase() || c == '_'),
+            "{name}"
+        );
+        assert_eq!(
+            name.ends_with("_total"),
+            metric.kind == Kind::Counter,
+            "{name}: counters, and only they, end in _total"
+        );
+        for suffix in ["_count", "_sum", "_bucket", "_ms", "_milliseconds"] {
+            assert!(!name.ends_with(suffix), "{name} ends in {suffix}");
+        }
+        let labels: BTreeSet<_> = metric.labels.iter().collect();
+        assert_eq!(labels.len(), metric.labels.len(), "{name}: labels twice");
+    }
+}
