@@ -44,6 +44,19 @@ pub const API_WAIT_MAX: Duration = Duration::from_secs(360);
 /// Major events that `palisade history` and `endpoint log` can show.
 pub const HISTORY_MAX: usize = 1_024;
 pub const ENDPOINT_LOG_MAX: usize = 256;
+/// Events of one kind that one CPU may send in a second; the rest is counted.
+pub const KERNEL_EVENTS_PER_CPU_S_MAX: u32 = 5_000;
+/// How often the ring buffer is read, and how much of it at once.
+pub const KERNEL_EVENTS_POLL: Duration = Duration::from_millis(20);
+pub const KERNEL_EVENTS_BATCH_MAX: usize = 4_096;
+/// Conntrack sizes per family, when the operator does not choose (Cilium's TCP
+/// table): flows with answers, flows seen from one side.
+pub const CT_ENTRIES_MAX: u32 = 524_288;
+pub const CT_HALF_ENTRIES_MAX: u32 = 131_072;
+/// Conntrack entries read at once, and how often expired ones are swept.
+pub const CT_WALK_BATCH_MAX: usize = 4_096;
+pub const CT_SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Monitor events buffered for one slow reader before it loses some.
 pub const MONITOR_BUFFER_MAX: usize = 4_096;
 

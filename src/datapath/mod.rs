@@ -3,7 +3,11 @@
 //! The rest of the agent sees the trait [`Datapath`]: the kernel and a fake
 //! (for the simulation) stand behind it.
 
+pub mod devices;
+pub mod events;
 mod generation;
+pub mod kernel;
+mod netlink;
 pub mod netns;
 
 pub use crate::identity::IpcacheEntry;

@@ -1,0 +1,270 @@
+//! Conntrack from outside: walking it, counting it, sweeping what has expired.
+//!
+//! Owner of the sweep: one worker thread. Walks are bounded steps, so that a
+//! large table never holds a thread for long; an entry may be met twice or
+//! missed while the programs change the table, which no reader here minds.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use palisade_abi::conntrack::{CtEntry, CtKey4, CtKey6};
+use palisade_abi::table::Cell;
+
+use super::datapath::Shared;
+use super::maps::{Map, MapName, Plain, kernel, value_of};
+use super::{sys, ticks};
+use crate::datapath::DatapathError;
+use crate::limits::CT_WALK_BATCH_MAX;
+
+/// The four maps of flows: (map, IPv6, half).
+pub(crate) const MAPS: [(MapName, bool, bool); 4] = [
+    (MapName::Ct4, false, false),
+    (MapName::Half4, false, true),
+    (MapName::Ct6, true, false),
+    (MapName::Half6, true, true),
+];
+
+/// One flow, decoded.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CtFlow {
+    pub local: IpAddr,
+    pub remote: IpAddr,
+    /// Host byte order.
+    pub local_port: u16,
+    pub remote_port: u16,
+    pub proto: u8,
+    /// One of `palisade_abi::conntrack::kind`.
+    pub kind: u8,
+    /// Seen from one side only.
+    pub half: bool,
+    /// Bits of `palisade_abi::conntrack::flags`.
+    pub flags: u32,
+    pub epoch: u32,
+    pub cell: Cell,
+    pub identity: u32,
+    /// 0 when it has expired and was not swept yet.
+    pub expires_s: u64,
+    /// In the opener's direction, then in the other one.
+    pub packets: [u64; 2],
+    pub bytes: [u64; 2],
+}
+
+trait Key: Plain {
+    fn decode(&self) -> (IpAddr, IpAddr, u16, u16, u8, u8);
+}
+
+impl Key for CtKey4 {
+    fn decode(&self) -> (IpAddr, IpAddr, u16, u16, u8, u8) {
+        let address = |word: u32| IpAddr::V4(Ipv4Addr::from(word.to_ne_bytes()));
+        let ports = (
+            u16::from_be(self.local_port),
+            u16::from_be(self.remote_port),
+        );
+        (
+            address(self.local),
+            address(self.remote),
+            ports.0,
+            ports.1,
+            self.proto,
+            self.kind,
+        )
+    }
+}
+
+impl Key for CtKey6 {
+    fn decode(&self) -> (IpAddr, IpAddr, u16, u16, u8, u8) {
+        let address = |words: [u32; 4]| {
+            let mut octets = [0; 16];
+            for (to, word) in octets.chunks_exact_mut(4).zip(words) {
+                to.copy_from_slice(&word.to_ne_bytes());
+            }
+            IpAddr::V6(Ipv6Addr::from(octets))
+        };
+        let ports = (
+            u16::from_be(self.local_port),
+            u16::from_be(self.remote_port),
+        );
+        (
+            address(self.local),
+            address(self.remote),
+            ports.0,
+            ports.1,
+            self.proto,
+            self.kind,
+        )
+    }
+}
+
+/// A walk through one map, a batch at a time.
+struct Walk<'a> {
+    map: &'a Map,
+    cursor: [u8; 4],
+    first: bool,
+    done: bool,
+    /// Elements asked for at once; grows where a bucket holds more.
+    batch: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn new(map: &'a Map) -> Self {
+        Self {
+            map,
+            cursor: [0; 4],
+            first: true,
+            done: false,
+            batch: CT_WALK_BATCH_MAX,
+        }
+    }
+
+    /// The next elements; None at the end.
+    fn step<K: Plain>(&mut self) -> Result<Option<Vec<(K, CtEntry)>>, DatapathError> {
+        if self.done {
+            return Ok(None);
+        }
+        let (key_size, value_size) = (size_of::<K>(), size_of::<CtEntry>());
+        let mut keys = vec![0u8; key_size * self.batch];
+        let mut values = vec![0u8; value_size * self.batch];
+        let result = sys::map_lookup_batch(
+            self.map.fd(),
+            self.first,
+            &mut self.cursor,
+            &mut keys,
+            &mut values,
+            self.batch,
+        );
+        let batch = match result {
+            Ok(batch) => batch,
+            // A bucket holds more than was asked for: ask again for more.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                self.batch *= 2;
+                return Ok(Some(Vec::new()));
+            }
+            Err(error) => return Err(kernel(format!("walk of map {}", self.map.name))(error)),
+        };
+        self.first = false;
+        self.done = batch.last;
+        let keys = keys.chunks_exact(key_size).take(batch.count);
+        let values = values.chunks_exact(value_size);
+        Ok(Some(
+            keys.zip(values)
+                .map(|(key, value)| (value_of(key), value_of(value)))
+                .collect(),
+        ))
+    }
+}
+
+/// Entries of one map, counted by the last sweep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CtOccupancy {
+    pub map: &'static str,
+    pub entries: usize,
+    pub max: u32,
+    /// Expired entries that the sweep removed.
+    pub removed: usize,
+}
+
+/// Removes expired entries. Owner: one worker thread.
+#[derive(Debug)]
+pub struct Sweeper {
+    shared: Arc<Shared>,
+}
+
+impl Sweeper {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// One sweep over all maps; what each holds afterwards.
+    pub fn sweep(&self) -> Result<Vec<CtOccupancy>, DatapathError> {
+        let now = ticks::now(&self.shared.programs)?;
+        let sweep = |(name, is_v6, _)| {
+            let map = self.shared.maps.of(name);
+            if is_v6 {
+                sweep_map::<CtKey6>(map, now)
+            } else {
+                sweep_map::<CtKey4>(map, now)
+            }
+        };
+        MAPS.into_iter().map(sweep).collect()
+    }
+}
+
+fn sweep_map<K: Plain>(map: &Map, now: u64) -> Result<CtOccupancy, DatapathError> {
+    let mut walk = Walk::new(map);
+    let mut occupancy = CtOccupancy {
+        map: map.name,
+        entries: 0,
+        max: map.max_entries,
+        removed: 0,
+    };
+    while let Some(batch) = walk.step::<K>()? {
+        for (key, entry) in batch {
+            // Read again: a packet may have revived it since the walk saw it.
+            let dead = ticks::is_expired(&entry, now)
+                && map
+                    .get::<K, CtEntry>(&key)?
+                    .is_some_and(|it| ticks::is_expired(&it, now));
+            if dead && map.remove(&key)? {
+                occupancy.removed += 1;
+            } else {
+                occupancy.entries += 1;
+            }
+        }
+    }
+    Ok(occupancy)
+}
+
+/// Calls `each` for every flow until it says stop (false).
+pub(crate) fn for_each(
+    shared: &Shared,
+    each: &mut dyn FnMut(CtFlow) -> bool,
+) -> Result<(), DatapathError> {
+    let now = ticks::now(&shared.programs)?;
+    for (name, is_v6, half) in MAPS {
+        let map = shared.maps.of(name);
+        let go_on = if is_v6 {
+            walk_map::<CtKey6>(map, half, now, each)?
+        } else {
+            walk_map::<CtKey4>(map, half, now, each)?
+        };
+        if !go_on {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn walk_map<K: Key>(
+    map: &Map,
+    half: bool,
+    now: u64,
+    each: &mut dyn FnMut(CtFlow) -> bool,
+) -> Result<bool, DatapathError> {
+    let ticks_per_second = u64::from(super::settings::ticks_per_second());
+    let mut walk = Walk::new(map);
+    while let Some(batch) = walk.step::<K>()? {
+        for (key, entry) in batch {
+            let (local, remote, local_port, remote_port, proto, kind) = key.decode();
+            let flow = CtFlow {
+                local,
+                remote,
+                local_port,
+                remote_port,
+                proto,
+                kind,
+                half,
+                flags: entry.flags,
+                epoch: entry.epoch,
+                cell: Cell(entry.cell),
+                identity: entry.identity,
+                expires_s: entry.expires_jiffies.saturating_sub(now) / ticks_per_second,
+                packets: entry.packets,
+                bytes: entry.bytes,
+            };
+            if !each(flow) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}

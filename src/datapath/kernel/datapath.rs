@@ -1,0 +1,413 @@
+//! The kernel behind the trait [`Datapath`]. Owner: the committer thread.
+//!
+//! Invariant: between the end of one call and the next, the current slot is
+//! whole and nobody writes it. A failure at any place of `stage` leaves the
+//! commit word, and so every verdict, as it was.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use palisade_abi::calls;
+use palisade_abi::commit::CommitWord;
+use palisade_abi::settings::Settings;
+
+use super::adoption::{self, AdoptionReport};
+use super::attach::Attachments;
+use super::commit::{CommitCell, Grace};
+use super::failsafe;
+use super::inspect::Inspector;
+use super::ipcache::{self, Shadow};
+use super::maps::{Map, MapName, Maps};
+use super::meta::{self, SlotMeta};
+use super::programs::{ProgramName, Programs};
+use super::settings;
+use super::slots::{self, Checksum, Tables};
+use crate::datapath::{
+    Datapath, DatapathError, DatapathSettings, Generation, GenerationNumber, Realized, StageReport,
+};
+use crate::events::Revision;
+use crate::policy::{Direction, EndpointPolicy};
+
+/// What every handle on the kernel needs; all of it is read-only or atomic.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) maps: Maps,
+    pub(crate) programs: Programs,
+    pub(crate) tables: Tables,
+    pub(crate) word: CommitCell,
+}
+
+/// The real datapath.
+#[derive(Debug)]
+pub struct KernelDatapath {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) attachments: Attachments,
+    pub(crate) ipcache4: Shadow<Ipv4Net>,
+    pub(crate) ipcache6: Shadow<Ipv6Net>,
+    pub(crate) staged: Option<Staged>,
+    pub(crate) realized: Option<Realized>,
+    pub(crate) grace: Grace,
+    pub(crate) adoption: Option<AdoptionReport>,
+    /// Held while we live: one agent per directory of pins.
+    pub(crate) _lock: OwnedFd,
+}
+
+/// A slot that is ready for the flip.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Staged {
+    slot: u32,
+    revision: Revision,
+    enforced: [bool; 2],
+    miss_passes: bool,
+    cells: [u32; 2],
+}
+
+/// The programs of a slot's tail-call entries: (array, entry of slot A, program).
+const ENTRIES: [(MapName, u32, ProgramName); 4] = [
+    (MapName::CallsIn, calls::V4_SLOT_A, ProgramName::In4),
+    (MapName::CallsIn, calls::V6_SLOT_A, ProgramName::In6),
+    (MapName::CallsEg, calls::V4_SLOT_A, ProgramName::Eg4),
+    (MapName::CallsEg, calls::V6_SLOT_A, ProgramName::Eg6),
+];
+
+impl Shared {
+    /// Puts the programs of this binary into a slot's entries. Writes.
+    pub(crate) fn write_calls(&self, slot: u32) -> Result<usize, DatapathError> {
+        let mut writes = 0;
+        for (array, entry, name) in ENTRIES {
+            let (array, program) = (self.maps.of(array), self.programs.of(name));
+            let entry = entry + slot * calls::V4_SLOT_B;
+            if array.program_id(entry)? == program.id {
+                continue;
+            }
+            let fd = std::os::fd::AsRawFd::as_raw_fd(&program.fd).unsigned_abs();
+            array.put(&entry, &fd)?;
+            writes += 1;
+        }
+        Ok(writes)
+    }
+
+    /// Whether a slot's entries hold the programs of this binary.
+    pub(crate) fn calls_hold(&self, slot: u32) -> Result<bool, DatapathError> {
+        for (array, entry, name) in ENTRIES {
+            let entry = entry + slot * calls::V4_SLOT_B;
+            if self.maps.of(array).program_id(entry)? != self.programs.of(name).id {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Programs of both slots are the same ones.
+    fn calls_agree(&self) -> Result<bool, DatapathError> {
+        for (array, entry, _) in ENTRIES {
+            let array = self.maps.of(array);
+            if array.program_id(entry)? != array.program_id(entry + calls::V4_SLOT_B)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    pub(crate) fn settings(&self, slot: u32) -> Result<Option<Settings>, DatapathError> {
+        self.maps.of(MapName::Settings).get(&slot)
+    }
+
+    /// Writes a slot's settings where they differ. Writes.
+    pub(crate) fn write_settings(
+        &self,
+        slot: u32,
+        settings: &DatapathSettings,
+    ) -> Result<usize, DatapathError> {
+        let want = settings::encode(settings, settings::ticks_per_second());
+        let mut writes = 0;
+        if self.settings(slot)? != Some(want) {
+            self.maps.of(MapName::Settings).put(&slot, &want)?;
+            writes += 1;
+        }
+        writes += failsafe::write(self.maps.of(MapName::Failsafe), slot, &settings.failsafe)?;
+        let vlans = self.maps.of(MapName::Vlans);
+        Ok(writes + settings::write_vlans(vlans, slot, &settings.vlan_allow)?)
+    }
+
+    fn settings_hold(&self, slot: u32, settings: &DatapathSettings) -> Result<bool, DatapathError> {
+        let want = settings::encode(settings, settings::ticks_per_second());
+        Ok(self.settings(slot)? == Some(want)
+            && failsafe::holds(self.maps.of(MapName::Failsafe), slot, &settings.failsafe)?
+            && settings::vlans_hold(self.maps.of(MapName::Vlans), slot, &settings.vlan_allow)?)
+    }
+
+    /// Checksum over everything of a slot but the ipcache.
+    pub(crate) fn checksum(&self, slot: u32, cells: [u32; 2]) -> Result<u64, DatapathError> {
+        let mut sum = Checksum(self.tables.checksum(slot, cells));
+        if let Some(settings) = self.settings(slot)? {
+            sum.add_bytes(super::maps::bytes_of(&settings));
+        }
+        Ok(sum.0)
+    }
+
+    /// What the commit word and its slot's record say; None before the first commit.
+    pub(crate) fn realized(&self) -> Result<Option<Realized>, DatapathError> {
+        let word = self.word.load();
+        if word.generation() == 0 {
+            return Ok(None);
+        }
+        let record = meta::read(&self.maps, word.slot())?;
+        let known = record.generation == word.generation();
+        Ok(Some(Realized {
+            generation: GenerationNumber(word.generation()),
+            revision: Revision(if known { record.revision } else { 0 }),
+            enforced: enforced_of(word),
+        }))
+    }
+}
+
+pub(crate) fn enforced_of(word: CommitWord) -> [bool; 2] {
+    Direction::BOTH.map(|direction| word.enforced(direction.number()))
+}
+
+/// The one endpoint that a generation may hold today.
+fn host(generation: &Generation) -> Result<&EndpointPolicy, DatapathError> {
+    match generation.endpoints.as_slice() {
+        [host] => Ok(host),
+        other => Err(DatapathError::DoesNotFit {
+            what: "endpoints",
+            needed: other.len(),
+            max: 1,
+        }),
+    }
+}
+
+fn enforced(host: &EndpointPolicy) -> [bool; 2] {
+    Direction::BOTH.map(|direction| host.direction(direction).enforced)
+}
+
+impl KernelDatapath {
+    /// Reads what the kernel holds, for status, metrics and `bpf ... list`. Any thread.
+    #[must_use]
+    pub fn inspector(&self) -> Inspector {
+        Inspector::new(Arc::clone(&self.shared), self.attachments.clone())
+    }
+
+    /// Attaches and detaches devices. Any thread.
+    #[must_use]
+    pub fn attachments(&self) -> Attachments {
+        self.attachments.clone()
+    }
+
+    /// What the last first enforcement found and entered; None if there was none.
+    #[must_use]
+    pub fn adoption(&self) -> Option<&AdoptionReport> {
+        self.adoption.as_ref()
+    }
+
+    fn map(&self, name: MapName) -> &Map {
+        self.shared.maps.of(name)
+    }
+
+    fn inactive_slot(&self) -> u32 {
+        1 - self.shared.word.load().slot()
+    }
+
+    /// Refuses whatever does not fit, before anything is written.
+    fn check(&self, generation: &Generation, slot: u32) -> Result<(), DatapathError> {
+        let host = host(generation)?;
+        for direction in Direction::BOTH {
+            slots::check(direction, &host.direction(direction).table)?;
+        }
+        settings::check(&generation.settings)?;
+        failsafe::check(
+            self.map(MapName::Failsafe),
+            slot,
+            &generation.settings.failsafe,
+        )?;
+        ipcache::check(&generation.ipcache4)?;
+        ipcache::check(&generation.ipcache6)?;
+        let slot = slot as usize;
+        self.ipcache4
+            .plan(slot, &generation.ipcache4)
+            .check("IPv4 prefixes")?;
+        self.ipcache6
+            .plan(slot, &generation.ipcache6)
+            .check("IPv6 prefixes")
+    }
+
+    /// Makes `slot` equal to `generation`; the number of writes.
+    fn write(&mut self, generation: &Generation, slot: u32) -> Result<usize, DatapathError> {
+        let host = host(generation)?;
+        let mut writes = self.shared.write_calls(slot)?;
+        for direction in Direction::BOTH {
+            let table = &host.direction(direction).table;
+            writes += self.shared.tables.write(slot, direction, table);
+        }
+        writes += self.shared.write_settings(slot, &generation.settings)?;
+        let index = slot as usize;
+        let plan = self.ipcache4.plan(index, &generation.ipcache4);
+        writes += plan.apply(self.shared.maps.of(MapName::Ipcache4), &mut self.ipcache4)?;
+        let plan = self.ipcache6.plan(index, &generation.ipcache6);
+        writes += plan.apply(self.shared.maps.of(MapName::Ipcache6), &mut self.ipcache6)?;
+        Ok(writes)
+    }
+
+    /// The first part of `slot` that differs from `generation`; None if it holds it.
+    fn difference(
+        &self,
+        generation: &Generation,
+        slot: u32,
+    ) -> Result<Option<&'static str>, DatapathError> {
+        let host = host(generation)?;
+        if !self.shared.calls_hold(slot)? {
+            return Ok(Some("the tail-call entries"));
+        }
+        for direction in Direction::BOTH {
+            let table = &host.direction(direction).table;
+            if !self.shared.tables.holds(slot, direction, table) {
+                return Ok(Some("the verdict table"));
+            }
+        }
+        if !self.shared.settings_hold(slot, &generation.settings)? {
+            return Ok(Some("the settings"));
+        }
+        let index = slot as usize;
+        let ipcache = self.ipcache4.holds(index, &generation.ipcache4)
+            && self.ipcache6.holds(index, &generation.ipcache6);
+        Ok((!ipcache).then_some("the ipcache"))
+    }
+
+    /// Whether the flip to `staged` changes anything a packet can notice.
+    fn changes(&self, word: CommitWord, staged: &Staged) -> Result<bool, DatapathError> {
+        let record = meta::read(&self.shared.maps, word.slot())?;
+        let same = word.generation() != 0
+            && enforced_of(word) == staged.enforced
+            && word.miss_passes() == staged.miss_passes
+            && record.cells == staged.cells
+            && self.shared.tables.slots_agree(staged.cells)
+            && self.shared.settings(0)? == self.shared.settings(1)?
+            && failsafe::slots_agree(self.map(MapName::Failsafe))?
+            && self.ipcache4.slots_agree()
+            && self.ipcache6.slots_agree()
+            && self.shared.calls_agree()?;
+        Ok(!same)
+    }
+
+    /// Running connections are entered before the first packet can be dropped.
+    fn adopt_connections(&mut self, word: CommitWord, staged: &Staged) {
+        let before = enforced_of(word);
+        let first = (0..2).any(|direction| staged.enforced[direction] && !before[direction]);
+        if !first {
+            return;
+        }
+        let report = adoption::run(&self.shared, word.epoch());
+        for warning in &report.warnings {
+            tracing::warn!(%warning, "first enforcement: running connections");
+        }
+        tracing::info!(
+            inserted = report.inserted,
+            corrected = report.corrected,
+            known = report.known,
+            "first enforcement: running connections adopted"
+        );
+        self.adoption = Some(report);
+    }
+}
+
+impl Datapath for KernelDatapath {
+    fn realized(&self) -> Option<Realized> {
+        self.realized
+    }
+
+    fn stage(&mut self, generation: &Generation) -> Result<StageReport, DatapathError> {
+        self.staged = None;
+        let slot = self.inactive_slot();
+        self.check(generation, slot)?;
+        let writes = self.write(generation, slot)?;
+        if let Some(what) = self.difference(generation, slot)? {
+            return Err(DatapathError::ReadBack {
+                what: what.to_owned(),
+            });
+        }
+        let host = host(generation)?;
+        let tables = Direction::BOTH.map(|direction| &host.direction(direction).table);
+        self.staged = Some(Staged {
+            slot,
+            revision: generation.revision,
+            enforced: enforced(host),
+            miss_passes: generation.settings.missed_tail_call_passes,
+            // At most CELLS_MAX, as checked.
+            cells: tables.map(|table| u32::try_from(slots::cells_len(table)).unwrap_or(u32::MAX)),
+        });
+        Ok(StageReport {
+            writes,
+            cells: tables.iter().map(|table| table.cells.len()).sum(),
+            rows: tables.iter().map(|table| table.rows.len()).sum(),
+            prefixes: generation.ipcache4.len() + generation.ipcache6.len(),
+        })
+    }
+
+    fn commit(&mut self) -> Result<Realized, DatapathError> {
+        let Some(staged) = self.staged.take() else {
+            return Err(DatapathError::Other(
+                "commit without a staged generation".to_owned(),
+            ));
+        };
+        let word = self.shared.word.load();
+        let epoch = word.epoch() + u32::from(self.changes(word, &staged)?);
+        // 0 means that nothing was ever committed.
+        let generation = word.generation().wrapping_add(1).max(1);
+        let record = SlotMeta {
+            revision: staged.revision.0,
+            checksum: self.shared.checksum(staged.slot, staged.cells)?,
+            generation,
+            pad: 0,
+            cells: staged.cells,
+        };
+        meta::write(&self.shared.maps, staged.slot, &record)?;
+        self.adopt_connections(word, &staged);
+        let (enforced, miss_passes) = (staged.enforced, staged.miss_passes);
+        let next = CommitWord::new(staged.slot, enforced, miss_passes, epoch, generation);
+        self.shared.word.store(next);
+        let grace = self.grace.wait();
+        tracing::debug!(generation, epoch, slot = staged.slot, ?grace, "committed");
+        let realized = Realized {
+            generation: GenerationNumber(generation),
+            revision: staged.revision,
+            enforced,
+        };
+        self.realized = Some(realized);
+        Ok(realized)
+    }
+
+    fn matches_current(&mut self, generation: &Generation) -> Result<bool, DatapathError> {
+        let word = self.shared.word.load();
+        let host = host(generation)?;
+        if word.generation() == 0
+            || enforced_of(word) != enforced(host)
+            || word.miss_passes() != generation.settings.missed_tail_call_passes
+        {
+            return Ok(false);
+        }
+        Ok(self.difference(generation, word.slot())?.is_none())
+    }
+
+    fn adopt(&mut self, revision: Revision) -> Result<Realized, DatapathError> {
+        let word = self.shared.word.load();
+        let Some(realized) = self.shared.realized()? else {
+            return Err(DatapathError::Other(
+                "nothing was committed yet that could be right for another revision".to_owned(),
+            ));
+        };
+        let mut record = meta::read(&self.shared.maps, word.slot())?;
+        if realized.revision != revision || record.generation != word.generation() {
+            record.revision = revision.0;
+            record.generation = word.generation();
+            meta::write(&self.shared.maps, word.slot(), &record)?;
+        }
+        let realized = Realized {
+            revision,
+            ..realized
+        };
+        self.realized = Some(realized);
+        Ok(realized)
+    }
+}

@@ -1,0 +1,109 @@
+//! The only way out: removes everything of ours from the kernel. Works without
+//! an agent, as often as one likes.
+
+use std::path::Path;
+
+use super::pins::{self, Pin};
+use super::{bpffs, clsact};
+use crate::datapath::DatapathError;
+use crate::policy::Direction;
+
+/// Removes attachments, pins, programs and maps below `bpffs`, and the directory.
+/// What was removed, one line each; empty where there was nothing.
+///
+/// Order: attachments first, so that no packet ever runs a program whose tail
+/// calls are gone.
+///
+/// # Errors
+/// When something could not be removed; the rest was removed all the same.
+pub fn detach(bpffs_dir: &Path) -> Result<Vec<String>, DatapathError> {
+    let mut done = Vec::new();
+    let mut failed = Vec::new();
+    let found = match pins::list(bpffs_dir) {
+        Ok(found) => found,
+        Err(error) => {
+            failed.push(format!("list {}: {error}", bpffs_dir.display()));
+            Vec::new()
+        }
+    };
+    remove_filters(&found, &mut done, &mut failed);
+    for pin in in_order(found) {
+        match pins::remove(bpffs_dir, &pin) {
+            Ok(true) => done.push(describe(&pin)),
+            Ok(false) => {}
+            Err(error) => failed.push(format!("remove {}: {error}", pin.file())),
+        }
+    }
+    if bpffs::release(bpffs_dir) {
+        done.push(format!("unmounted {}", bpffs_dir.display()));
+    }
+    match std::fs::remove_dir(bpffs_dir) {
+        Ok(()) => done.push(format!("removed {}", bpffs_dir.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => failed.push(format!("remove {}: {error}", bpffs_dir.display())),
+    }
+    if failed.is_empty() {
+        return Ok(done);
+    }
+    Err(DatapathError::Other(format!(
+        "not everything could be removed ({}); removed: {}",
+        failed.join("; "),
+        if done.is_empty() {
+            "nothing".to_owned()
+        } else {
+            done.join(", ")
+        }
+    )))
+}
+
+/// Filters of devices that exist, whether or not they have a record.
+fn remove_filters(found: &[Pin], done: &mut Vec<String>, failed: &mut Vec<String>) {
+    let devices = match clsact::all_devices() {
+        Ok(devices) => devices,
+        Err(error) => {
+            failed.push(format!("list devices: {error}"));
+            return;
+        }
+    };
+    for ifindex in devices {
+        for direction in Direction::BOTH {
+            match clsact::remove(ifindex, direction) {
+                Ok(true) => done.push(format!("filter: device {ifindex} {}", direction.as_str())),
+                Ok(false) => {}
+                Err(error) => failed.push(format!("filters of device {ifindex}: {error}")),
+            }
+        }
+        let added = |pin: &&Pin| matches!(pin, Pin::Qdisc { ifindex: of, .. } if *of == ifindex);
+        if found.iter().any(|pin| added(&pin)) {
+            match clsact::remove_empty_qdisc(ifindex) {
+                Ok(true) => done.push(format!("clsact qdisc: device {ifindex}")),
+                Ok(false) => {}
+                Err(error) => failed.push(format!("clsact qdisc of device {ifindex}: {error}")),
+            }
+        }
+    }
+}
+
+/// Links before programs before maps.
+fn in_order(mut found: Vec<Pin>) -> Vec<Pin> {
+    found.sort_by_key(|pin| match pin {
+        Pin::Link(_) => 0,
+        Pin::Filter(_) | Pin::Qdisc { .. } => 1,
+        Pin::Program { .. } => 2,
+        Pin::Map { .. } => 3,
+        // Of another version of ours: the directory is ours alone.
+        Pin::Foreign { .. } => 4,
+    });
+    found
+}
+
+fn describe(pin: &Pin) -> String {
+    match pin {
+        Pin::Link(at) => format!("link: {} {}", at.device, at.direction.as_str()),
+        Pin::Filter(at) => format!("filter record: {} {}", at.device, at.direction.as_str()),
+        Pin::Qdisc { device, .. } => format!("qdisc record: {device}"),
+        Pin::Program { name, .. } => format!("program: {name}"),
+        Pin::Map { name } => format!("map: {name}"),
+        Pin::Foreign { file } => format!("pin of another version: {file}"),
+    }
+}

@@ -1,0 +1,302 @@
+//! The ipcache tries: one trie for both slots, each value holding an identity
+//! per slot, so that the meaning of an address flips with the policy.
+//!
+//! Invariant of every single write: the current slot's view does not change. A
+//! new prefix carries, for the other slot, the identity of the prefix that
+//! covers it there; a prefix that is gone carries the covering identity, and
+//! leaves the trie only when neither slot needs it.
+
+use std::collections::BTreeMap;
+use std::iter::Peekable;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use palisade_abi::table::{IDENTITIES_MAX, IPCACHE_MAX, IpcacheValue};
+
+use super::maps::{Map, Plain, TrieKey};
+use crate::datapath::{DatapathError, IpcacheEntry};
+
+/// Entries read back after a large write; a smaller one is read back whole.
+const READ_BACK_MAX: usize = 4_096;
+
+/// A prefix of either family. Its order puts a prefix right before those it covers.
+pub(crate) trait Prefix: Copy + Ord + std::fmt::Display {
+    type Key: Plain;
+    fn covers(&self, other: &Self) -> bool;
+    /// Whether the bits past the length are zero.
+    fn is_network(&self) -> bool;
+    fn key(&self) -> Self::Key;
+    fn from_key(key: &Self::Key) -> Option<Self>;
+}
+
+impl Prefix for Ipv4Net {
+    type Key = TrieKey<[u8; 4]>;
+    fn covers(&self, other: &Self) -> bool {
+        self.contains(other)
+    }
+    fn is_network(&self) -> bool {
+        *self == self.trunc()
+    }
+    fn key(&self) -> Self::Key {
+        TrieKey {
+            prefix_len: u32::from(self.prefix_len()),
+            address: self.network().octets(),
+        }
+    }
+    fn from_key(key: &Self::Key) -> Option<Self> {
+        Self::new(key.address.into(), u8::try_from(key.prefix_len).ok()?).ok()
+    }
+}
+
+impl Prefix for Ipv6Net {
+    type Key = TrieKey<[u8; 16]>;
+    fn covers(&self, other: &Self) -> bool {
+        self.contains(other)
+    }
+    fn is_network(&self) -> bool {
+        *self == self.trunc()
+    }
+    fn key(&self) -> Self::Key {
+        TrieKey {
+            prefix_len: u32::from(self.prefix_len()),
+            address: self.network().octets(),
+        }
+    }
+    fn from_key(key: &Self::Key) -> Option<Self> {
+        Self::new(key.address.into(), u8::try_from(key.prefix_len).ok()?).ok()
+    }
+}
+
+/// Identity and index of one slot.
+type View = (u32, u32);
+
+fn view(value: &IpcacheValue, slot: usize) -> View {
+    (value.identity[slot], value.index[slot])
+}
+
+fn wanted(entry: &IpcacheEntry) -> View {
+    (entry.identity.0, entry.index.0)
+}
+
+fn value(slot: usize, this: View, other: View) -> IpcacheValue {
+    let mut value = IpcacheValue::default();
+    for (slot, view) in [(slot, this), (1 - slot, other)] {
+        (value.identity[slot], value.index[slot]) = view;
+    }
+    value
+}
+
+/// What must be written so that a slot's view is the wanted one.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Plan<P> {
+    pub(crate) puts: Vec<(P, IpcacheValue)>,
+    pub(crate) removes: Vec<P>,
+    /// Prefixes in the trie once the puts are done, before the removes.
+    pub(crate) peak: usize,
+}
+
+/// The trie as we know it: read once at the start, then kept by every write.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shadow<P>(pub(crate) BTreeMap<P, IpcacheValue>);
+
+/// Keys of two ordered maps, in order, with the values of each.
+struct Merge<'a, P, A, B>
+where
+    P: 'a,
+    A: Iterator,
+    B: Iterator,
+{
+    held: Peekable<A>,
+    wanted: Peekable<B>,
+    prefix: std::marker::PhantomData<&'a P>,
+}
+
+impl<'a, P, A, B> Iterator for Merge<'a, P, A, B>
+where
+    P: Prefix + 'a,
+    A: Iterator<Item = (&'a P, &'a IpcacheValue)>,
+    B: Iterator<Item = (&'a P, &'a IpcacheEntry)>,
+{
+    type Item = (P, Option<&'a IpcacheValue>, Option<&'a IpcacheEntry>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let held = self.held.peek().map(|(prefix, _)| **prefix);
+        let wanted = self.wanted.peek().map(|(prefix, _)| **prefix);
+        let prefix = [held, wanted].into_iter().flatten().min()?;
+        let value = (held == Some(prefix)).then(|| self.held.next()).flatten();
+        let entry = (wanted == Some(prefix))
+            .then(|| self.wanted.next())
+            .flatten();
+        Some((
+            prefix,
+            value.map(|(_, value)| value),
+            entry.map(|(_, entry)| entry),
+        ))
+    }
+}
+
+/// The prefixes that cover the one at hand, outermost first, with what they carry.
+struct Covers<P, V>(Vec<(P, V)>);
+
+impl<P: Prefix, V: Copy + Default> Covers<P, V> {
+    /// What the innermost prefix around `prefix` carries.
+    fn around(&mut self, prefix: &P) -> V {
+        while self
+            .0
+            .last()
+            .is_some_and(|(cover, _)| !cover.covers(prefix))
+        {
+            self.0.pop();
+        }
+        self.0
+            .last()
+            .map_or_else(V::default, |(_, carried)| *carried)
+    }
+    fn push(&mut self, prefix: P, carried: V) {
+        self.0.push((prefix, carried));
+    }
+}
+
+impl<P: Prefix> Shadow<P> {
+    fn merge<'a>(
+        &'a self,
+        want: &'a BTreeMap<P, IpcacheEntry>,
+    ) -> impl Iterator<Item = (P, Option<&'a IpcacheValue>, Option<&'a IpcacheEntry>)> {
+        Merge {
+            held: self.0.iter().peekable(),
+            wanted: want.iter().peekable(),
+            prefix: std::marker::PhantomData,
+        }
+    }
+
+    /// What makes `slot`'s view equal to `want` and leaves the other slot's alone.
+    pub(crate) fn plan(&self, slot: usize, want: &BTreeMap<P, IpcacheEntry>) -> Plan<P> {
+        let mut plan = Plan {
+            puts: Vec::new(),
+            removes: Vec::new(),
+            peak: self.0.len(),
+        };
+        let mut covers = Covers::<P, (View, View)>(Vec::new());
+        for (prefix, held, entry) in self.merge(want) {
+            let (cover_this, cover_other) = covers.around(&prefix);
+            let this = entry.map_or(cover_this, wanted);
+            let other = held.map_or(cover_other, |held| view(held, 1 - slot));
+            if entry.is_none() && (this, other) == (cover_this, cover_other) {
+                plan.removes.push(prefix);
+                continue;
+            }
+            let value = value(slot, this, other);
+            if held != Some(&value) {
+                plan.puts.push((prefix, value));
+                plan.peak += usize::from(held.is_none());
+            }
+            covers.push(prefix, (this, other));
+        }
+        plan
+    }
+
+    /// Whether every address has in `slot` the identity that `want` gives it.
+    pub(crate) fn holds(&self, slot: usize, want: &BTreeMap<P, IpcacheEntry>) -> bool {
+        let mut covers = Covers::<P, (View, View)>(Vec::new());
+        self.merge(want).all(|(prefix, held, entry)| {
+            let (cover_held, cover_want) = covers.around(&prefix);
+            let is = held.map_or(cover_held, |held| view(held, slot));
+            let want = entry.map_or(cover_want, wanted);
+            covers.push(prefix, (is, want));
+            is == want
+        })
+    }
+
+    /// Whether both slots see every address alike.
+    pub(crate) fn slots_agree(&self) -> bool {
+        self.0
+            .values()
+            .all(|value| view(value, 0) == view(value, 1))
+    }
+
+    /// The prefixes that mean something in `slot`: not those that only carry
+    /// the identity around them.
+    pub(crate) fn meaningful(&self, slot: usize) -> Vec<(P, View)> {
+        let mut covers = Covers::<P, View>(Vec::new());
+        let mut out = Vec::new();
+        for (prefix, held) in &self.0 {
+            let (cover, is) = (covers.around(prefix), view(held, slot));
+            covers.push(*prefix, is);
+            if cover != is {
+                out.push((*prefix, is));
+            }
+        }
+        out
+    }
+}
+
+/// Refuses entries that the maps cannot hold.
+pub(crate) fn check<P: Prefix>(want: &BTreeMap<P, IpcacheEntry>) -> Result<(), DatapathError> {
+    if let Some(prefix) = want.keys().find(|prefix| !prefix.is_network()) {
+        return Err(DatapathError::Other(format!(
+            "the ipcache prefix {prefix} has bits set past its length"
+        )));
+    }
+    let largest = want
+        .values()
+        .map(|entry| entry.index.0 as usize)
+        .max()
+        .unwrap_or(0);
+    if largest >= IDENTITIES_MAX {
+        return Err(DatapathError::DoesNotFit {
+            what: "identity indexes of the ipcache",
+            needed: largest + 1,
+            max: IDENTITIES_MAX,
+        });
+    }
+    Ok(())
+}
+
+/// Reads a trie whole.
+pub(crate) fn read<P: Prefix>(map: &Map) -> Result<Shadow<P>, DatapathError> {
+    let mut shadow = BTreeMap::new();
+    for key in map.keys::<P::Key>() {
+        let key = key?;
+        let (Some(prefix), Some(value)) = (P::from_key(&key), map.get(&key)?) else {
+            continue;
+        };
+        shadow.insert(prefix, value);
+    }
+    Ok(Shadow(shadow))
+}
+
+impl<P: Prefix> Plan<P> {
+    /// Refuses a plan that the trie has no room for.
+    pub(crate) fn check(&self, what: &'static str) -> Result<(), DatapathError> {
+        let max = IPCACHE_MAX as usize;
+        if self.peak > max {
+            return Err(DatapathError::DoesNotFit {
+                what,
+                needed: self.peak,
+                max,
+            });
+        }
+        Ok(())
+    }
+
+    /// Writes the plan; `shadow` follows each write, so that an error leaves
+    /// both equal. The number of writes.
+    pub(crate) fn apply(self, map: &Map, shadow: &mut Shadow<P>) -> Result<usize, DatapathError> {
+        for (prefix, value) in &self.puts {
+            map.put(&prefix.key(), value)?;
+            shadow.0.insert(*prefix, *value);
+        }
+        for prefix in &self.removes {
+            map.remove(&prefix.key())?;
+            shadow.0.remove(prefix);
+        }
+        let step = self.puts.len().div_ceil(READ_BACK_MAX).max(1);
+        for (prefix, value) in self.puts.iter().step_by(step) {
+            if map.get::<_, IpcacheValue>(&prefix.key())? != Some(*value) {
+                return Err(DatapathError::ReadBack {
+                    what: format!("prefix {prefix} in map {}", map.name),
+                });
+            }
+        }
+        Ok(self.puts.len() + self.removes.len())
+    }
+}

@@ -1,0 +1,32 @@
+//! What user space keeps beside the pins, so that a new agent knows what the
+//! kernel holds. The programs never read it.
+
+use super::maps::{MapName, Maps};
+use crate::datapath::DatapathError;
+
+/// One slot's record, in the array `pal_meta` (key: slot). It is written before
+/// the commit word and counts only if its generation is the word's. Its layout
+/// falls under the ABI version like every other pinned map's.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct SlotMeta {
+    /// Revision of the repository that the slot's verdicts were computed from.
+    pub(crate) revision: u64,
+    /// Checksum over rows, columns, cells and settings of the slot.
+    pub(crate) checksum: u64,
+    /// Generation that made the slot current last.
+    pub(crate) generation: u32,
+    pub(crate) pad: u32,
+    /// Cells in use, by direction.
+    pub(crate) cells: [u32; 2],
+}
+
+const _: () = assert!(size_of::<SlotMeta>() == 32);
+
+pub(crate) fn read(maps: &Maps, slot: u32) -> Result<SlotMeta, DatapathError> {
+    Ok(maps.of(MapName::Meta).get(&slot)?.unwrap_or_default())
+}
+
+pub(crate) fn write(maps: &Maps, slot: u32, meta: &SlotMeta) -> Result<(), DatapathError> {
+    maps.of(MapName::Meta).put(&slot, meta)
+}

@@ -1,0 +1,53 @@
+//! The kernel side: maps, programs, slots, the flip, devices' hooks.
+//!
+//! In reading order: [`options`], `bpffs` and `pins` (where things stand),
+//! `programs` and `maps` (what they are), `open` (the start), `datapath` (stage
+//! and commit, over `slots`, `ipcache`, `settings`, `failsafe`, `commit`),
+//! `adoption` (first enforcement), `attach` and `clsact` (devices), `conntrack`
+//! and `inspect` (reading), `detach` (the way out). `sys`, `mapping`, `meta` and
+//! `ticks` are their tools.
+
+mod adoption;
+mod attach;
+mod bpffs;
+mod clsact;
+mod commit;
+mod conntrack;
+mod datapath;
+mod detach;
+mod failsafe;
+mod inspect;
+mod ipcache;
+mod mapping;
+mod maps;
+mod meta;
+mod open;
+mod options;
+mod pins;
+mod programs;
+mod settings;
+mod slots;
+mod sys;
+mod ticks;
+
+#[cfg(test)]
+mod ipcache_tests;
+
+pub use adoption::AdoptionReport;
+pub use attach::{Attached, Attachments, Mechanism, SyncReport, Unwanted, WantedDevice};
+pub use commit::GraceMethod;
+pub use conntrack::{CtFlow, CtOccupancy, Sweeper};
+pub use datapath::KernelDatapath;
+pub use detach::detach;
+pub use inspect::{
+    CommitState, Inspector, IpcachePrefix, LostEvents, MapStatus, ProgramStatus, ReasonCounter,
+    RuleCounter,
+};
+pub use open::StartReport;
+pub use options::KernelOptions;
+pub use slots::TableCopy;
+
+/// An event from a record of the ring buffer; None if it has another size.
+pub(crate) fn value_from_bytes(bytes: &[u8]) -> Option<palisade_abi::event::Event> {
+    (bytes.len() == size_of::<palisade_abi::event::Event>()).then(|| maps::value_of(bytes))
+}

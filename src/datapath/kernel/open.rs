@@ -1,0 +1,119 @@
+//! The start: adopts what an earlier agent left in the kernel, creates what is
+//! missing, and leaves every verdict as it was.
+
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+
+use super::attach::Attachments;
+use super::bpffs;
+use super::commit::{CommitCell, Grace};
+use super::datapath::{KernelDatapath, Shared};
+use super::ipcache;
+use super::maps::{MapName, kernel};
+use super::options::KernelOptions;
+use super::programs;
+use super::slots::Tables;
+use crate::datapath::{DatapathError, DatapathSettings, Realized};
+
+/// What the start found and did.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct StartReport {
+    /// What an earlier agent left enforcing; None on a fresh start.
+    pub adopted: Option<Realized>,
+    /// Programs were loaded: a fresh start or another version of the binary.
+    pub programs_loaded: bool,
+    /// Devices that an earlier agent had attached and that are gone now.
+    pub vanished: Vec<String>,
+    /// For the operator: what may go wrong later, and what to do.
+    pub warnings: Vec<String>,
+}
+
+impl KernelDatapath {
+    /// Opens the datapath of `options.bpffs`. Fails where another agent holds it.
+    pub fn open(options: &KernelOptions) -> Result<(Self, StartReport), DatapathError> {
+        let prepared = bpffs::prepare(&options.bpffs)?;
+        let lock = lock(options)?;
+        raise_memlock();
+        let (maps, programs) = programs::open(options)?;
+        let mut report = StartReport {
+            programs_loaded: programs.loaded,
+            warnings: prepared.warnings,
+            ..StartReport::default()
+        };
+        let pinned = maps.of(MapName::Ct4).max_entries;
+        if pinned != options.ct_entries_max {
+            report.warnings.push(format!(
+                "the conntrack maps hold {pinned} entries as created, {} are configured: \
+                 `palisade detach` and a new start change it",
+                options.ct_entries_max
+            ));
+        }
+        let shared = Arc::new(Shared {
+            tables: Tables::open(&maps)?,
+            word: CommitCell::open(&maps)?,
+            maps,
+            programs,
+        });
+        prepare_slots(&shared)?;
+        let attachments = Attachments::new(
+            Arc::clone(&shared),
+            options.bpffs.clone(),
+            options.force_clsact,
+        );
+        report.vanished = attachments.adopt()?.dropped;
+        let realized = shared.realized()?;
+        report.adopted = realized;
+        let datapath = Self {
+            ipcache4: ipcache::read(shared.maps.of(MapName::Ipcache4))?,
+            ipcache6: ipcache::read(shared.maps.of(MapName::Ipcache6))?,
+            shared,
+            attachments,
+            staged: None,
+            realized,
+            grace: Grace::new(),
+            adoption: None,
+            _lock: lock,
+        };
+        Ok((datapath, report))
+    }
+}
+
+/// Before the first commit both slots get programs and lifetimes, so that
+/// conntrack runs from the moment of attachment.
+fn prepare_slots(shared: &Shared) -> Result<(), DatapathError> {
+    if shared.word.load().generation() != 0 {
+        return Ok(());
+    }
+    for slot in 0..2 {
+        shared.write_calls(slot)?;
+        shared.write_settings(slot, &DatapathSettings::default())?;
+    }
+    Ok(())
+}
+
+/// One agent per directory of pins; the lock ends with the process.
+fn lock(options: &KernelOptions) -> Result<std::os::fd::OwnedFd, DatapathError> {
+    let dir = options.bpffs.as_path();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(dir, flags, Mode::empty())
+        .map_err(|error| kernel(format!("open {}", dir.display()))(error.into()))?;
+    match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(fd),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(DatapathError::Other(format!(
+            "another agent holds {}; stop it or choose another directory with --bpffs",
+            dir.display()
+        ))),
+        Err(error) => Err(kernel(format!("lock {}", dir.display()))(error.into())),
+    }
+}
+
+/// Kernels before 5.11 count maps against RLIMIT_MEMLOCK. Later ones do not
+/// care, so a refusal is none of our business.
+fn raise_memlock() {
+    let limit = rustix::process::Rlimit {
+        current: None,
+        maximum: None,
+    };
+    let _ignored = rustix::process::setrlimit(rustix::process::Resource::Memlock, limit);
+}

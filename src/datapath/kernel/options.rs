@@ -1,0 +1,29 @@
+//! What the operator may choose about the kernel side.
+
+use std::path::PathBuf;
+
+use crate::limits;
+
+/// Options of [`super::KernelDatapath::open`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KernelOptions {
+    /// Directory of our pins; `--bpffs`.
+    pub bpffs: PathBuf,
+    /// Flows with answers, per family.
+    pub ct_entries_max: u32,
+    /// Flows seen from one side only, per family.
+    pub half_entries_max: u32,
+    /// Use clsact filters even where TCX is there.
+    pub force_clsact: bool,
+}
+
+impl Default for KernelOptions {
+    fn default() -> Self {
+        Self {
+            bpffs: PathBuf::from("/sys/fs/bpf/palisade"),
+            ct_entries_max: limits::CT_ENTRIES_MAX,
+            half_entries_max: limits::CT_HALF_ENTRIES_MAX,
+            force_clsact: false,
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The programs: from the embedded object, or as they are pinned.
+//!
+//! Pinned programs are taken as they are when their pins carry this object's
+//! hash; otherwise the object is loaded against the pinned maps, and the other
+//! hash's pins go. Running ones stay: links and program arrays hold them.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader};
+
+use super::maps::{Map, MapName, MapSpec, Maps, SPECS, kernel};
+use super::options::KernelOptions;
+use super::pins::{self, Pin};
+use super::slots::Checksum;
+use super::sys;
+use crate::datapath::DatapathError;
+
+/// The compiled programs, as committed.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/palisade.bpf.o"));
+
+/// Our programs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum ProgramName {
+    FromNetdev,
+    ToNetdev,
+    FromL3dev,
+    ToL3dev,
+    In4,
+    In6,
+    Eg4,
+    Eg6,
+    Clock,
+}
+
+/// Kernel names, in the order of [`ProgramName`].
+pub(crate) const PROGRAMS: [&str; 9] = [
+    "pal_from_netdev",
+    "pal_to_netdev",
+    "pal_from_l3dev",
+    "pal_to_l3dev",
+    "pal_in4",
+    "pal_in6",
+    "pal_eg4",
+    "pal_eg6",
+    "pal_clock",
+];
+
+/// One loaded program.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) name: &'static str,
+    pub(crate) id: u32,
+    pub(crate) verified_insns: u32,
+    pub(crate) fd: OwnedFd,
+}
+
+/// All programs of this binary.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    pub(crate) hash: String,
+    pub(crate) all: Vec<Program>,
+    /// Whether they had to be loaded (not found pinned).
+    pub(crate) loaded: bool,
+}
+
+impl Programs {
+    pub(crate) fn of(&self, name: ProgramName) -> &Program {
+        &self.all[name as usize]
+    }
+}
+
+impl Program {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    fn open(name: &'static str, fd: OwnedFd) -> Result<Self, DatapathError> {
+        let info = sys::prog_info(fd.as_fd()).map_err(kernel(format!("info of {name}")))?;
+        Ok(Self {
+            name,
+            id: info.id,
+            verified_insns: info.verified_insns,
+            fd,
+        })
+    }
+}
+
+/// Hash of the embedded object, as it stands in the names of program pins.
+pub(crate) fn object_hash() -> String {
+    let mut sum = Checksum::default();
+    sum.add_bytes(OBJECT);
+    format!("{:016x}", sum.0)
+}
+
+fn program_pin(name: &str, hash: &str) -> Pin {
+    Pin::Program {
+        name: name.to_owned(),
+        hash: hash.to_owned(),
+    }
+}
+
+/// The pin of a map.
+pub(crate) fn map_pin(name: &str) -> Pin {
+    Pin::Map {
+        name: name.to_owned(),
+    }
+}
+
+/// Opens or creates everything. The maps come first: programs are always loaded
+/// against the maps that are pinned.
+pub(crate) fn open(options: &KernelOptions) -> Result<(Maps, Programs), DatapathError> {
+    let dir = options.bpffs.as_path();
+    let hash = object_hash();
+    let found = pins::list(dir).map_err(kernel(format!("list {}", dir.display())))?;
+    check_maps(dir, &found)?;
+    let complete = SPECS.iter().all(|spec| found.contains(&map_pin(spec.name)))
+        && PROGRAMS
+            .iter()
+            .all(|name| found.contains(&program_pin(name, &hash)));
+    if !complete {
+        load(options, &hash)?;
+    }
+    for pin in &found {
+        if matches!(pin, Pin::Program { hash: other, .. } if *other != hash) {
+            pins::remove(dir, pin).map_err(kernel(format!("remove {}", pin.file())))?;
+        }
+    }
+    let maps = open_maps(dir)?;
+    let mut all = Vec::new();
+    for name in PROGRAMS {
+        let path = program_pin(name, &hash).path(dir);
+        let fd = sys::obj_get(&path).map_err(kernel(format!("open {}", path.display())))?;
+        let fd = fd.ok_or_else(|| gone(&path))?;
+        all.push(Program::open(name, fd)?);
+    }
+    let loaded = !complete;
+    Ok((maps, Programs { hash, all, loaded }))
+}
+
+fn gone(path: &Path) -> DatapathError {
+    DatapathError::Other(format!(
+        "{} disappeared while it was opened; does another process remove pins?",
+        path.display()
+    ))
+}
+
+/// Opens the pinned maps of an agent that ran here, without creating anything.
+pub(crate) fn open_maps(dir: &Path) -> Result<Maps, DatapathError> {
+    let open = |spec: &MapSpec| -> Result<Map, DatapathError> {
+        let path = map_pin(spec.name).path(dir);
+        let fd = sys::obj_get(&path).map_err(kernel(format!("open {}", path.display())))?;
+        spec.open(fd.ok_or_else(|| gone(&path))?)
+    };
+    let mut all = Vec::new();
+    for spec in &SPECS {
+        all.push(open(spec)?);
+    }
+    let all = all
+        .try_into()
+        .map_err(|_| DatapathError::Other("a map is missing".to_owned()))?;
+    Ok(Maps(all))
+}
+
+/// A pinned map of another layout is replaced while nothing is attached, and
+/// refused otherwise.
+fn check_maps(dir: &Path, found: &[Pin]) -> Result<(), DatapathError> {
+    let attached = found
+        .iter()
+        .any(|pin| matches!(pin, Pin::Link(_) | Pin::Filter(_)));
+    for spec in &SPECS {
+        let pin = map_pin(spec.name);
+        let path = pin.path(dir);
+        let Some(fd) = sys::obj_get(&path).map_err(kernel(format!("open {}", path.display())))?
+        else {
+            continue;
+        };
+        let info = sys::map_info(fd.as_fd()).map_err(kernel("map info"))?;
+        let Some(mismatch) = spec.mismatch(&info) else {
+            continue;
+        };
+        if attached {
+            return Err(DatapathError::Other(format!(
+                "a map in use has another layout ({mismatch}); `palisade detach --bpffs {}` removes it and the enforcement with it",
+                dir.display()
+            )));
+        }
+        tracing::warn!(%mismatch, "a pinned map of another layout is replaced");
+        pins::remove(dir, &pin).map_err(kernel(format!("remove {}", path.display())))?;
+        // Programs that were loaded against it go with it.
+        for pin in found
+            .iter()
+            .filter(|pin| matches!(pin, Pin::Program { .. }))
+        {
+            pins::remove(dir, pin).map_err(kernel(format!("remove {}", pin.file())))?;
+        }
+    }
+    Ok(())
+}
+
+fn load(options: &KernelOptions, hash: &str) -> Result<(), DatapathError> {
+    let dir = options.bpffs.as_path();
+    create_meta(dir)?;
+    let mut loader = EbpfLoader::new();
+    for spec in SPECS.iter().filter(|spec| spec.map != MapName::Meta) {
+        loader.map_pin_path(spec.name, map_pin(spec.name).path(dir));
+    }
+    for name in ["pal_ct4", "pal_ct6"] {
+        loader.map_max_entries(name, options.ct_entries_max);
+    }
+    for name in ["pal_half4", "pal_half6"] {
+        loader.map_max_entries(name, options.half_entries_max);
+    }
+    let mut object = loader.load(OBJECT).map_err(|error| {
+        DatapathError::Other(format!("load the eBPF object: {}", chain(&error)))
+    })?;
+    for name in PROGRAMS {
+        let path = program_pin(name, hash).path(dir);
+        if !path.exists() {
+            load_program(&mut object, name, &path)?;
+        }
+    }
+    Ok(())
+}
+
+fn load_program(object: &mut Ebpf, name: &str, path: &Path) -> Result<(), DatapathError> {
+    let fail = |error: &dyn std::error::Error| {
+        DatapathError::Other(format!("load program {name}: {}", chain(error)))
+    };
+    let program = object
+        .program_mut(name)
+        .ok_or_else(|| DatapathError::Other(format!("the eBPF object has no program {name}")))?;
+    let program: &mut SchedClassifier = program.try_into().map_err(|error| fail(&error))?;
+    program.load().map_err(|error| fail(&error))?;
+    let fd = program.fd().map_err(|error| fail(&error))?;
+    sys::obj_pin(fd.as_fd(), path).map_err(kernel(format!("pin {}", path.display())))
+}
+
+/// The map that only user space knows.
+fn create_meta(dir: &Path) -> Result<(), DatapathError> {
+    let spec = &SPECS[MapName::Meta as usize];
+    let path = map_pin(spec.name).path(dir);
+    if path.exists() {
+        return Ok(());
+    }
+    let size = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+    let shape = sys::MapShape {
+        map_type: spec.map_type,
+        key_size: size(spec.key_size),
+        value_size: size(spec.value_size),
+        max_entries: spec.max_entries.unwrap_or(1),
+    };
+    let create = || {
+        let fd = sys::map_create(shape, spec.name, None)?;
+        sys::obj_pin(fd.as_fd(), &path)
+    };
+    create().map_err(kernel(format!("create map {}", spec.name)))
+}
+
+/// An error with all its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

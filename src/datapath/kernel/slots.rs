@@ -1,0 +1,310 @@
+//! The verdict tables of both slots, through their mappings.
+//!
+//! Only the inactive slot is ever written, block by block and only where it
+//! differs, then compared whole. What the kernel holds is the only copy.
+
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+
+use palisade_abi::table::{
+    CELLS_MAX, Cell, IDENTITIES_MAX, RULES_MAX, columns_element, rows_element,
+};
+
+use super::mapping::Mapping;
+use super::maps::{MapName, Maps, SPECS};
+use crate::datapath::DatapathError;
+use crate::policy::{Direction, VerdictTable};
+
+/// Entries compared and written at once: a page of words.
+const BLOCK: usize = 1_024;
+/// Keys of a column class.
+const KEYS: usize = 65_536;
+
+/// Rows, columns and cells of all slots and directions.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    rows: Mapping,
+    columns: Mapping,
+    cells: Mapping,
+}
+
+/// Refuses a table that does not fit the maps or contradicts itself.
+pub(crate) fn check(direction: Direction, table: &VerdictTable) -> Result<(), DatapathError> {
+    let fits = |what, needed, max| {
+        if needed > max {
+            return Err(DatapathError::DoesNotFit { what, needed, max });
+        }
+        Ok(())
+    };
+    let ingress = direction == Direction::Ingress;
+    let cells = if ingress {
+        "cells of the ingress table"
+    } else {
+        "cells of the egress table"
+    };
+    fits(cells, table.cells.len(), CELLS_MAX)?;
+    fits("identities", table.rows.len(), IDENTITIES_MAX)?;
+    fits(
+        "column keys",
+        table.columns.iter().map(Vec::len).max().unwrap_or(0),
+        KEYS,
+    )?;
+    fits("columns", table.column_count as usize, KEYS)?;
+    let rule = table
+        .cells
+        .iter()
+        .map(|cell| cell.rule())
+        .max()
+        .unwrap_or(0);
+    fits("rule numbers", rule as usize, RULES_MAX as usize - 1)?;
+
+    let columns = table.column_count as usize;
+    let last_row = table.rows.iter().copied().max().unwrap_or(0) as usize;
+    let last_column = table.columns.iter().flatten().copied().max().unwrap_or(0) as usize;
+    let inside = (last_row + 1) * columns <= table.cells.len() && last_column < columns.max(1);
+    if !table.cells.is_empty() && !inside {
+        return Err(DatapathError::Other(format!(
+            "the {} table points outside of its {} cells (row {last_row}, column {last_column} of {columns})",
+            direction.as_str(),
+            table.cells.len(),
+        )));
+    }
+    Ok(())
+}
+
+/// The cells the kernel must hold: an empty table denies by one empty cell.
+fn cells_of(table: &VerdictTable) -> &[Cell] {
+    const EMPTY: &[Cell] = &[Cell(0)];
+    if table.cells.is_empty() {
+        EMPTY
+    } else {
+        &table.cells
+    }
+}
+
+/// Cells in use by `table` in the kernel.
+pub(crate) fn cells_len(table: &VerdictTable) -> usize {
+    cells_of(table).len()
+}
+
+fn row_base(table: &VerdictTable, index: usize) -> u32 {
+    // Fits: `check` has seen that row * columns is a cell.
+    table
+        .rows
+        .get(index)
+        .map_or(0, |row| row * table.column_count)
+}
+
+fn column(table: &VerdictTable, class: usize, key: usize) -> u16 {
+    table.columns[class].get(key).copied().unwrap_or(0)
+}
+
+trait Element: Copy + PartialEq {
+    type Atomic;
+    fn load(from: &Self::Atomic) -> Self;
+    fn store(self, to: &Self::Atomic);
+}
+impl Element for u32 {
+    type Atomic = AtomicU32;
+    fn load(from: &AtomicU32) -> Self {
+        from.load(Ordering::Relaxed)
+    }
+    fn store(self, to: &AtomicU32) {
+        to.store(self, Ordering::Relaxed);
+    }
+}
+impl Element for u16 {
+    type Atomic = AtomicU16;
+    fn load(from: &AtomicU16) -> Self {
+        from.load(Ordering::Relaxed)
+    }
+    fn store(self, to: &AtomicU16) {
+        to.store(self, Ordering::Relaxed);
+    }
+}
+
+fn equal<E: Element>(memory: &[E::Atomic], want: impl Fn(usize) -> E) -> bool {
+    memory
+        .iter()
+        .enumerate()
+        .all(|(index, is)| E::load(is) == want(index))
+}
+
+fn same<E: Element>(one: &[E::Atomic], other: &[E::Atomic]) -> bool {
+    one.iter()
+        .zip(other)
+        .all(|(one, other)| E::load(one) == E::load(other))
+}
+
+/// Writes the blocks that differ; the number of blocks written.
+fn write<E: Element>(memory: &[E::Atomic], want: impl Fn(usize) -> E) -> usize {
+    let mut writes = 0;
+    for (number, block) in memory.chunks(BLOCK).enumerate() {
+        let first = number * BLOCK;
+        if equal::<E>(block, |index| want(first + index)) {
+            continue;
+        }
+        for (index, element) in block.iter().enumerate() {
+            want(first + index).store(element);
+        }
+        writes += 1;
+    }
+    writes
+}
+
+impl Tables {
+    pub(crate) fn open(maps: &Maps) -> Result<Self, DatapathError> {
+        let map = |name: MapName| Mapping::new(maps.of(name), SPECS[name as usize].value_size);
+        Ok(Self {
+            rows: map(MapName::Rows)?,
+            columns: map(MapName::Columns)?,
+            cells: map(MapName::Cells)?,
+        })
+    }
+
+    fn rows(&self, slot: u32, direction: u32) -> &[AtomicU32] {
+        self.rows
+            .words(rows_element(slot, direction), IDENTITIES_MAX)
+    }
+
+    fn columns(&self, slot: u32, direction: u32, class: u32) -> &[AtomicU16] {
+        self.columns
+            .halves(columns_element(slot, direction, class), KEYS)
+    }
+
+    fn cells(&self, slot: u32, direction: u32, count: usize) -> &[AtomicU32] {
+        self.cells.words(rows_element(slot, direction), count)
+    }
+
+    /// Makes a slot's table of one direction equal to `table`; blocks written.
+    pub(crate) fn write(&self, slot: u32, direction: Direction, table: &VerdictTable) -> usize {
+        let number = direction.number();
+        let cells = cells_of(table);
+        let mut writes = write(self.rows(slot, number), |index| row_base(table, index));
+        for class in 0..table.columns.len() {
+            let memory = self.columns(slot, number, class_number(class));
+            writes += write(memory, |key| column(table, class, key));
+        }
+        writes
+            + write(self.cells(slot, number, cells.len()), |index| {
+                cells[index].0
+            })
+    }
+
+    /// Whether a slot's table of one direction equals `table`.
+    pub(crate) fn holds(&self, slot: u32, direction: Direction, table: &VerdictTable) -> bool {
+        let number = direction.number();
+        let cells = cells_of(table);
+        equal(self.cells(slot, number, cells.len()), |index| {
+            cells[index].0
+        }) && equal(self.rows(slot, number), |index| row_base(table, index))
+            && (0..table.columns.len()).all(|class| {
+                let memory = self.columns(slot, number, class_number(class));
+                equal(memory, |key| column(table, class, key))
+            })
+    }
+
+    /// Whether both slots hold the same tables, of so many cells by direction.
+    pub(crate) fn slots_agree(&self, cells: [u32; 2]) -> bool {
+        Direction::BOTH.into_iter().all(|direction| {
+            let number = direction.number();
+            let count = (cells[direction as usize] as usize).min(CELLS_MAX);
+            same::<u32>(self.cells(0, number, count), self.cells(1, number, count))
+                && same::<u32>(self.rows(0, number), self.rows(1, number))
+                && (0..palisade_abi::table::column::CLASSES).all(|class| {
+                    same::<u16>(
+                        self.columns(0, number, class),
+                        self.columns(1, number, class),
+                    )
+                })
+        })
+    }
+
+    /// Checksum over what a slot holds; `cells` by direction.
+    pub(crate) fn checksum(&self, slot: u32, cells: [u32; 2]) -> u64 {
+        let mut sum = Checksum::default();
+        for direction in Direction::BOTH {
+            let number = direction.number();
+            let count = (cells[direction as usize] as usize).min(CELLS_MAX);
+            for word in self
+                .rows(slot, number)
+                .iter()
+                .chain(self.cells(slot, number, count))
+            {
+                sum.add(u64::from(u32::load(word)));
+            }
+            for class in 0..palisade_abi::table::column::CLASSES {
+                for pair in self.columns(slot, number, class).chunks_exact(2) {
+                    let [low, high] = [u16::load(&pair[0]), u16::load(&pair[1])];
+                    sum.add(u64::from(low) | u64::from(high) << 16);
+                }
+            }
+        }
+        sum.0
+    }
+
+    /// A copy of one direction's table: row bases, columns by class, cells.
+    pub(crate) fn copy(&self, slot: u32, direction: Direction, cells: usize) -> TableCopy {
+        let number = direction.number();
+        TableCopy {
+            row_bases: self.rows(slot, number).iter().map(u32::load).collect(),
+            columns: std::array::from_fn(|class| {
+                let memory = self.columns(slot, number, class_number(class));
+                memory.iter().map(u16::load).collect()
+            }),
+            cells: self
+                .cells(slot, number, cells.min(CELLS_MAX))
+                .iter()
+                .map(|cell| Cell(u32::load(cell)))
+                .collect(),
+        }
+    }
+}
+
+fn class_number(class: usize) -> u32 {
+    u32::try_from(class).unwrap_or(u32::MAX)
+}
+
+/// FNV-1a over 64-bit words: detects tampering by accident, not by malice.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Checksum(pub(crate) u64);
+
+impl Default for Checksum {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Checksum {
+    pub(crate) fn add(&mut self, word: u64) {
+        self.0 = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+
+    pub(crate) fn add_bytes(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.add(u64::from_le_bytes(word));
+        }
+    }
+}
+
+/// One direction's table as the kernel holds it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TableCopy {
+    /// By identity index: row times columns.
+    pub row_bases: Vec<u32>,
+    /// By class of `palisade_abi::table::column`, then by key.
+    pub columns: [Vec<u16>; 4],
+    pub cells: Vec<Cell>,
+}
+
+impl TableCopy {
+    /// The verdict, read as the programs read it.
+    #[must_use]
+    pub fn lookup(&self, index: u32, class: u32, key: u16) -> Cell {
+        let base = self.row_bases.get(index as usize).copied().unwrap_or(0);
+        let column = self.columns[class as usize][key as usize];
+        let cell = base as usize + column as usize;
+        self.cells.get(cell).copied().unwrap_or_default()
+    }
+}
