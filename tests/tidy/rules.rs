@@ -220,7 +220,7 @@ const fn fence(
 
 const FENCES: &[Fence] = &[
     fence("sled", EVERYWHERE, &["state"], false),
-    fence("aya", EVERYWHERE, &["src/datapath", "tests/kernel"], false),
+    fence("aya", EVERYWHERE, &["src/datapath", "tests/packets"], false),
     fence("aya_ebpf", EVERYWHERE, &["bpf-prog"], false),
     fence("unbounded", EVERYWHERE, &[], false),
     fence("unbounded_channel", EVERYWHERE, &[], false),
@@ -239,7 +239,7 @@ const FENCES: &[Fence] = &[
         &[
             "src/datapath",
             "bpf-prog",
-            "tests/kernel",
+            "tests/packets",
             "tests/e2e/frames.rs",
         ],
         false,
