@@ -70,3 +70,20 @@ pub const LAB_POLLS_MAX: u32 = 600;
 const _: () = assert!(MANIFEST_DEBOUNCE.as_millis() < MANIFEST_WRITER_QUIET.as_millis());
 const _: () = assert!(JOURNAL_GROUP_MAX >= REPOSITORY_QUEUE_MAX);
 const _: () = assert!(MANIFEST_DOCUMENT_BYTES_MAX as u64 <= MANIFEST_FILE_BYTES_MAX);
+
+/// Events that the journal may hold beyond its snapshot before a new one.
+pub const SNAPSHOT_EVENTS_MAX: usize = 512;
+/// Times that a flush is tried, with a pause, before the agent goes on without
+/// history: enforcement must not wait for a disk.
+pub const FLUSH_ATTEMPTS_MAX: u32 = 5;
+pub const FLUSH_RETRY: Duration = Duration::from_millis(200);
+/// Generations whose rule names the monitor can ask for.
+pub const GENERATION_NAMES_MAX: usize = 64;
+/// Changes whose way to the datapath is timed at once.
+pub const DELAYS_MAX: usize = 1_024;
+/// Longest sleep of a worker that waits for nothing in particular.
+pub const WORKER_SLEEP_MAX: Duration = Duration::from_secs(1);
+/// Times that an event is appended to the journal before the store is given up.
+pub const APPEND_ATTEMPTS_MAX: u32 = 3;
+/// How often a producer that waits for room looks whether the agent stops.
+pub const ENQUEUE_RECHECK: Duration = Duration::from_millis(50);

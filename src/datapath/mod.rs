@@ -5,6 +5,7 @@
 
 pub mod devices;
 pub mod events;
+pub mod fake;
 mod generation;
 pub mod kernel;
 mod netlink;

@@ -1,12 +1,32 @@
 //! The pipeline: queues, their consumers and the facade that edges use.
 //!
-//! Reading order: `stats`, `pipeline` (the facade).
+//! Reading order, along the way of an event: `pipeline` (the facade), `intake`
+//! (journal order is queue order), `event_queue` (the contract of a queue),
+//! `desk` (policy_add, policy_delete), `repository_worker`, `reaction_worker`,
+//! `endpoint_worker`; then `start` (restore), `workers` (the loops), `shared`,
+//! `known`, `outcome`, `stats`.
 
+mod desk;
+mod endpoint_worker;
+mod event_queue;
+mod intake;
+mod known;
+mod outcome;
 mod pipeline;
+mod reaction_worker;
+mod repository_worker;
+mod shared;
+mod start;
 mod stats;
+mod workers;
 
-pub use pipeline::{
-    ChangeOutcome, GenerationNames, Pipeline, PipelineOptions, PipelineStatus, Submission,
-    SubmitError, Worker,
-};
+pub use crate::endpoint::GenerationNames;
+pub use desk::JournalEvent;
+pub use endpoint_worker::EndpointWorker;
+pub use event_queue::{EnqueueError, EventQueue, NoResult, Taken, Ticket};
+pub use outcome::{ChangeOutcome, Submission, SubmitError};
+pub use pipeline::{Pipeline, PipelineOptions, PipelineStatus};
+pub use reaction_worker::ReactionWorker;
+pub use repository_worker::RepositoryWorker;
 pub use stats::{QueueStats, Timing};
+pub use workers::{Worker, Workers};

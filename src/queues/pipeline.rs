@@ -5,22 +5,28 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
 use palisade_state::Store;
 use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::QueueStats;
+use super::event_queue::EnqueueError;
+use super::intake::Intake;
+use super::outcome::{Submission, SubmitError};
+use super::shared::{EndpointEvent, Shared};
+use super::start::start;
+use super::workers::{Worker, Workers};
 use crate::clock::Clock;
 use crate::datapath::{Datapath, DatapathSettings, GenerationNumber, Realized};
-use crate::endpoint::{AuditSetting, EndpointStatus, LogEntry, NodeFacts};
+use crate::endpoint::{AuditSetting, EndpointStatus, GenerationNames, LogEntry, NodeFacts};
 use crate::events::{
-    EndpointId, HistoryEntry, RepositoryChange, ResourceKey, Revision, Sequence, SourceName,
+    EndpointId, EndpointRegenerationEvent, HistoryEntry, RegenerationCause, RepositoryChange,
+    ResourceKey, Revision, Sequence, SourceName,
 };
-use crate::policy::language::FieldError;
-use crate::policy::{PolicyOptions, PolicySnapshot, Refusal, Repository, RuleCatalogue};
+use crate::policy::{PolicyOptions, PolicySnapshot, Refusal};
 
 /// What the pipeline is started with.
 #[derive(Clone, Debug)]
@@ -41,73 +47,6 @@ pub struct PipelineOptions {
     pub boot_id: String,
 }
 
-/// What became of an accepted change, told after it was journalled and applied.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-#[serde(rename_all = "kebab-case", tag = "outcome")]
-pub enum ChangeOutcome {
-    /// In the repository, as this revision. Not yet enforced: see
-    /// [`Pipeline::wait_enforced`].
-    Applied {
-        revision: Revision,
-        warnings: Vec<FieldError>,
-    },
-    /// Invalid or owned by another source; the last valid version stays.
-    Refused {
-        revision: Revision,
-        refusal: Refusal,
-    },
-    /// Nothing to change.
-    Unchanged { revision: Revision },
-    /// A deletion that waits until every source is in sync.
-    Deferred { revision: Revision },
-}
-
-/// A change that was taken.
-#[derive(Debug)]
-pub struct Submission {
-    /// Its place in the journal; None when it changes nothing.
-    pub sequence: Option<Sequence>,
-    result: Receiver<ChangeOutcome>,
-}
-
-/// Why a change was not taken, or its outcome is not known.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum SubmitError {
-    #[error("the agent is stopping; the change was cancelled")]
-    Stopped,
-    #[error("the queue is full")]
-    Full,
-    /// Too large for the journal; nothing was done.
-    #[error("{0}")]
-    Journal(String),
-    #[error("not done within the time limit; it goes on in the background")]
-    TimedOut,
-}
-
-impl Submission {
-    /// Waits until the change is on the disk and in the repository.
-    pub fn wait(self, timeout: Duration) -> Result<ChangeOutcome, SubmitError> {
-        self.result
-            .recv_timeout(timeout)
-            .map_err(|error| match error {
-                RecvTimeoutError::Timeout => SubmitError::TimedOut,
-                RecvTimeoutError::Disconnected => SubmitError::Stopped,
-            })
-    }
-}
-
-/// Names of what a generation's events and counters speak of.
-#[derive(Clone, Debug)]
-pub struct GenerationNames {
-    pub generation: GenerationNumber,
-    pub revision: Revision,
-    pub rules: Arc<RuleCatalogue>,
-    /// The policies that made each direction default-deny.
-    pub enforcing: [Vec<ResourceKey>; 2],
-    /// Labels of the identities, and all else of that revision.
-    pub snapshot: Arc<PolicySnapshot>,
-}
-
 /// The pipeline's own health, for `status`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct PipelineStatus {
@@ -125,19 +64,13 @@ pub struct PipelineStatus {
     pub revision: Revision,
 }
 
-/// A worker's loop with the name of its thread.
-pub type Worker = (String, Box<dyn FnOnce() + Send>);
-
 /// The running pipeline.
+#[derive(Debug)]
 pub struct Pipeline {
-    state: Mutex<PipelineStatus>,
-    snapshot: Arc<PolicySnapshot>,
-}
-
-impl std::fmt::Debug for Pipeline {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pipeline").finish_non_exhaustive()
-    }
+    shared: Arc<Shared>,
+    intake: Intake,
+    workers: Mutex<Option<Workers>>,
+    stopping: Arc<AtomicBool>,
 }
 
 impl Pipeline {
@@ -150,30 +83,41 @@ impl Pipeline {
         store: Store,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
-        let _ = (datapath, store, clock);
-        let state = PipelineStatus {
-            waiting_for: options.sources.iter().copied().collect(),
-            audit: options.policy.audit,
-            ..PipelineStatus::default()
-        };
+        let configured = options.sources.clone();
+        let (shared, known, workers) = start(options, datapath, store, clock);
         Arc::new(Self {
-            state: Mutex::new(state),
-            snapshot: Repository::new(options.policy).snapshot(),
+            intake: Intake::new(Arc::clone(&shared), known, configured),
+            shared,
+            workers: Mutex::new(Some(workers)),
+            stopping: Arc::default(),
         })
     }
 
     /// The loops to run, each on a thread of its own. They end after
-    /// [`Self::shutdown`].
+    /// [`Self::shutdown`]. The second call gives none.
     #[must_use]
     pub fn workers(self: Arc<Self>) -> Vec<Worker> {
-        Vec::new()
+        self.take_workers().map_or_else(Vec::new, |workers| {
+            workers.into_loops(&self.shared, &self.stopping)
+        })
+    }
+
+    /// The workers themselves, to be stepped by a simulation.
+    #[must_use]
+    pub fn take_workers(&self) -> Option<Workers> {
+        self.workers.lock().take()
     }
 
     /// Journals the change and puts it into the RepositoryChangeQueue; waits
     /// while that is full. Wait on the submission for durability and outcome.
     pub fn submit(&self, change: RepositoryChange) -> Result<Submission, SubmitError> {
-        let _ = change;
-        Err(SubmitError::Stopped)
+        let revision = self.repository().revision;
+        let (sequence, ticket) = self.intake.submit(change)?.unzip();
+        Ok(Submission {
+            sequence,
+            ticket,
+            revision,
+        })
     }
 
     /// A source has told everything it holds: `owned`. What it owned in an
@@ -183,109 +127,184 @@ impl Pipeline {
         source: SourceName,
         owned: &BTreeSet<ResourceKey>,
     ) -> Result<(), SubmitError> {
-        let _ = owned;
-        self.state.lock().waiting_for.retain(|name| *name != source);
-        Ok(())
+        self.intake.in_sync(source, owned)
     }
 
     /// All endpoints, by id.
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
-        Vec::new()
+        let ids = self.shared.endpoints.iter().map(|endpoint| endpoint.id());
+        ids.filter_map(|id| self.endpoint(id)).collect()
     }
 
     /// One endpoint, with its log.
     #[must_use]
     pub fn endpoint(&self, id: EndpointId) -> Option<EndpointStatus> {
-        let _ = id;
-        None
+        let endpoint = self.shared.endpoints.get(id)?;
+        let audit = &self.shared.audit;
+        Some(endpoint.status(audit.setting(id), audit.effective(id)))
     }
 
     /// The last transitions of an endpoint, oldest first.
     #[must_use]
     pub fn endpoint_log(&self, id: EndpointId) -> Option<Vec<LogEntry>> {
-        let _ = id;
-        None
+        self.endpoint(id).map(|status| status.log)
     }
 
     /// Sets `PolicyAuditMode` of an endpoint, durably, and regenerates it.
     /// False if there is no such endpoint.
     pub fn set_audit(&self, id: EndpointId, setting: AuditSetting) -> Result<bool, SubmitError> {
-        let _ = (id, setting);
-        Ok(false)
+        if self.shared.endpoints.get(id).is_none() {
+            return Ok(false);
+        }
+        self.shared
+            .audit
+            .set(&self.shared.store, id, setting)
+            .map_err(|error| SubmitError::Journal(error.to_string()))?;
+        let words = match setting {
+            AuditSetting::Inherited => "PolicyAuditMode follows the agent",
+            AuditSetting::Enabled => "PolicyAuditMode enabled",
+            AuditSetting::Disabled => "PolicyAuditMode disabled",
+        };
+        self.record("endpoint-config", &format!("endpoint {id}"), words);
+        self.ask(id, RegenerationCause::ConfigChanged)
     }
 
     /// Sets the agent's audit mode, durably, and regenerates.
     pub fn set_global_audit(&self, audit: bool) -> Result<(), SubmitError> {
-        self.state.lock().audit = audit;
+        self.shared
+            .audit
+            .set_agent(&self.shared.store, audit)
+            .map_err(|error| SubmitError::Journal(error.to_string()))?;
+        let words = if audit {
+            "PolicyAuditMode enabled"
+        } else {
+            "PolicyAuditMode disabled"
+        };
+        self.record("config", "agent", words);
+        for endpoint in self.shared.endpoints.iter() {
+            self.ask(endpoint.id(), RegenerationCause::ConfigChanged)?;
+        }
         Ok(())
     }
 
     /// Asks for a regeneration. False if there is no such endpoint.
     pub fn regenerate(&self, id: EndpointId) -> Result<bool, SubmitError> {
-        let _ = id;
-        Ok(false)
+        self.ask(id, RegenerationCause::Requested)
+    }
+
+    fn ask(&self, id: EndpointId, cause: RegenerationCause) -> Result<bool, SubmitError> {
+        let Some(room) = self.shared.room(id) else {
+            return Ok(false);
+        };
+        let event = EndpointEvent::Regenerate(EndpointRegenerationEvent {
+            endpoint: id,
+            revision: self.repository().revision,
+            causes: BTreeSet::from([cause]),
+        });
+        match room.queue.enqueue(event) {
+            Ok(_) => Ok(true),
+            Err(EnqueueError::Full(_) | EnqueueError::Stopped(_)) => Err(SubmitError::Stopped),
+        }
+    }
+
+    fn record(&self, event: &str, subject: &str, message: &str) {
+        let revision = self.repository().revision;
+        self.shared
+            .published
+            .record(event, None, revision, subject, message);
     }
 
     /// New addresses or devices of the node.
     pub fn set_node_facts(&self, facts: NodeFacts) {
-        let _ = facts;
+        for endpoint in self.shared.endpoints.iter() {
+            endpoint.set_facts(facts.clone());
+        }
     }
 
     /// Every queue.
     #[must_use]
     pub fn queue_stats(&self) -> Vec<QueueStats> {
-        Vec::new()
+        let mut stats = vec![self.shared.changes.stats(), self.shared.reactions.stats()];
+        stats.extend(self.shared.rooms.iter().map(|room| room.queue.stats()));
+        stats
     }
 
     /// The last major events, oldest first.
     #[must_use]
     pub fn history(&self) -> Vec<HistoryEntry> {
-        Vec::new()
+        self.shared.published.history()
     }
 
     /// Resources whose newest version is not in force, with the reasons.
     #[must_use]
     pub fn refused(&self) -> Arc<Vec<Refusal>> {
-        Arc::clone(&self.snapshot.refused)
+        Arc::clone(&self.repository().refused)
     }
 
     /// The newest state of the repository; enforced or not, see
     /// [`Self::endpoints`].
     #[must_use]
     pub fn repository(&self) -> Arc<PolicySnapshot> {
-        Arc::clone(&self.snapshot)
+        Arc::clone(&self.shared.snapshots.read().newest)
     }
 
     /// What the datapath enforces; None before the first commit.
     #[must_use]
     pub fn realized(&self) -> Option<Realized> {
-        None
+        self.shared.published.realized()
     }
 
-    /// Waits until every endpoint enforces at least `revision`.
+    /// Waits until every endpoint enforces at least `revision`; returns what
+    /// they enforce.
     pub fn wait_enforced(
         &self,
         revision: Revision,
-        timeout: Duration,
+        span: Duration,
     ) -> Result<Revision, SubmitError> {
-        let _ = (revision, timeout);
+        let endpoints = &self.shared.endpoints;
+        if self
+            .shared
+            .published
+            .wait(span, || endpoints.realized() >= revision)
+        {
+            return Ok(endpoints.realized());
+        }
+        if self.stopping.load(Ordering::SeqCst) {
+            return Err(SubmitError::Stopped);
+        }
         Err(SubmitError::TimedOut)
     }
 
     /// The names of a generation's rules, for one of the last generations.
     #[must_use]
     pub fn rules_of(&self, generation: GenerationNumber) -> Option<Arc<GenerationNames>> {
-        let _ = generation;
-        None
+        self.shared.published.names(generation)
     }
 
     /// Health of the pipeline itself.
     #[must_use]
     pub fn status(&self) -> PipelineStatus {
-        self.state.lock().clone()
+        PipelineStatus {
+            waiting_for: self.shared.waiting.read().iter().copied().collect(),
+            store_problem: self.shared.store.problem(),
+            datapath_problem: self.shared.published.problem(),
+            audit: self.shared.audit.agent(),
+            journal: Sequence(self.shared.store.durable()),
+            revision: self.repository().revision,
+        }
     }
 
-    /// Stops intake and workers. The datapath enforces on.
-    pub fn shutdown(&self) {}
+    /// Stops intake and workers. The datapath enforces on; what was accepted
+    /// and not run is in the journal.
+    pub fn shutdown(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.shared.changes.stop();
+        self.shared.reactions.stop();
+        for room in &self.shared.rooms {
+            room.queue.stop();
+        }
+        self.shared.signals.committer.raise();
+        self.shared.published.stop();
+    }
 }

@@ -1,0 +1,216 @@
+//! The repository with the order of its changes: pure, so that replaying the
+//! journal does exactly what was done when it was written.
+//!
+//! Owner: the worker of the RepositoryChangeQueue. Invariant: while a source
+//! has not said `in sync`, nothing is deleted; deletions wait, in order.
+
+use std::collections::BTreeSet;
+
+use palisade_state::StoreError;
+use serde::{Deserialize, Serialize};
+
+use super::known::Known;
+use crate::events::{RepositoryChange, Sequence, SourceName};
+use crate::policy::{Applied, PolicyOptions, Repository, RepositoryImportError, RepositoryRecord};
+
+/// One event of the journal.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum JournalEvent {
+    /// The agent started; these sources must say `in sync` again.
+    Started { sources: BTreeSet<SourceName> },
+    /// A change was accepted.
+    Change {
+        accepted_ms: u64,
+        change: RepositoryChange,
+    },
+    /// A source has told everything it holds.
+    InSync { source: SourceName },
+}
+
+/// What an event did.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Done {
+    /// `policy_add` or `policy_delete` ran.
+    Applied {
+        sequence: Sequence,
+        change: Box<RepositoryChange>,
+        applied: Box<Applied>,
+    },
+    /// The change waits until every source is in sync.
+    Deferred { sequence: Sequence },
+    /// The last source is in sync: regeneration and deletion may begin.
+    GateOpened,
+}
+
+/// The desk as the journal's snapshot holds it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct DeskRecord {
+    pub repository: RepositoryRecord,
+    pub waiting: BTreeSet<SourceName>,
+    pub deferred: Vec<(Sequence, RepositoryChange)>,
+    pub known: Known,
+}
+
+/// Why a desk could not be restored.
+#[derive(Debug, thiserror::Error)]
+pub enum DeskError {
+    #[error("snapshot: {0}")]
+    Store(#[from] StoreError),
+    #[error("snapshot: {0}")]
+    Parse(#[from] serde_json::Error),
+    #[error(transparent)]
+    Import(#[from] RepositoryImportError),
+}
+
+/// The repository and the changes that wait.
+#[derive(Debug)]
+pub struct Desk {
+    pub repository: Repository,
+    waiting: BTreeSet<SourceName>,
+    deferred: Vec<(Sequence, RepositoryChange)>,
+    known: Known,
+}
+
+impl Desk {
+    /// A desk of an empty repository.
+    #[must_use]
+    pub fn new(options: PolicyOptions) -> Self {
+        Self {
+            repository: Repository::new(options),
+            waiting: BTreeSet::new(),
+            deferred: Vec::new(),
+            known: Known::default(),
+        }
+    }
+
+    /// The desk of a record.
+    pub fn import(record: DeskRecord, options: PolicyOptions) -> Result<Self, DeskError> {
+        Ok(Self {
+            repository: Repository::import(record.repository, options)?,
+            waiting: record.waiting,
+            deferred: record.deferred,
+            known: record.known,
+        })
+    }
+
+    /// The desk as a record.
+    #[must_use]
+    pub fn export(&self) -> DeskRecord {
+        DeskRecord {
+            repository: self.repository.export(),
+            waiting: self.waiting.clone(),
+            deferred: self.deferred.clone(),
+            known: self.known.clone(),
+        }
+    }
+
+    /// Whether regeneration and deletion may happen.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// What each source told last.
+    #[must_use]
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// Sources that have not said `in sync`.
+    #[must_use]
+    pub fn waiting(&self) -> &BTreeSet<SourceName> {
+        &self.waiting
+    }
+
+    /// Takes one event of the journal.
+    pub fn take(&mut self, sequence: Sequence, event: JournalEvent) -> Vec<Done> {
+        match event {
+            JournalEvent::Started { sources } => {
+                self.waiting = sources;
+                self.open_if_in_sync()
+            }
+            JournalEvent::InSync { source } => {
+                if self.waiting.remove(&source) {
+                    self.open_if_in_sync()
+                } else {
+                    Vec::new()
+                }
+            }
+            JournalEvent::Change { change, .. } => {
+                self.known.note(&change);
+                vec![self.change(sequence, change)]
+            }
+        }
+    }
+
+    fn open_if_in_sync(&mut self) -> Vec<Done> {
+        if !self.waiting.is_empty() {
+            return Vec::new();
+        }
+        let mut done: Vec<Done> = std::mem::take(&mut self.deferred)
+            .into_iter()
+            .map(|(sequence, change)| self.apply(sequence, change))
+            .collect();
+        done.push(Done::GateOpened);
+        done
+    }
+
+    fn change(&mut self, sequence: Sequence, change: RepositoryChange) -> Done {
+        if self.is_open() {
+            return self.apply(sequence, change);
+        }
+        let source = change.source();
+        let same_key = |(_, waiting): &(Sequence, RepositoryChange)| {
+            change.key().is_some() && waiting.key() == change.key()
+        };
+        match &change {
+            RepositoryChange::Delete { .. } => {
+                self.deferred.push((sequence, change));
+                Done::Deferred { sequence }
+            }
+            RepositoryChange::Upsert(_) => {
+                // The source has it again: its deletion is off.
+                self.deferred
+                    .retain(|waiting| !(same_key(waiting) && waiting.1.source() == source));
+                if self.deferred.iter().any(same_key) {
+                    // Another source's deletion comes first.
+                    self.deferred.push((sequence, change));
+                    return Done::Deferred { sequence };
+                }
+                self.apply(sequence, change)
+            }
+            RepositoryChange::LocalAddresses(_) | RepositoryChange::NodeLabels(_) => {
+                self.apply(sequence, change)
+            }
+        }
+    }
+
+    fn apply(&mut self, sequence: Sequence, change: RepositoryChange) -> Done {
+        let applied = match &change {
+            RepositoryChange::Upsert(_)
+            | RepositoryChange::LocalAddresses(_)
+            | RepositoryChange::NodeLabels(_) => policy_add(&mut self.repository, &change),
+            RepositoryChange::Delete { .. } => policy_delete(&mut self.repository, &change),
+        };
+        Done::Applied {
+            sequence,
+            change: Box::new(change),
+            applied: Box::new(applied),
+        }
+    }
+}
+
+/// Adds or replaces what the change brings: one revision. An invalid version is
+/// refused and the last valid one stays in force.
+fn policy_add(repository: &mut Repository, change: &RepositoryChange) -> Applied {
+    repository.apply(change)
+}
+
+/// Deletes the resource. An unknown one is harmless.
+fn policy_delete(repository: &mut Repository, change: &RepositoryChange) -> Applied {
+    repository.apply(change)
+}
+
+#[cfg(test)]
+#[path = "desk_tests.rs"]
+mod tests;

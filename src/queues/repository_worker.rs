@@ -1,0 +1,281 @@
+//! The consumer of the RepositoryChangeQueue: single writer of the repository.
+//!
+//! It takes what waits as one group, flushes the journal once (group commit),
+//! runs `policy_add` / `policy_delete` for each event in order, publishes one
+//! snapshot and hands one reaction to the RuleReactionQueue. It acts on nothing
+//! that is not on the disk.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::desk::{Desk, Done, JournalEvent};
+use super::event_queue::{EnqueueError, Taken};
+use super::outcome::ChangeOutcome;
+use super::shared::{RepositoryEvent, Shared};
+use crate::clock::Moment;
+use crate::endpoint::{Attempts, Progress, meters};
+use crate::events::{RegenerationCause, RepositoryChange, RuleReaction, Sequence};
+use crate::limits::{FLUSH_RETRY, JOURNAL_GROUP_MAX, SNAPSHOT_EVENTS_MAX};
+use crate::policy::Applied;
+
+/// The worker; its thread owns it.
+#[derive(Debug)]
+pub struct RepositoryWorker {
+    shared: Arc<Shared>,
+    desk: Desk,
+    /// Taken, not yet on the disk.
+    group: VecDeque<Taken<RepositoryEvent, ChangeOutcome>>,
+    flushes: Attempts,
+    flush_again_at: Option<Moment>,
+    /// A reaction that waits for room in the next queue.
+    outbox: Option<RuleReaction>,
+    applied: Sequence,
+    since_snapshot: usize,
+}
+
+impl RepositoryWorker {
+    /// A worker at a restored desk; `applied`: the last event it has seen.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, desk: Desk, applied: Sequence, since_snapshot: usize) -> Self {
+        Self {
+            shared,
+            desk,
+            group: VecDeque::new(),
+            flushes: Attempts::default(),
+            flush_again_at: None,
+            outbox: None,
+            applied,
+            since_snapshot,
+        }
+    }
+
+    /// Hands on, flushes or handles one group.
+    pub fn step(&mut self, now: Moment) -> Progress {
+        if let Some(reaction) = self.outbox.take() {
+            match self.shared.reactions.try_enqueue(reaction) {
+                Ok(_) => {}
+                Err(EnqueueError::Full(reaction)) => {
+                    self.outbox = Some(reaction);
+                    return Progress::IDLE;
+                }
+                Err(EnqueueError::Stopped(_)) => return Progress::IDLE,
+            }
+        }
+        if self.group.is_empty() {
+            while self.group.len() < JOURNAL_GROUP_MAX
+                && let Some(taken) = self.shared.changes.take()
+            {
+                self.group.push_back(taken);
+            }
+            if self.group.is_empty() {
+                return Progress::IDLE;
+            }
+        }
+        if let Some(at) = self.flush_again_at.filter(|at| *at > now) {
+            return Progress::Idle { wake_at: Some(at) };
+        }
+        let started = self.shared.clock.now();
+        if let Err(error) = self.flushes.flush(&self.shared.store) {
+            tracing::warn!("the journal could not be flushed, trying again: {error}");
+            let at = now.after(FLUSH_RETRY);
+            self.flush_again_at = Some(at);
+            return Progress::Idle { wake_at: Some(at) };
+        }
+        self.flush_again_at = None;
+        meters::journal_flush(self.shared.clock.now().since(started));
+        self.handle_group();
+        self.snapshot_if_due();
+        Progress::Busy
+    }
+
+    fn handle_group(&mut self) {
+        let mut reaction: Option<RuleReaction> = None;
+        let mut answers = Vec::new();
+        for taken in std::mem::take(&mut self.group) {
+            let started = self.shared.clock.now();
+            let RepositoryEvent {
+                sequence,
+                since,
+                event,
+            } = taken.event.clone();
+            self.applied = sequence;
+            self.since_snapshot += 1;
+            let refused_before = matches!(event, JournalEvent::Change { .. });
+            let mut outcome = ChangeOutcome::Unchanged {
+                revision: self.desk.repository.revision(),
+            };
+            for done in self.desk.take(sequence, event) {
+                let of_this_event = match &done {
+                    Done::Applied { sequence: of, .. } | Done::Deferred { sequence: of } => {
+                        refused_before && *of == sequence
+                    }
+                    Done::GateOpened => false,
+                };
+                let told = self.react(done, since, &mut reaction);
+                if of_this_event {
+                    outcome = told;
+                }
+            }
+            let span = self.shared.clock.now().since(started);
+            self.shared.changes.handled(span);
+            answers.push((taken, outcome));
+        }
+        self.publish(reaction);
+        for (taken, outcome) in answers {
+            taken.answer(outcome);
+        }
+    }
+
+    /// Notes what follows from one thing done.
+    fn react(
+        &self,
+        done: Done,
+        since: Moment,
+        reaction: &mut Option<RuleReaction>,
+    ) -> ChangeOutcome {
+        let revision = self.desk.repository.revision();
+        let (sequence, change, applied) = match done {
+            Done::Deferred { sequence } => {
+                tracing::debug!(sequence = sequence.0, "waits until every source is in sync");
+                return ChangeOutcome::Deferred { revision };
+            }
+            Done::GateOpened => {
+                let all = self.shared.endpoints.iter().map(|endpoint| endpoint.id());
+                merge(
+                    reaction,
+                    RuleReaction {
+                        revision,
+                        to_regenerate: all.collect(),
+                        to_bump: BTreeSet::new(),
+                        causes: BTreeSet::from([RegenerationCause::EndpointRestored]),
+                    },
+                );
+                self.record("in-sync", None, "sources", "every source is in sync");
+                return ChangeOutcome::Unchanged { revision };
+            }
+            Done::Applied {
+                sequence,
+                change,
+                applied,
+            } => (sequence, change, applied),
+        };
+        let subject = change.subject();
+        let success = !matches!(*applied, Applied::Refused(_));
+        meters::policy_change(change.source(), operation(&change), success);
+        match *applied {
+            Applied::Unchanged => ChangeOutcome::Unchanged { revision },
+            Applied::Refused(refusal) => {
+                let errors: Vec<String> = refusal.errors.iter().map(ToString::to_string).collect();
+                self.record(
+                    "policy-refused",
+                    Some(sequence),
+                    &subject,
+                    &errors.join("; "),
+                );
+                ChangeOutcome::Refused { revision, refusal }
+            }
+            Applied::Changed(change_done) => {
+                let (to_regenerate, to_bump) = self.shared.endpoints.split(change_done.affected);
+                self.shared
+                    .published
+                    .expect(change_done.revision, since, change.source());
+                let words = format!(
+                    "{} from {}",
+                    word(&change),
+                    meters::source_label(change.source())
+                );
+                self.record(operation(&change), Some(sequence), &subject, &words);
+                merge(
+                    reaction,
+                    RuleReaction {
+                        revision: change_done.revision,
+                        to_regenerate: to_regenerate.into_iter().collect(),
+                        to_bump: to_bump.into_iter().collect(),
+                        causes: change_done.causes,
+                    },
+                );
+                ChangeOutcome::Applied {
+                    revision: change_done.revision,
+                    warnings: change_done.warnings,
+                }
+            }
+        }
+    }
+
+    fn record(&self, event: &str, sequence: Option<Sequence>, subject: &str, message: &str) {
+        let revision = self.desk.repository.revision();
+        self.shared
+            .published
+            .record(event, sequence, revision, subject, message);
+    }
+
+    /// Publishes the repository, then sends the reaction on its way.
+    fn publish(&mut self, reaction: Option<RuleReaction>) {
+        let snapshot = self.desk.repository.snapshot();
+        for endpoint in self.shared.endpoints.iter() {
+            endpoint.desire(snapshot.revision);
+        }
+        {
+            let mut snapshots = self.shared.snapshots.write();
+            snapshots.newest = Arc::clone(&snapshot);
+            if self.desk.is_open() {
+                snapshots.buildable = Some(snapshot);
+            }
+        }
+        *self.shared.waiting.write() = self.desk.waiting().clone();
+        self.outbox = reaction;
+    }
+
+    /// Replaces the journal's tail by a snapshot when it has grown long.
+    fn snapshot_if_due(&mut self) {
+        if self.since_snapshot >= SNAPSHOT_EVENTS_MAX {
+            self.save_snapshot();
+        }
+    }
+
+    /// Saves what the journal amounts to. A failure costs only a longer replay.
+    pub fn save_snapshot(&mut self) {
+        if self.since_snapshot == 0 {
+            return;
+        }
+        self.since_snapshot = 0;
+        let saved = serde_json::to_vec(&self.desk.export())
+            .map_err(Into::into)
+            .and_then(|bytes| self.shared.store.save_snapshot(self.applied.0, &bytes));
+        if let Err(error) = saved {
+            tracing::warn!("no snapshot of the repository could be saved: {error}");
+        }
+    }
+
+    /// Told when the thread ends.
+    pub fn leave(&mut self) {
+        // Taken and not run: dropping them tells their producers.
+        self.group.clear();
+        self.save_snapshot();
+        self.shared.changes.consumer_left();
+    }
+}
+
+fn merge(into: &mut Option<RuleReaction>, reaction: RuleReaction) {
+    match into {
+        Some(earlier) => earlier.merge(reaction),
+        None => *into = Some(reaction),
+    }
+}
+
+fn operation(change: &RepositoryChange) -> &'static str {
+    match change {
+        RepositoryChange::Upsert(_) => "policy-add",
+        RepositoryChange::Delete { .. } => "policy-delete",
+        RepositoryChange::LocalAddresses(_) => "local-addresses",
+        RepositoryChange::NodeLabels(_) => "node-labels",
+    }
+}
+
+fn word(change: &RepositoryChange) -> &'static str {
+    match change {
+        RepositoryChange::Upsert(_) => "added or replaced",
+        RepositoryChange::Delete { .. } => "deleted",
+        RepositoryChange::LocalAddresses(_) | RepositoryChange::NodeLabels(_) => "changed",
+    }
+}
