@@ -55,6 +55,30 @@ pub enum Section {
 }
 
 impl Section {
+    /// The sections of a rule, in the order of their numbers.
+    pub const OF_RULES: [Self; 4] = [
+        Self::Ingress,
+        Self::IngressDeny,
+        Self::Egress,
+        Self::EgressDeny,
+    ];
+    /// The direction it is about; None for a failsafe entry, which has its own.
+    #[must_use]
+    pub fn direction(self) -> Option<Direction> {
+        match self {
+            Self::Ingress | Self::IngressDeny => Some(Direction::Ingress),
+            Self::Egress | Self::EgressDeny => Some(Direction::Egress),
+            Self::Failsafe => None,
+        }
+    }
+    /// Whether its items deny.
+    #[must_use]
+    pub fn is_deny(self) -> bool {
+        match self {
+            Self::IngressDeny | Self::EgressDeny => true,
+            Self::Ingress | Self::Egress | Self::Failsafe => false,
+        }
+    }
     /// The field's name.
     #[must_use]
     pub fn as_str(self) -> &'static str {

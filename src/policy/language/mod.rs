@@ -1,5 +1,33 @@
 //! The policy language: from objects to rules, with every error at once.
+//!
+//! Invariant: nothing that a rule body says is ignored. What is not known, not
+//! supported yet or not enforceable on a host is an error of its resource.
 
+mod checker;
+mod cidr;
 mod error;
+mod item;
+mod names;
+mod node;
+mod ports;
+mod rule;
+mod selector;
+#[cfg(test)]
+mod tests;
+mod types;
 
 pub use error::FieldError;
+pub use node::{NodeObject, read_node};
+pub use rule::read_policy;
+pub use selector::{LabelSelector, Operator, Requirement};
+pub use types::{
+    Entity, Item, L4Match, Peer, Peers, Policy, PortProtocol, Ports, Rule, RuleSubject,
+};
+
+/// What was read from one object: the value if there is no error.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Reading<T> {
+    pub value: Option<T>,
+    pub errors: Vec<FieldError>,
+    pub warnings: Vec<FieldError>,
+}

@@ -1,0 +1,196 @@
+//! The rules, as validated.
+
+use ipnet::IpNet;
+
+use super::LabelSelector;
+use crate::policy::{Direction, Section};
+
+/// A validated policy.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Policy {
+    /// `spec` first, then `specs`.
+    pub rules: Vec<Rule>,
+}
+
+/// One rule: a subject and its items.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rule {
+    pub subject: RuleSubject,
+    /// `enableDefaultDeny`, by [`Direction`]; None where it is not written.
+    pub default_deny: [Option<bool>; 2],
+    /// All sections, in the order ingress, ingressDeny, egress, egressDeny.
+    pub items: Vec<Item>,
+}
+
+impl Rule {
+    /// Whether the rule has an item for the direction.
+    #[must_use]
+    pub fn has_items(&self, direction: Direction) -> bool {
+        self.items
+            .iter()
+            .any(|item| item.section.direction() == Some(direction))
+    }
+}
+
+/// Whom a rule is for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RuleSubject {
+    /// `nodeSelector`: host endpoints.
+    Node(LabelSelector),
+    /// `endpointSelector`: workload endpoints; held, never selects the host.
+    Endpoint,
+}
+
+/// One item of a section: peers AND ports.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Item {
+    pub section: Section,
+    /// Zero-based, over all rules of the policy.
+    pub index: usize,
+    pub peers: Peers,
+    pub ports: Ports,
+}
+
+/// The peers of an item.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Peers {
+    /// No peer field is written, but ports are: everyone.
+    Any,
+    /// Any of these; empty selects nothing.
+    Select(Vec<Peer>),
+}
+
+/// One peer selector.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Peer {
+    Entity(Entity),
+    /// What is in `cidr` and in none of `except`.
+    Cidr {
+        cidr: IpNet,
+        except: Vec<IpNet>,
+    },
+}
+
+/// Peers with names (REFERENCE.md of Cilium's entities).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Entity {
+    All,
+    World,
+    WorldIpv4,
+    WorldIpv6,
+    Cluster,
+    ClusterMesh,
+    Host,
+    RemoteNode,
+    KubeApiserver,
+    Health,
+    Init,
+    Ingress,
+    Unmanaged,
+    None,
+}
+
+impl Entity {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::All,
+        Self::World,
+        Self::WorldIpv4,
+        Self::WorldIpv6,
+        Self::Cluster,
+        Self::ClusterMesh,
+        Self::Host,
+        Self::RemoteNode,
+        Self::KubeApiserver,
+        Self::Health,
+        Self::Init,
+        Self::Ingress,
+        Self::Unmanaged,
+        Self::None,
+    ];
+
+    /// The word in a policy.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::World => "world",
+            Self::WorldIpv4 => "world-ipv4",
+            Self::WorldIpv6 => "world-ipv6",
+            Self::Cluster => "cluster",
+            Self::ClusterMesh => "cluster-mesh",
+            Self::Host => "host",
+            Self::RemoteNode => "remote-node",
+            Self::KubeApiserver => "kube-apiserver",
+            Self::Health => "health",
+            Self::Init => "init",
+            Self::Ingress => "ingress",
+            Self::Unmanaged => "unmanaged",
+            Self::None => "none",
+        }
+    }
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Entity(entity) => write!(f, "entity {}", entity.as_str()),
+            Self::Cidr { cidr, except } => {
+                write!(f, "cidr {cidr}")?;
+                for (number, prefix) in except.iter().enumerate() {
+                    let before = if number == 0 { " except " } else { ", " };
+                    write!(f, "{before}{prefix}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The ports of an item.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Ports {
+    /// Neither `toPorts` nor `icmps`: every protocol.
+    All,
+    /// Any of these; empty matches nothing.
+    Some(Vec<L4Match>),
+}
+
+/// Protocols with ports.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum PortProtocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl PortProtocol {
+    /// All of them: what `ANY` stands for.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+    /// The IP protocol number.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+}
+
+/// One thing that `toPorts` or `icmps` can match.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum L4Match {
+    /// Destination ports, both ends included.
+    Ports {
+        protocol: PortProtocol,
+        first: u16,
+        last: u16,
+    },
+    /// A protocol without ports, by IP protocol number.
+    Protocol(u8),
+    /// An ICMP type.
+    Icmp(u8),
+    /// An ICMPv6 type.
+    Icmpv6(u8),
+}
