@@ -12,6 +12,8 @@ pub struct IdentityNumber(pub u32);
 impl IdentityNumber {
     /// First node-local CIDR identity (Cilium: scope 0x01).
     pub const LOCAL_FIRST: Self = Self((1 << 24) + 1);
+    /// First node-local identity of remote nodes (Cilium: scope 0x02).
+    pub const NODE_FIRST: Self = Self((2 << 24) + 1);
 }
 
 impl std::fmt::Display for IdentityNumber {

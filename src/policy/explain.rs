@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{Direction, PolicySnapshot, Section, Subject};
+use super::oracle::{Judgement, Outcome, judge};
+use super::{Direction, PolicySnapshot, RuleRef, Section, Subject};
 use crate::events::Revision;
-use crate::identity::IdentityNumber;
+use crate::identity::{IdentityNumber, longest_match};
 
 /// The part of a packet that policy looks at.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -70,7 +71,8 @@ pub struct Explanation {
     pub why_not: Vec<String>,
 }
 
-/// Judges one packet by the plain reading of the rules.
+/// Judges one packet by the plain reading of the rules. `audit`: the endpoint's
+/// own audit switch.
 #[must_use]
 pub fn explain(
     snapshot: &PolicySnapshot,
@@ -78,17 +80,86 @@ pub fn explain(
     audit: bool,
     query: &Query,
 ) -> Explanation {
-    let _ = (subject, audit, query);
+    let judgement = judge(snapshot, subject, query.direction, query.peer, query.packet);
+    let entry = longest_match(&snapshot.ipcache4, &snapshot.ipcache6, query.peer);
+    let id = entry.map_or(IdentityNumber(0), |(_, entry)| entry.identity);
+    let labels = snapshot.identities.get(id);
+    let (verdict, reason) = in_words(&judgement, query.direction, audit || snapshot.options.audit);
     Explanation {
-        verdict: Verdict::Allowed,
-        reason: "not enforced".to_owned(),
-        rule: None,
+        verdict,
+        reason,
+        rule: judgement.rule.as_ref().map(|rule| ExplainedRule {
+            resource: resource_name(rule),
+            section: rule.section,
+            index: rule.index,
+        }),
         identity: ExplainedIdentity {
-            id: IdentityNumber(0),
-            labels: Vec::new(),
+            id,
+            labels: labels.map_or_else(Vec::new, |identity| identity.labels.to_strings()),
         },
-        enforced: false,
+        enforced: judgement.enforced,
         revision: snapshot.revision,
-        why_not: Vec::new(),
+        why_not: judgement
+            .passed_over
+            .iter()
+            .map(|(rule, why)| format!("{}: {why}", rule_name(rule)))
+            .collect(),
+    }
+}
+
+fn in_words(judgement: &Judgement, direction: Direction, audit: bool) -> (Verdict, String) {
+    let direction = direction.as_str();
+    let rule = judgement.rule.as_ref().map(rule_name).unwrap_or_default();
+    let enforcing: Vec<String> = judgement
+        .enforcing
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let denied = match judgement.outcome {
+        Outcome::NotEnforced => {
+            let reason = format!("{direction} is not enforced: nothing is dropped");
+            return (Verdict::Allowed, reason);
+        }
+        Outcome::Allowed => return (Verdict::Allowed, format!("allowed by {rule}")),
+        Outcome::AllowedByDefault => {
+            let reason = "no rule denies it, and no policy makes the direction default-deny";
+            return (Verdict::Allowed, reason.to_owned());
+        }
+        Outcome::Denied => format!("denied by {rule}"),
+        Outcome::NotAllowed if enforcing.is_empty() => {
+            format!("no rule allows it, and {direction} is always enforced")
+        }
+        Outcome::NotAllowed => format!(
+            "no rule allows it, and {direction} is default-deny by {}",
+            enforcing.join(", ")
+        ),
+        Outcome::FragmentUnknown if judgement.rule.is_some() => {
+            format!("a fragment without ports, and {rule} might deny it")
+        }
+        Outcome::FragmentUnknown => {
+            "a fragment without ports, and no rule allows every port of its peer".to_owned()
+        }
+    };
+    if audit {
+        (
+            Verdict::Audited,
+            format!("{denied}; it passes, since audit mode is on"),
+        )
+    } else {
+        (Verdict::Denied, denied)
+    }
+}
+
+fn resource_name(rule: &RuleRef) -> String {
+    rule.resource
+        .as_ref()
+        .map_or_else(|| "failsafe".to_owned(), ToString::to_string)
+}
+
+fn rule_name(rule: &RuleRef) -> String {
+    let (section, index) = (rule.section.as_str(), rule.index);
+    match &rule.resource {
+        Some(resource) => format!("{resource} {section}[{index}]"),
+        None => format!("{section}[{index}]"),
     }
 }

@@ -10,6 +10,7 @@ mod explain;
 pub mod language;
 mod nearest;
 mod options;
+pub mod oracle;
 mod path;
 mod repository;
 mod resolve;
@@ -20,6 +21,7 @@ pub use explain::{ExplainedIdentity, ExplainedRule, Explanation, Packet, Query, 
 pub use options::{EnforcementMode, FailsafeEntry, PolicyOptions};
 pub use repository::{
     Affected, Applied, Change, Refusal, Repository, RepositoryImportError, RepositoryRecord,
+    RuleNumbersRecord, StoredPolicy,
 };
 pub use resolve::{ResolveError, Subject, resolve};
 pub use snapshot::{PolicySnapshot, SelectorEntry};

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
-use super::{PolicyOptions, Refusal, RuleCatalogue};
+use super::language::{Peer, Peers};
+use super::repository::selects_host;
+use super::resolve::positions;
+use super::{PolicyOptions, Refusal, RuleCatalogue, StoredPolicy};
 use crate::events::{ResourceKey, Revision};
 use crate::identity::{IdentityNumber, IdentityTable, IpcacheEntry, LabelSet};
 
@@ -17,6 +20,8 @@ pub struct PolicySnapshot {
     pub options: Arc<PolicyOptions>,
     /// `reserved:host` and all labels of the node.
     pub host_labels: Arc<LabelSet>,
+    /// The valid policies, whether they select this node or not.
+    pub policies: Arc<BTreeMap<ResourceKey, Arc<StoredPolicy>>>,
     pub identities: Arc<IdentityTable>,
     pub ipcache4: Arc<BTreeMap<Ipv4Net, IpcacheEntry>>,
     pub ipcache6: Arc<BTreeMap<Ipv6Net, IpcacheEntry>>,
@@ -41,6 +46,44 @@ impl PolicySnapshot {
     /// Every peer selector in use, with what it selects.
     #[must_use]
     pub fn selectors(&self) -> Vec<SelectorEntry> {
-        Vec::new()
+        let mut users: BTreeMap<&Peer, Vec<&ResourceKey>> = BTreeMap::new();
+        for (key, stored) in self.policies.iter() {
+            for rule in &stored.policy.rules {
+                if !selects_host(rule, &self.host_labels) {
+                    continue;
+                }
+                for item in &rule.items {
+                    let Peers::Select(peers) = &item.peers else {
+                        continue;
+                    };
+                    for peer in peers {
+                        let users = users.entry(peer).or_default();
+                        if users.last() != Some(&key) {
+                            users.push(key);
+                        }
+                    }
+                }
+            }
+        }
+        users
+            .into_iter()
+            .map(|(peer, users)| SelectorEntry {
+                selector: peer.to_string(),
+                users: users.into_iter().cloned().collect(),
+                identities: self.selected(peer),
+            })
+            .collect()
+    }
+
+    fn selected(&self, peer: &Peer) -> Vec<IdentityNumber> {
+        let peers = Peers::Select(vec![peer.clone()]);
+        let live = self.identities.live();
+        let mut numbers: Vec<IdentityNumber> = positions(&self.identities, &peers)
+            .into_iter()
+            .flat_map(|range| &live[range])
+            .map(|identity| identity.number)
+            .collect();
+        numbers.sort();
+        numbers
     }
 }

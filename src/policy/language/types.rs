@@ -1,6 +1,6 @@
 //! The rules, as validated.
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::LabelSelector;
 use crate::policy::{Direction, Section};
@@ -127,6 +127,29 @@ impl Entity {
             Self::Ingress => "ingress",
             Self::Unmanaged => "unmanaged",
             Self::None => "none",
+        }
+    }
+}
+
+impl Entity {
+    /// The prefix that an entity is another name of: world-ipv4, world-ipv6.
+    #[must_use]
+    pub fn prefix(self) -> Option<IpNet> {
+        match self {
+            Self::WorldIpv4 => Some(IpNet::V4(Ipv4Net::default())),
+            Self::WorldIpv6 => Some(IpNet::V6(Ipv6Net::default())),
+            Self::All
+            | Self::World
+            | Self::Cluster
+            | Self::ClusterMesh
+            | Self::Host
+            | Self::RemoteNode
+            | Self::KubeApiserver
+            | Self::Health
+            | Self::Init
+            | Self::Ingress
+            | Self::Unmanaged
+            | Self::None => None,
         }
     }
 }

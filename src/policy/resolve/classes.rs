@@ -1,0 +1,213 @@
+//! Equivalence classes by one sweep.
+//!
+//! Given a line of positions and sets of ranges on it, two positions are of one
+//! class when exactly the same sets hold them. The cost is that of the borders
+//! of the ranges and of the classes, never positions times sets.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+
+/// Number of a set: its place in the list given.
+pub(super) type SetNumber = u32;
+
+/// The classes of a line.
+#[derive(Debug, Default)]
+pub(super) struct Classes {
+    /// Runs of positions of one class, in order, without gaps.
+    pub(super) runs: Vec<Run>,
+    /// The sets that hold each class, ascending.
+    pub(super) members: Vec<Vec<SetNumber>>,
+}
+
+/// Positions that follow one another and are of one class.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Run {
+    pub(super) positions: Range<usize>,
+    pub(super) class: usize,
+}
+
+/// Sorts ranges and joins those that touch or overlap.
+pub(super) fn joined(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    ranges.retain(|range| !range.is_empty());
+    ranges.sort_by_key(|range| (range.start, range.end));
+    let mut joined: Vec<Range<usize>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            Some(_) | None => joined.push(range),
+        }
+    }
+    joined
+}
+
+/// `ranges` without `holes`; both joined.
+pub(super) fn without(ranges: &[Range<usize>], holes: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut left = Vec::with_capacity(ranges.len());
+    let mut first = 0;
+    for range in ranges {
+        let mut start = range.start;
+        while first < holes.len() && holes[first].end <= start {
+            first += 1;
+        }
+        for hole in holes[first..]
+            .iter()
+            .take_while(|hole| hole.start < range.end)
+        {
+            if hole.start > start {
+                left.push(start..hole.start);
+            }
+            start = start.max(hole.end);
+        }
+        if start < range.end {
+            left.push(start..range.end);
+        }
+    }
+    left
+}
+
+/// Bounds the memory of pathological policies: 256 MiB.
+const MEMBERS_MAX: usize = 1 << 26;
+
+/// The classes of the positions `0..length` under `sets` (each joined). Classes
+/// are numbered by their first position. Stops after `classes_max` of them.
+pub(super) fn classes(
+    length: usize,
+    sets: &[Vec<Range<usize>>],
+    classes_max: usize,
+) -> Result<Classes, TooManyClasses> {
+    // (position, set, enters); leaving sorts before entering.
+    let mut borders: Vec<(usize, bool, SetNumber)> = Vec::new();
+    for (set, ranges) in (0..).zip(sets) {
+        for range in ranges {
+            borders.push((range.start, true, set));
+            borders.push((range.end, false, set));
+        }
+    }
+    borders.sort_unstable();
+    let mut result = Classes::default();
+    let mut known: HashMap<u128, Vec<usize>> = HashMap::new();
+    let mut active: BTreeSet<SetNumber> = BTreeSet::new();
+    let mut signature: u128 = 0;
+    let mut members_total = 0;
+    let mut position = 0;
+    let mut next = 0;
+    while position < length {
+        while next < borders.len() && borders[next].0 <= position {
+            let (_, enters, set) = borders[next];
+            if enters {
+                active.insert(set);
+                signature = signature.wrapping_add(mixed(set));
+            } else {
+                active.remove(&set);
+                signature = signature.wrapping_sub(mixed(set));
+            }
+            next += 1;
+        }
+        let end = borders.get(next).map_or(length, |(at, ..)| *at).min(length);
+        let candidates = known.entry(signature).or_default();
+        // The signature only finds candidates; equality is exact.
+        let found = candidates
+            .iter()
+            .copied()
+            .find(|class| active.iter().eq(result.members[*class].iter()));
+        let class = found.unwrap_or(result.members.len());
+        if found.is_none() {
+            members_total += active.len();
+            if class >= classes_max || members_total > MEMBERS_MAX {
+                return Err(TooManyClasses);
+            }
+            candidates.push(class);
+            result.members.push(active.iter().copied().collect());
+        }
+        match result.runs.last_mut() {
+            Some(last) if last.class == class => last.positions.end = end,
+            Some(_) | None => result.runs.push(Run {
+                positions: position..end,
+                class,
+            }),
+        }
+        position = end;
+    }
+    Ok(result)
+}
+
+/// More classes than asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TooManyClasses;
+
+/// A number that is unlikely to be the sum of others (splitmix64, twice).
+fn mixed(set: SetNumber) -> u128 {
+    let half = |seed: u64| {
+        let mut value = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        value ^ (value >> 31)
+    };
+    let set = u64::from(set) + 1;
+    (u128::from(half(set)) << 64) | u128::from(half(set | 1 << 40))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use proptest::prelude::*;
+
+    use super::{TooManyClasses, classes, joined, without};
+
+    fn ranges() -> impl Strategy<Value = Vec<Range<usize>>> {
+        proptest::collection::vec((0..40usize, 0..12usize), 0..5).prop_map(|list| {
+            list.into_iter()
+                .map(|(at, len)| at..(at + len).min(40))
+                .collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+        #[test]
+        fn positions_share_a_class_when_the_same_sets_hold_them(
+            sets in proptest::collection::vec(ranges(), 0..6)
+        ) {
+            let sets: Vec<_> = sets.into_iter().map(joined).collect();
+            let found = classes(40, &sets, 100).expect("few classes");
+            let mut position = 0;
+            for run in &found.runs {
+                prop_assert_eq!(run.positions.start, position);
+                for at in run.positions.clone() {
+                    let holding: Vec<u32> = (0..)
+                        .zip(&sets)
+                        .filter(|(_, set)| set.iter().any(|range| range.contains(&at)))
+                        .map(|(number, _)| number)
+                        .collect();
+                    prop_assert_eq!(&found.members[run.class], &holding);
+                }
+                position = run.positions.end;
+            }
+            prop_assert_eq!(position, 40);
+            let mut distinct = found.members.clone();
+            distinct.sort();
+            distinct.dedup();
+            prop_assert_eq!(distinct.len(), found.members.len());
+        }
+
+        #[test]
+        fn without_is_set_difference(left in ranges(), holes in ranges()) {
+            let (left, holes) = (joined(left), joined(holes));
+            let rest = without(&left, &holes);
+            for at in 0..50 {
+                let holds = |ranges: &[Range<usize>]| ranges.iter().any(|range| range.contains(&at));
+                prop_assert_eq!(holds(&rest), holds(&left) && !holds(&holes));
+            }
+        }
+    }
+
+    #[test]
+    fn too_many_classes_are_told() {
+        let sets: Vec<Vec<Range<usize>>> = (0..10)
+            .map(|at| std::iter::once(at..at + 1).collect())
+            .collect();
+        assert_eq!(classes(20, &sets, 10).map(|_| ()), Err(TooManyClasses));
+        assert!(classes(20, &sets, 11).is_ok());
+    }
+}
