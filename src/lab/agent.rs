@@ -4,14 +4,14 @@
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread::sleep;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::sandbox::Sandbox;
+use super::sandbox::{Process, Sandbox};
 use crate::datapath::netns;
 use crate::limits::{LAB_POLL_INTERVAL, LAB_POLLS_MAX};
 
@@ -26,10 +26,10 @@ pub struct AgentSpec {
     pub arguments: Vec<String>,
 }
 
-/// A running agent. It is killed when this value goes, unless it was let go.
+/// A running agent, ended when this value goes.
 #[derive(Debug)]
 pub struct Agent {
-    child: Option<Child>,
+    process: Process,
     exe: PathBuf,
     socket: PathBuf,
 }
@@ -58,9 +58,8 @@ impl Agent {
         command.stdout(log.try_clone()?).stderr(log);
         let child = netns::run_in(&sandbox.namespace(&spec.place), || command.spawn())?
             .with_context(|| format!("cannot start {}", spec.exe.display()))?;
-        sandbox.record(&child)?;
         Ok(Self {
-            child: Some(child),
+            process: sandbox.adopt(child)?,
             exe: spec.exe.clone(),
             socket,
         })
@@ -130,17 +129,15 @@ impl Agent {
     }
 
     /// Starts `palisade monitor`, writing one JSON object a line to `file`.
-    pub fn monitor(&self, sandbox: &Sandbox, file: &Path) -> Result<Child> {
+    pub fn monitor(&self, sandbox: &Sandbox, file: &Path) -> Result<Process> {
         let mut command = self.client(&["monitor", "-o", "json"]);
         command.process_group(0).stdout(File::create(file)?);
-        let child = command.spawn().context("cannot start the monitor")?;
-        sandbox.record(&child)?;
-        Ok(child)
+        sandbox.adopt(command.spawn().context("cannot start the monitor")?)
     }
 
     /// Sends a signal and waits for the end.
     pub fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
-        let child = self.child.as_mut().context("the agent was let go")?;
+        let child = self.process.child().context("the agent was let go")?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         kill_process(pid.context("process id")?, signal)?;
         let status = child.wait()?;
@@ -149,7 +146,7 @@ impl Agent {
 
     /// The end of the process, if it came.
     pub fn exited(&mut self) -> Result<Option<ExitStatus>> {
-        match &mut self.child {
+        match self.process.child() {
             Some(child) => Ok(child.try_wait()?),
             None => Ok(None),
         }
@@ -158,22 +155,12 @@ impl Agent {
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+        self.process.id()
     }
 
     /// Leaves it running when this value goes.
     pub fn let_go(&mut self) {
-        self.child = None;
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            // Errors mean that it has ended already.
-            drop(child.kill());
-            drop(child.wait());
-        }
+        self.process.let_go();
     }
 }
 

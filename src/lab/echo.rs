@@ -6,13 +6,13 @@
 use std::net::Ipv6Addr;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
-use super::sandbox::Sandbox;
+use super::sandbox::{Process, Sandbox};
 use crate::datapath::netns;
 
 /// Starts the servers in a namespace of the sandbox.
@@ -22,7 +22,7 @@ pub fn start(
     short: &str,
     tcp: &[u16],
     udp: &[u16],
-) -> Result<Child> {
+) -> Result<Process> {
     let namespace = sandbox.namespace(short);
     let mut command = Command::new(exe);
     command.args(["lab", "--echo", &namespace]);
@@ -38,13 +38,14 @@ pub fn start(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit());
-    let mut child = command.spawn().context("cannot start the echo servers")?;
-    sandbox.record(&child)?;
+    let child = command.spawn().context("cannot start the echo servers")?;
+    let mut process = sandbox.adopt(child)?;
     // One line says that all of them listen.
     let mut line = [0];
-    let pipe = child.stdout.as_mut().context("the pipe was asked for")?;
+    let pipe = process.child().and_then(|child| child.stdout.as_mut());
+    let pipe = pipe.context("the pipe was asked for")?;
     std::io::Read::read_exact(pipe, &mut line).context("the echo servers did not start")?;
-    Ok(child)
+    Ok(process)
 }
 
 /// The body of the process: serves until it is killed.

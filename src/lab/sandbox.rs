@@ -67,10 +67,12 @@ impl Sandbox {
         Ok(name)
     }
 
-    /// Records a process, so that removing the sandbox ends it.
-    pub fn record(&self, child: &Child) -> Result<()> {
-        fs::write(self.path("pids").join(child.id().to_string()), "")?;
-        Ok(())
+    /// Takes charge of a process: removing the sandbox ends it.
+    pub fn adopt(&self, child: Child) -> Result<Process> {
+        let process = Process(Some(child));
+        let id = process.id().unwrap_or_default().to_string();
+        fs::write(self.path("pids").join(id), "")?;
+        Ok(process)
     }
 
     /// Leaves everything up when this value goes.
@@ -83,6 +85,38 @@ impl Drop for Sandbox {
     fn drop(&mut self) {
         if !self.keep {
             remove(&self.name);
+        }
+    }
+}
+
+/// A child process of the sandbox: killed when dropped, unless it was let go.
+#[derive(Debug)]
+pub struct Process(Option<Child>);
+
+impl Process {
+    /// The process, unless it was let go.
+    pub fn child(&mut self) -> Option<&mut Child> {
+        self.0.as_mut()
+    }
+
+    /// Its number, unless it was let go.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.0.as_ref().map(Child::id)
+    }
+
+    /// Leaves it running when this value goes.
+    pub fn let_go(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            // Errors mean that it has ended already.
+            drop(child.kill());
+            drop(child.wait());
         }
     }
 }

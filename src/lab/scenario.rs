@@ -5,14 +5,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::thread::sleep;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Error, Result, anyhow};
 use serde_json::Value;
 
 use super::agent::{Agent, AgentSpec, write_manifest};
 use super::echo;
 use super::network::{self, Family, Place};
 use super::probe::{self, Kind, Seen};
-use super::sandbox::Sandbox;
+use super::sandbox::{Process, Sandbox};
 use super::table::{self, Row};
 use crate::datapath::netns;
 use crate::limits::{LAB_POLL_INTERVAL, LAB_PROBE_TIMEOUT};
@@ -31,14 +31,23 @@ const ECHO: u16 = 9_000;
 #[derive(Debug)]
 pub struct Scenario {
     pub agent: Agent,
+    servers: Vec<Process>,
+    monitor: Option<Process>,
     connections: Vec<(Family, TcpStream)>,
 }
 
 /// Builds the network, starts servers and agent, and waits until it is ready.
 pub fn start(sandbox: &Sandbox, exe: &Path) -> Result<Scenario> {
     network::build(sandbox)?;
+    let mut servers = Vec::new();
     for place in Place::ALL {
-        echo::start(sandbox, exe, place.name(), &[SSH, HTTP], &[ECHO])?;
+        servers.push(echo::start(
+            sandbox,
+            exe,
+            place.name(),
+            &[SSH, HTTP],
+            &[ECHO],
+        )?);
     }
     write_manifest(sandbox, "nodes.yaml", NODES)?;
     let spec = AgentSpec {
@@ -49,12 +58,20 @@ pub fn start(sandbox: &Sandbox, exe: &Path) -> Result<Scenario> {
             .into(),
     };
     let mut agent = Agent::start(sandbox, &spec)?;
-    agent.wait_ready().with_context(|| log_tail(sandbox))?;
-    agent.monitor(sandbox, &sandbox.path("events.jsonl"))?;
+    agent
+        .wait_ready()
+        .map_err(|error| with_log(&error, sandbox))?;
+    let monitor = agent.monitor(sandbox, &sandbox.path("events.jsonl"))?;
     Ok(Scenario {
         agent,
+        servers,
+        monitor: Some(monitor),
         connections: Vec::new(),
     })
+}
+
+fn with_log(error: &Error, sandbox: &Sandbox) -> Error {
+    anyhow!("{error:#}\n{}", log_tail(sandbox))
 }
 
 /// The end of the agent's log, for errors.
@@ -68,6 +85,12 @@ pub fn log_tail(sandbox: &Sandbox) -> String {
 }
 
 impl Scenario {
+    /// Leaves agent and servers running when this value goes.
+    pub fn let_go(&mut self) {
+        self.agent.let_go();
+        self.servers.iter_mut().for_each(Process::let_go);
+    }
+
     /// Runs both halves and prints them. True if every expectation held.
     pub fn show(&mut self, sandbox: &Sandbox) -> Result<bool> {
         let before = run_rows(sandbox, plan(false));
@@ -82,10 +105,12 @@ impl Scenario {
         write_manifest(sandbox, "policy.yaml", DEMO_POLICY)?;
         self.agent
             .wait_enforcement("ingress", "enabled")
-            .with_context(|| log_tail(sandbox))?;
+            .map_err(|error| with_log(&error, sandbox))?;
         let mut after = run_rows(sandbox, plan(true));
         self.try_connections(&mut after);
         find_policies(sandbox, &mut after);
+        // Nobody reads it any more.
+        self.monitor = None;
         table::print("With demo-host-policy", &after);
         let failed = before
             .iter()

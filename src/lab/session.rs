@@ -16,7 +16,7 @@ pub(super) fn run(name: &str, exe: &Path, keep: bool, check: bool) -> Result<Exi
     let holds = scenario.show(&sandbox)?;
     if keep {
         sandbox.keep();
-        scenario.agent.let_go();
+        scenario.let_go();
         println!("{}", invitation(&sandbox, exe));
     }
     Ok(if check && !holds {

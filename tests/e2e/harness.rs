@@ -4,7 +4,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Output};
+use std::process::Output;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use palisade::datapath::netns;
 use palisade::lab::agent::{Agent, AgentSpec, write_manifest};
 use palisade::lab::network::{self, DEVICE, Family, Place};
 use palisade::lab::probe::{self, Kind, Seen};
-use palisade::lab::sandbox::Sandbox;
+use palisade::lab::sandbox::{Process, Sandbox};
 use palisade::lab::scenario::{NODES, log_tail};
 use palisade::lab::{echo, tool};
 use serde_json::Value;
@@ -56,7 +56,7 @@ pub(crate) fn exe() -> &'static Path {
 pub(crate) struct World {
     // Dropped first: the agent ends before its namespace goes.
     agent: Option<Agent>,
-    servers: Vec<Child>,
+    servers: Vec<Process>,
     arguments: Vec<String>,
     pub(crate) sandbox: Sandbox,
 }
@@ -251,11 +251,6 @@ impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", log_tail(&self.sandbox));
-        }
-        for server in &mut self.servers {
-            // Errors mean that it has ended already.
-            drop(server.kill());
-            drop(server.wait());
         }
     }
 }
