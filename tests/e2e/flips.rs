@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use palisade::lab::network::{DEVICE, Family, Place};
+use palisade::lab::network::{Family, Place};
 
 use super::harness::{World, privileged};
 use super::traffic::{Flow, Stream};
@@ -65,11 +65,6 @@ fn a_hundred_flips_mix_nothing() {
         return;
     }
     let mut world = World::new();
-    let outsider = world.sandbox.namespace("outsider");
-    for address in ["10.88.0.5/24", "fd88::5/64"] {
-        palisade::lab::tool::ip(&format!("-n {outsider} addr add {address} dev {DEVICE}"))
-            .expect("a second address");
-    }
     world.manifest("flip.yaml", FIRST);
     world.wait("ingress", "enabled");
     let mut always = Vec::new();
