@@ -73,7 +73,7 @@ fn test_fresh(fresh: &[u8]) -> Result<()> {
     let mut tests = Command::new(cargo);
     tests.current_dir(root()).env("PALISADE_BPF_OBJECT", &path);
     tests.env("PALISADE_REQUIRE_PRIVILEGED", "1");
-    tests.args(["test", "--quiet", "--test", "packets"]);
+    tests.args(["test", "--quiet", "--test", "packets", "--test", "kernel"]);
     command::run(&mut tests)
 }
 
