@@ -22,18 +22,24 @@ pub(super) fn nearest<'a>(
         .map(|(_, name)| name)
 }
 
-/// Levenshtein's distance.
+/// Levenshtein's distance, where two letters that changed places count once.
 fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().collect();
+    let mut before: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=right.len()).collect();
+    let mut last = None;
     for (i, from) in left.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
+        let mut next = vec![i + 1];
         for (j, to) in right.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+            let replaced = row[j] + usize::from(from != *to);
+            let mut least = replaced.min(row[j + 1] + 1).min(next[j] + 1);
+            if j > 0 && last == Some(*to) && right[j - 1] == from {
+                least = least.min(before[j - 1] + 1);
+            }
+            next.push(least);
         }
+        before = std::mem::replace(&mut row, next);
+        last = Some(from);
     }
     row[right.len()]
 }
@@ -48,6 +54,7 @@ mod tests {
         assert_eq!(nearest("toPort", known), Some("toPorts"));
         assert_eq!(nearest("fromCidr", known), Some("fromCIDR"));
         assert_eq!(nearest("wrld", known), Some("world"));
+        assert_eq!(nearest("wrold", known), Some("world"));
         assert_eq!(nearest("banana", known), None);
         assert_eq!(nearest("", known), None);
         assert_eq!(nearest(&"x".repeat(1 << 20), known), None);

@@ -1,1 +1,600 @@
+use super::{FieldError, Peers, Policy, Ports, read_node, read_policy};
+use crate::events::{ResourceKind, SourceName};
+use crate::policy::documents;
 
+fn body(text: &str) -> serde_json::Value {
+    let reading = documents::read("f.yaml", text.as_bytes(), SourceName::Manifests);
+    assert!(reading.errors.is_empty(), "{:?}", reading.errors);
+    reading.documents[0].resource.body.clone()
+}
+
+fn policy_with(spec: &str) -> serde_json::Value {
+    let indented = spec.replace('\n', "\n  ");
+    body(&format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {{name: p}}\n\
+         spec:\n  {indented}\n"
+    ))
+}
+
+fn lines(errors: &[FieldError]) -> Vec<String> {
+    errors.iter().map(ToString::to_string).collect()
+}
+
+/// Reads a spec and compares its errors, as the operator reads them.
+fn check_errors(spec: &str, expected: &[&str]) {
+    let reading = read_policy(&policy_with(spec));
+    assert_eq!(lines(&reading.errors), expected, "{spec}");
+    assert_eq!(reading.value.is_none(), !expected.is_empty(), "{spec}");
+}
+
+fn valid(spec: &str) -> Policy {
+    let reading = read_policy(&policy_with(spec));
+    assert_eq!(lines(&reading.errors), Vec::<String>::new(), "{spec}");
+    reading.value.expect("no errors")
+}
+
+/// The first item of a spec with one item: what it matches.
+fn check_item(item: &str, peers: &str, ports: &str) {
+    let section = if item.contains("to") && !item.contains("from") && !item.contains("toPorts: [")
+        || item.contains("toFQDNs")
+        || item.contains("toServices")
+    {
+        "egress"
+    } else {
+        "ingress"
+    };
+    let policy = valid(&format!("nodeSelector: {{}}\n{section}: [{item}]"));
+    let item_read = &policy.rules[0].items[0];
+    let shown = match &item_read.peers {
+        Peers::Any => "any".to_owned(),
+        Peers::Select(list) => list
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("; "),
+    };
+    assert_eq!(shown, peers, "peers of {item}");
+    let shown = match &item_read.ports {
+        Ports::All => "all".to_owned(),
+        Ports::Some(list) => format!("{list:?}").replace("Ports { protocol: ", "{"),
+    };
+    assert_eq!(shown, ports, "ports of {item}");
+}
+
+/// REFERENCE 1.7, column "newest".
+#[test]
+fn what_is_empty_and_what_is_absent() {
+    let port = "toPorts: [{ports: [{port: \"80\", protocol: TCP}]}]";
+    let tcp80 = "[{Tcp, first: 80, last: 80 }]";
+    check_item(&format!("{{{port}}}"), "any", tcp80);
+    check_item("{}", "", "all");
+    check_item("{fromEndpoints: []}", "", "all");
+    for field in [
+        "fromEndpoints",
+        "fromEntities",
+        "fromCIDR",
+        "fromCIDRSet",
+        "fromNodes",
+        "fromGroups",
+        "toFQDNs",
+        "toServices",
+    ] {
+        check_item(&format!("{{{field}: [], {port}}}"), "", tcp80);
+        check_item(&format!("{{{field}: null, {port}}}"), "any", tcp80);
+    }
+    check_item("{fromRequires: [], toPorts: []}", "", "all");
+    check_item(&format!("{{fromRequires: [], {port}}}"), "any", tcp80);
+    check_item("{fromEntities: [all], toPorts: []}", "entity all", "all");
+    check_item("{fromEntities: [all], icmps: []}", "entity all", "all");
+    check_item("{fromEntities: [all], toPorts: [{}]}", "entity all", "[]");
+    check_item(
+        "{fromEntities: [all], toPorts: [{ports: []}]}",
+        "entity all",
+        "[]",
+    );
+    check_item("{fromEntities: [all], icmps: [{}]}", "entity all", "[]");
+    check_item(
+        "{toPorts: [{}, {ports: [{port: 0, protocol: ANY}]}]}",
+        "any",
+        "[{Tcp, first: 0, last: 65535 }, {Udp, first: 0, last: 65535 }, \
+         {Sctp, first: 0, last: 65535 }]",
+    );
+    let nothing = "spec: the rule has no item: at least one of ingress, ingressDeny, egress and \
+                   egressDeny must not be empty";
+    check_errors("nodeSelector: {}\ningress: []", &[nothing]);
+    check_errors("nodeSelector: {}", &[nothing]);
+    check_errors(
+        "nodeSelector: {}\nenableDefaultDeny: {egress: true}",
+        &[nothing],
+    );
+    let policy = valid("nodeSelector: {}\ningress: []\negress: [{}]");
+    assert_eq!(policy.rules[0].items.len(), 1);
+}
+
+#[test]
+fn ports_and_protocols() {
+    let cases = [
+        (
+            "{port: 22}",
+            "[{Tcp, first: 22, last: 22 }, {Udp, first: 22, last: 22 }, {Sctp, first: 22, last: 22 }]",
+        ),
+        (
+            "{port: \"22\", protocol: tcp}",
+            "[{Tcp, first: 22, last: 22 }]",
+        ),
+        (
+            "{port: \"1000\", endPort: 1999, protocol: UDP}",
+            "[{Udp, first: 1000, last: 1999 }]",
+        ),
+        (
+            "{port: \"1000\", endPort: 999, protocol: UDP}",
+            "[{Udp, first: 1000, last: 1000 }]",
+        ),
+        (
+            "{port: \"1000\", endPort: 0, protocol: UDP}",
+            "[{Udp, first: 1000, last: 1000 }]",
+        ),
+        (
+            "{port: \"0\", endPort: 9, protocol: SCTP}",
+            "[{Sctp, first: 0, last: 65535 }]",
+        ),
+        ("{protocol: TCP}", "[{Tcp, first: 0, last: 65535 }]"),
+        (
+            "{port: \"\", protocol: TCP}",
+            "[{Tcp, first: 0, last: 65535 }]",
+        ),
+        (
+            "{port: \"010\", protocol: TCP}",
+            "[{Tcp, first: 8, last: 8 }]",
+        ),
+        ("{port: http, protocol: TCP}", "[]"),
+        ("{port: \"0x10\", protocol: TCP}", "[]"),
+        ("{protocol: VRRP}", "[Protocol(112)]"),
+        ("{port: \"0\", protocol: igmp}", "[Protocol(2)]"),
+        ("{protocol: IPv6}", "[Protocol(41)]"),
+    ];
+    for (port, expected) in cases {
+        check_item(
+            &format!("{{fromCIDR: [], toPorts: [{{ports: [{port}]}}]}}"),
+            "",
+            expected,
+        );
+    }
+    let cases = [
+        ("{type: 8}", "[Icmp(8)]"),
+        ("{type: \"8\"}", "[Icmp(8)]"),
+        ("{family: IPv4, type: EchoRequest}", "[Icmp(8)]"),
+        ("{family: IPv6, type: EchoRequest}", "[Icmpv6(128)]"),
+        ("{family: IPv6, type: 143}", "[Icmpv6(143)]"),
+    ];
+    for (field, expected) in cases {
+        check_item(
+            &format!("{{icmps: [{{fields: [{field}]}}]}}"),
+            "any",
+            expected,
+        );
+    }
+}
+
+/// REFERENCE 1.9, rule level, and the form of whole policies.
+#[test]
+fn errors_of_rules() {
+    check_errors(
+        "ingress: [{}]",
+        &[
+            "spec: neither nodeSelector nor endpointSelector is written; nodeSelector: {} selects \
+           every node",
+        ],
+    );
+    check_errors(
+        "nodeSelector: {}\nendpointSelector: {}\ningress: [{}]",
+        &["spec: nodeSelector and endpointSelector exclude each other"],
+    );
+    check_errors(
+        "nodeSelector: {matchLabels: {\"a b\": x, \"k9s:a\": x, a: \"-\", b: 5}, matchExpressions: \
+         [{key: c, operator: in, values: [d]}, {key: c, operator: In}, {key: c, operator: Exists, \
+         values: [d]}, {operator: Exists}]}\ningress: [{}]",
+        &[
+            "spec.nodeSelector.matchLabels.a: \"-\": invalid label selector: a value must be at \
+             most 63 letters, digits, '-', '_' or '.', and begin and end with a letter or digit",
+            "spec.nodeSelector.matchLabels[\"a b\"]: \"a b\": invalid label selector: the key must \
+             be 1 to 63 letters, digits, '-', '_' or '.', and begin and end with a letter or digit",
+            "spec.nodeSelector.matchLabels.b: 5: expected a string; put it in quotes",
+            "spec.nodeSelector.matchLabels[\"k9s:a\"]: \"k9s:a\": unknown label source \"k9s\"; \
+             did you mean \"k8s\"?",
+            "spec.nodeSelector.matchExpressions[0].operator: \"in\": not an operator; In, NotIn, \
+             Exists or DoesNotExist",
+            "spec.nodeSelector.matchExpressions[1]: values: In and NotIn need at least one",
+            "spec.nodeSelector.matchExpressions[2]: values: must be empty for Exists and \
+             DoesNotExist",
+            "spec.nodeSelector.matchExpressions[3]: key: missing",
+        ],
+    );
+    check_errors(
+        "nodeSelector: {}\ningres: [{}]\nspecs: 1\nenableDefaultDeny: {ingress: \"no\", x: true}\n\
+         log: {value: aaaaaaaaaabbbbbbbbbbccccccccccddd}\nlabels: [{source: a}]\ndescription: 1\n\
+         egress: [null]",
+        &[
+            "spec.ingres: [...]: unknown field; did you mean \"ingress\"?",
+            "spec.specs: 1: unknown field; known here: nodeSelector, endpointSelector, ingress, \
+             ingressDeny, egress, egressDeny, enableDefaultDeny, labels, description, log",
+            "spec.enableDefaultDeny.x: true: unknown field; known here: ingress, egress",
+            "spec.enableDefaultDeny.ingress: \"no\": expected true or false",
+            "spec.description: 1: expected a string; put it in quotes",
+            "spec.labels[0]: key: missing",
+            "spec.log.value: \"aaaaaaaaaabbbbbbbbbbccccccccccddd\": at most 32 printable characters",
+            "spec.egress[0]: null: expected an object",
+        ],
+    );
+    let head = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\n";
+    let neither = read_policy(&body(&format!("{head}metadata: {{name: p}}\nspce: {{}}")));
+    assert_eq!(
+        lines(&neither.errors),
+        [
+            "spce: {...}: unknown field; did you mean \"spec\"?",
+            "neither spec nor specs is written",
+        ]
+    );
+    let both = read_policy(&body(&format!(
+        "{head}metadata: {{name: p, x: 1, namespace: n}}\nstatus: {{y: 1}}\n\
+         spec: {{nodeSelector: {{}}, ingress: [{{}}]}}\n\
+         specs: [{{nodeSelector: {{}}, ingress: [{{}}, {{}}]}}, {{nodeSelector: {{}}, ingress: 5}}]"
+    )));
+    assert_eq!(
+        lines(&both.errors),
+        [
+            "specs[1].ingress: 5: expected a list",
+            "specs[1]: the rule has no item: at least one of ingress, ingressDeny, egress and \
+             egressDeny must not be empty",
+        ]
+    );
+    assert_eq!(
+        lines(&both.warnings),
+        [
+            "metadata.x: 1: unknown field",
+            "metadata.namespace: \"n\": ignored: the policy is cluster-wide",
+            "status.y: 1: unknown field; known here: conditions, nodes, derivativePolicies",
+        ]
+    );
+}
+
+/// Items of all rules of a policy are counted through, section by section.
+#[test]
+fn items_are_numbered_over_spec_and_specs() {
+    let reading = read_policy(&body(
+        "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: p}\n\
+         spec: {nodeSelector: {}, ingress: [{}], egressDeny: [{}]}\n\
+         specs: [{endpointSelector: {}, ingress: [{}]}, {nodeSelector: {}, ingress: [{}, {}]}]",
+    ));
+    let policy = reading.value.expect("valid");
+    let numbers: Vec<(&str, usize)> = policy
+        .rules
+        .iter()
+        .flat_map(|rule| &rule.items)
+        .map(|item| (item.section.as_str(), item.index))
+        .collect();
+    assert_eq!(
+        numbers,
+        [
+            ("ingress", 0),
+            ("egressDeny", 0),
+            ("ingress", 2),
+            ("ingress", 3)
+        ]
+    );
+}
+
+fn check_ingress(item: &str, expected: &[&str]) {
+    check_errors(&format!("nodeSelector: {{}}\ningress: [{item}]"), expected);
+}
+
+/// REFERENCE 1.9, item level: peers.
+#[test]
+fn errors_of_peers() {
+    check_ingress(
+        "{fromEntities: [wrld, 5, banana]}",
+        &[
+            "spec.ingress[0].fromEntities[0]: \"wrld\": unsupported entity; did you mean \
+             \"world\"?",
+            "spec.ingress[0].fromEntities[1]: 5: expected a string; put it in quotes",
+            "spec.ingress[0].fromEntities[2]: \"banana\": unsupported entity; one of all, world, \
+             world-ipv4, world-ipv6, cluster, cluster-mesh, host, remote-node, kube-apiserver, \
+             health, init, ingress, unmanaged, none",
+        ],
+    );
+    check_ingress(
+        "{fromEntities: [all], fromCIDR: [10.0.0.0/8]}",
+        &[
+            "spec.ingress[0]: combining fromEntities and fromCIDR in one item is not allowed; write \
+           two items",
+        ],
+    );
+    check_ingress("{fromEntities: [], fromCIDR: [10.0.0.0/8]}", &[]);
+    let example = "a valid one is \"10.0.0.0/8\" or \"2001:db8::/32\"";
+    let cases = [
+        ("\"\"", "\"\": an empty prefix"),
+        (
+            "10.0.0.0/33",
+            "\"10.0.0.0/33\": the prefix length must be at most 32",
+        ),
+        (
+            "\"2001:db8::/129\"",
+            "\"2001:db8::/129\": the prefix length must be at most 128",
+        ),
+        (
+            "10.0.0/8",
+            "\"10.0.0/8\": not a prefix: the part before \"/\" is not an IP address",
+        ),
+        (
+            "10.0.0.0/08",
+            "\"10.0.0.0/08\": not a prefix: the part after \"/\" is not a number",
+        ),
+        ("host", "\"host\": not an address and not a prefix"),
+    ];
+    for (text, expected) in cases {
+        let expected = format!("spec.ingress[0].fromCIDR[0]: {expected}; {example}");
+        check_ingress(&format!("{{fromCIDR: [{text}]}}"), &[&expected]);
+    }
+    let one = "spec.ingress[0].fromCIDRSet[0]: exactly one of cidr, cidrGroupRef and \
+               cidrGroupSelector must be written";
+    check_ingress("{fromCIDRSet: [{}]}", &[one]);
+    check_ingress(
+        "{fromCIDRSet: [{cidr: 10.0.0.0/8, cidrGroupRef: a}]}",
+        &[
+            one,
+            "spec.ingress[0].fromCIDRSet[0].cidrGroupRef: \"a\": cidrGroupRef is not supported \
+             yet; use cidr",
+        ],
+    );
+    let lie = "each except must lie within its cidr";
+    let cases = [
+        (
+            "\"2001:db8::/32\"",
+            "of another address family than cidr 10.0.0.0/8",
+        ),
+        ("0.0.0.0/0", "shorter than cidr 10.0.0.0/8"),
+        ("11.0.0.0/16", "not within cidr 10.0.0.0/8"),
+    ];
+    for (except, reason) in cases {
+        let shown = except.trim_matches('"');
+        let expected =
+            format!("spec.ingress[0].fromCIDRSet[0].except[0]: \"{shown}\": {reason}; {lie}");
+        let set = format!("{{fromCIDRSet: [{{cidr: 10.0.0.0/8, except: [{except}]}}]}}");
+        check_ingress(&set, &[&expected]);
+    }
+    check_item(
+        "{fromCIDRSet: [{cidr: 10.1.2.3/8, except: [10.2.0.0/16, 10.1.0.1]}]}",
+        "cidr 10.0.0.0/8 except 10.1.0.1/32, 10.2.0.0/16",
+        "all",
+    );
+}
+
+/// What a host cannot enforce, or cannot yet, is never ignored.
+#[test]
+fn errors_of_what_is_not_supported() {
+    let cases = [
+        ("fromEndpoints: [{}]", "fromEndpoints is not supported yet"),
+        ("fromNodes: [{}]", "fromNodes is not supported yet"),
+        (
+            "fromGroups: [{}]",
+            "fromGroups cannot be enforced on a host",
+        ),
+        (
+            "fromRequires: [{}]",
+            "fromRequires cannot be enforced on a host",
+        ),
+    ];
+    for (field, reason) in cases {
+        let name = field.split(':').next().unwrap_or_default();
+        let expected =
+            format!("spec.ingress[0].{name}: [...]: {reason}; use fromEntities or fromCIDR");
+        check_ingress(&format!("{{{field}}}"), &[&expected]);
+    }
+    for name in [
+        "toFQDNs",
+        "toServices",
+        "toGroups",
+        "toRequires",
+        "toEndpoints",
+        "toNodes",
+    ] {
+        let reading = read_policy(&policy_with(&format!(
+            "nodeSelector: {{}}\negress: [{{{name}: [{{}}]}}]"
+        )));
+        assert_eq!(reading.errors.len(), 1, "{name}");
+        assert_eq!(reading.errors[0].path, format!("spec.egress[0].{name}"));
+    }
+    check_ingress(
+        "{toCIDR: [10.0.0.0/8], toPort: [], authentication: {mode: required}}",
+        &[
+            "spec.ingress[0].toCIDR: [...]: unknown field; in this direction it is \"fromCIDR\"",
+            "spec.ingress[0].toPort: [...]: unknown field; did you mean \"toPorts\"?",
+            "spec.ingress[0].authentication: {...}: mutual authentication cannot be enforced on a \
+             host",
+        ],
+    );
+    let l7 = "application-layer rules cannot be enforced on a host; remove it, or use ports and \
+              protocols only";
+    for field in [
+        "rules: {http: []}",
+        "listener: {}",
+        "terminatingTLS: {}",
+        "serverNames: [a]",
+    ] {
+        let (name, value) = field.split_once(": ").unwrap_or_default();
+        let shown = if value.starts_with('{') {
+            "{...}"
+        } else {
+            "[...]"
+        };
+        let expected = format!("spec.ingress[0].toPorts[0].{name}: {shown}: {l7}");
+        check_ingress(
+            &format!("{{toPorts: [{{ports: [{{port: 80}}], {field}}}]}}"),
+            &[&expected],
+        );
+    }
+    check_ingress("{toPorts: [{ports: [{port: 80}], rules: {}}]}", &[]);
+    check_errors(
+        "nodeSelector: {}\negressDeny: [{toFQDNs: [{}]}, {toPorts: [{rules: {dns: []}}]}]",
+        &[
+            "spec.egressDeny[0].toFQDNs: [...]: toFQDNs is not allowed in a deny section; use \
+             toEntities or toCIDR",
+            "spec.egressDeny[1].toPorts[0].rules: {...}: not allowed in a deny section; remove \
+             it, or use ports and protocols only",
+        ],
+    );
+}
+
+/// REFERENCE 1.9, item level: ports and ICMP.
+#[test]
+fn errors_of_ports() {
+    let not_a_port = "not a port; a number from 0 to 65535 (0 is every port)";
+    let cases = [
+        ("{port: 65536}", format!(".port: 65536: {not_a_port}")),
+        ("{port: -1}", format!(".port: -1: {not_a_port}")),
+        ("{port: 1.5}", format!(".port: 1.5: {not_a_port}")),
+        (
+            "{port: \"65536\"}",
+            format!(".port: \"65536\": {not_a_port}"),
+        ),
+        ("{port: \"08\"}", format!(".port: \"08\": {not_a_port}")),
+        ("{port: \"a--b\"}", format!(".port: \"a--b\": {not_a_port}")),
+        (
+            "{port: true}",
+            ".port: true: expected a string; put it in quotes".to_owned(),
+        ),
+        (
+            "{port: 1, endPort: 70000}",
+            ".endPort: 70000: not a port; a number from 1 to 65535".to_owned(),
+        ),
+        (
+            "{port: 1, protocol: TPC}",
+            ".protocol: \"TPC\": unknown protocol; TCP, UDP, SCTP, ANY, VRRP, IGMP, GRE, IPIP, \
+             IPv6, ESP or AH"
+                .to_owned(),
+        ),
+        (
+            "{port: 1, protocol: ICMP}",
+            ".protocol: \"ICMP\": unknown protocol; use icmps".to_owned(),
+        ),
+        (
+            "{port: 1, protocol: GRE}",
+            ".port: 1: the protocol has no ports: port must be empty or 0".to_owned(),
+        ),
+        (
+            "{prot: TCP}",
+            ".prot: \"TCP\": unknown field; did you mean \"port\"?".to_owned(),
+        ),
+    ];
+    for (port, expected) in cases {
+        let expected = format!("spec.ingress[0].toPorts[0].ports[0]{expected}");
+        check_ingress(&format!("{{toPorts: [{{ports: [{port}]}}]}}"), &[&expected]);
+    }
+    let many = vec!["{port: 1}"; 41].join(", ");
+    check_ingress(
+        &format!("{{toPorts: [{{ports: [{many}]}}]}}"),
+        &[
+            "spec.ingress[0].toPorts[0].ports: 41 ports, at most 40 in one element of toPorts; use \
+           several elements",
+        ],
+    );
+    let many = vec!["{type: 1}"; 41].join(", ");
+    check_ingress(
+        &format!("{{icmps: [{{fields: [{many}]}}]}}"),
+        &[
+            "spec.ingress[0].icmps[0].fields: 41 fields, at most 40 in one element of icmps; use \
+           several elements",
+        ],
+    );
+    check_ingress(
+        "{toPorts: [{ports: [{port: 1}]}], icmps: [{fields: [{type: 8}]}]}",
+        &["spec.ingress[0]: toPorts and icmps in one item are not allowed; write two items"],
+    );
+    check_ingress(
+        "{icmps: [{fields: [{type: EchoRequst}, {family: IPv6, type: Photuris}, {family: ipv4, \
+         type: 8}, {type: 256}, {family: IPv6}]}]}",
+        &[
+            "spec.ingress[0].icmps[0].fields[0].type: \"EchoRequst\": not an ICMP type of IPv4; \
+             did you mean \"EchoRequest\"?",
+            "spec.ingress[0].icmps[0].fields[1].type: \"Photuris\": not an ICMP type of IPv6",
+            "spec.ingress[0].icmps[0].fields[2].family: \"ipv4\": unknown family; IPv4 or IPv6",
+            "spec.ingress[0].icmps[0].fields[3].type: 256: not an ICMP type; a number from 0 to \
+             255, or a name",
+            "spec.ingress[0].icmps[0].fields[4]: type: missing",
+        ],
+    );
+}
+
+#[test]
+fn warnings() {
+    let reading = read_policy(&policy_with(
+        "nodeSelector: {matchLabels: {kubernetes.io/os: linux, node-access: ssh}}\n\
+         ingress: [{fromCIDR: [10.0.0.1]}, {fromEntities: [world-ipv4], toPorts: [{ports: \
+         [{port: ssh}, {port: \"9\", endPort: 8}]}]}]",
+    ));
+    assert_eq!(
+        lines(&reading.warnings),
+        [
+            "spec.nodeSelector: selects by \"kubernetes.io/os\", which works here; Cilium's \
+             default label filter hides it, so that there this selects no node",
+            "spec.ingress[0].fromCIDR[0]: \"10.0.0.1\": a bare address; write 10.0.0.1/32; newer \
+             Cilium refuses it",
+            "spec.ingress[1].fromEntities[0]: \"world-ipv4\": works here; the Kubernetes API \
+             refuses it",
+            "spec.ingress[1].toPorts[0].ports[0].port: \"ssh\": a named port of this host: the \
+             host has none, so this matches nothing; write the number",
+            "spec.ingress[1].toPorts[0].ports[1].endPort: 8: ignored, since 8 is less than port 9",
+        ]
+    );
+    let held = read_policy(&policy_with(
+        "endpointSelector: {}\negress: [{toFQDNs: [{}], toPorts: [{rules: {dns: []}}]}]",
+    ));
+    assert_eq!(held.errors, []);
+    assert_eq!(held.value.expect("valid").rules[0].items, []);
+}
+
+#[test]
+fn a_thousand_errors_are_summarised() {
+    let entities = vec!["x"; 1_000].join(", ");
+    let reading = read_policy(&policy_with(&format!(
+        "nodeSelector: {{}}\ningress: [{{fromEntities: [{entities}]}}]"
+    )));
+    assert_eq!(reading.errors.len(), 101);
+    assert_eq!(reading.errors[100].to_string(), "and 900 more errors");
+}
+
+#[test]
+fn nodes() {
+    let node = read_node(
+        ResourceKind::Node,
+        &body(
+            "apiVersion: v1\nkind: Node\nmetadata: {name: a, labels: {x: \"1\"}}\nstatus:\n  \
+             addresses:\n  - {type: InternalIP, address: 10.0.0.1}\n  - {type: Hostname, address: \
+             a}\n  - {type: ExternalIP, address: \"2001:db8::1\"}\n  - {type: Odd, address: b}\n",
+        ),
+    );
+    assert_eq!(
+        lines(&node.warnings),
+        ["status.addresses[3]: address of unknown type \"Odd\": ignored"]
+    );
+    let node = node.value.expect("valid");
+    assert_eq!(node.labels["x"], "1");
+    let addresses: Vec<String> = node.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["10.0.0.1", "2001:db8::1"]);
+    let node = read_node(
+        ResourceKind::CiliumNode,
+        &body(
+            "apiVersion: cilium.io/v2\nkind: CiliumNode\nmetadata: {name: a, labels: {x: 1}}\n\
+             spec:\n  addresses:\n  - {type: CiliumInternalIP, ip: 10.0.0.1}\n  - {type: \
+             InternalIP, ip: 10.0.0}\n  - {type: InternalIP}\n",
+        ),
+    );
+    assert_eq!(
+        lines(&node.errors),
+        [
+            "metadata.labels.x: 1: expected a string; put it in quotes",
+            "spec.addresses[1].ip: \"10.0.0\": not an IP address",
+            "spec.addresses[2]: ip: missing",
+        ]
+    );
+}
