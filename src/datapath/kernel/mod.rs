@@ -28,6 +28,7 @@ mod programs;
 mod settings;
 mod slots;
 mod sys;
+mod test_run;
 mod ticks;
 
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub use inspect::{
 pub use open::StartReport;
 pub use options::KernelOptions;
 pub use slots::TableCopy;
+pub use test_run::{TestPacket, TestVerdict};
 
 /// An event from a record of the ring buffer; None if it has another size.
 pub(crate) fn value_from_bytes(bytes: &[u8]) -> Option<palisade_abi::event::Event> {

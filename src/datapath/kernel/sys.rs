@@ -487,25 +487,39 @@ struct TestRun {
 
 const _: () = assert!(size_of::<TestRun>() == 76);
 
-/// Runs a program once on `packet` and returns its return value.
-pub(crate) fn prog_test_run(prog: BorrowedFd<'_>, packet: &[u8]) -> io::Result<u32> {
+/// What a test run gives the program, and how often.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TestInput<'a> {
+    pub(crate) packet: &'a [u8],
+    /// `struct __sk_buff`; empty: all fields zero.
+    pub(crate) context: &'a [u8],
+    pub(crate) repeat: u32,
+}
+
+/// Runs a program on a packet: its return value and the mean duration of one
+/// run in nanoseconds.
+pub(crate) fn prog_test_run(prog: BorrowedFd<'_>, input: &TestInput<'_>) -> io::Result<(u32, u32)> {
     let mut attr = TestRun {
         prog_fd: raw(prog),
         retval: 0,
-        data_size_in: length(packet.len()),
+        data_size_in: length(input.packet.len()),
         data_size_out: 0,
-        data_in: packet.as_ptr() as u64,
+        data_in: input.packet.as_ptr() as u64,
         data_out: 0,
-        repeat: 1,
+        repeat: input.repeat,
         duration: 0,
-        ctx_size_in: 0,
+        ctx_size_in: length(input.context.len()),
         ctx_size_out: 0,
-        ctx_in: 0,
+        ctx_in: if input.context.is_empty() {
+            0
+        } else {
+            input.context.as_ptr() as u64
+        },
         ctx_out: 0,
         flags: 0,
         cpu: 0,
         batch_size: 0,
     };
     bpf(PROG_TEST_RUN, &mut attr)?;
-    Ok(attr.retval)
+    Ok((attr.retval, attr.duration))
 }

@@ -15,7 +15,12 @@ const PACKET_BYTES: usize = 64;
 /// half; the high half follows from the time since boot, since the kernel
 /// begins to count at 2^32 minus five minutes.
 pub(crate) fn now(programs: &Programs) -> Result<u64, DatapathError> {
-    let low = sys::prog_test_run(programs.of(ProgramName::Clock).fd(), &[0; PACKET_BYTES])
+    let input = sys::TestInput {
+        packet: &[0; PACKET_BYTES],
+        context: &[],
+        repeat: 1,
+    };
+    let (low, _) = sys::prog_test_run(programs.of(ProgramName::Clock).fd(), &input)
         .map_err(kernel("test run of pal_clock"))?;
     let uptime = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let uptime_s = uptime.tv_sec.unsigned_abs();

@@ -1,0 +1,356 @@
+//! A host under test: policy engine, kernel datapath and its counters, in a
+//! network namespace and a directory of pins of its own.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use palisade::datapath::kernel::{KernelDatapath, KernelOptions, TestPacket};
+use palisade::datapath::{Datapath as _, DatapathSettings, Generation, netns};
+use palisade::events::{EndpointId, RepositoryChange, SourceName};
+use palisade::policy::{
+    Applied, Direction, FailsafeEntry, PolicyOptions, Repository, Subject, documents, resolve,
+};
+use palisade_abi::reason;
+
+pub(crate) const HOST4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+pub(crate) const HOST6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1));
+pub(crate) const PEER4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+pub(crate) const PEER6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2));
+pub(crate) const OUTSIDER4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 9, 9));
+pub(crate) const OUTSIDER6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 9));
+
+pub(crate) use reason::{
+    FORBIDDEN_ICMPV6 as DROP_FORBIDDEN, FRAGMENT_NOT_FOUND as DROP_FRAGMENT,
+    INVALID_PACKET as DROP_INVALID, INVALID_SOURCE as DROP_SPOOF, IPV6_EXTENSION as DROP_EXTENSION,
+    MISSED_TAIL_CALL as DROP_MISSED, POLICY as DROP_POLICY, POLICY_DENY as DROP_DENY,
+    VLAN as DROP_VLAN,
+};
+
+/// The policy that the project began with.
+pub(crate) const SEED: &str = r#"
+apiVersion: "cilium.io/v2"
+kind: CiliumClusterwideNetworkPolicy
+metadata:
+  name: "demo-host-policy"
+spec:
+  description: ""
+  nodeSelector:
+    matchLabels:
+      node-access: ssh
+  ingress:
+  - fromEntities:
+    - cluster
+  - toPorts:
+    - ports:
+      - port: "22"
+        protocol: TCP
+"#;
+
+/// One TCP port in, from everywhere.
+pub(crate) const FAILSAFE: FailsafeEntry = FailsafeEntry {
+    direction: palisade_abi::direction::INGRESS,
+    proto: 6,
+    port: 2_222,
+    peer: None,
+};
+
+const PEER: &str = r#"
+apiVersion: v1
+kind: Node
+metadata: {name: peer}
+status:
+  addresses:
+  - {type: InternalIP, address: 10.0.0.2}
+  - {type: InternalIP, address: "fd00::2"}
+"#;
+
+/// What must become of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Expect {
+    /// Goes on, and leaves by this counter.
+    Pass(u8),
+    /// Dropped for this reason.
+    Drop(u8),
+    /// Dropped, whatever the reason.
+    AnyDrop,
+}
+
+/// Goes on because policy or conntrack allows it, or nothing is enforced.
+pub(crate) fn pass() -> Expect {
+    Expect::Pass(u8::MAX)
+}
+
+/// Goes on by another exit.
+pub(crate) fn passes_as(reason: u8) -> Expect {
+    Expect::Pass(reason)
+}
+
+/// Policy engine and datapath of one host.
+pub(crate) struct Host {
+    repository: Repository,
+    /// Keys that the last `apply` made.
+    policies: Vec<RepositoryChange>,
+    settings: DatapathSettings,
+    datapath: KernelDatapath,
+    pins: PathBuf,
+    _mount: BpfMount,
+    _namespace: Namespace,
+}
+
+impl Host {
+    /// None, with the reason on stderr, where the machine cannot run it; a
+    /// failure where PALISADE_REQUIRE_PRIVILEGED says that it must.
+    pub(crate) fn new() -> Option<Self> {
+        Self::build(Vec::new())
+    }
+
+    /// A host with one entry in its failsafe list.
+    pub(crate) fn with_failsafe(entry: FailsafeEntry) -> Option<Self> {
+        Self::build(vec![entry])
+    }
+
+    fn build(failsafe: Vec<FailsafeEntry>) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            assert!(
+                std::env::var_os("PALISADE_REQUIRE_PRIVILEGED").is_none(),
+                "needs root to load eBPF programs"
+            );
+            eprintln!("SKIPPED: needs root to load eBPF programs");
+            return None;
+        }
+        let namespace = Namespace::enter();
+        let mount = BpfMount::new();
+        let pins = mount.directory.path().join("palisade");
+        let options = KernelOptions {
+            bpffs: pins.clone(),
+            ct_entries_max: 4_096,
+            half_entries_max: 4_096,
+            ..KernelOptions::default()
+        };
+        let (datapath, _) = KernelDatapath::open(&options).expect("the datapath opens");
+        let policy_options = PolicyOptions {
+            node_name: "host".to_owned(),
+            node_labels: [("node-access".to_owned(), "ssh".to_owned())].into(),
+            failsafe: failsafe.clone(),
+            ..PolicyOptions::default()
+        };
+        let mut repository = Repository::new(policy_options);
+        repository.apply(&RepositoryChange::LocalAddresses(vec![HOST4, HOST6]));
+        for change in changes(PEER) {
+            assert!(matches!(repository.apply(&change), Applied::Changed(_)));
+        }
+        Some(Self {
+            repository,
+            policies: Vec::new(),
+            settings: DatapathSettings {
+                failsafe,
+                ..DatapathSettings::default()
+            },
+            datapath,
+            pins,
+            _mount: mount,
+            _namespace: namespace,
+        })
+    }
+
+    /// Allows VLAN ids from the next `apply` on.
+    pub(crate) fn vlans(&mut self, ids: &[u16]) {
+        self.settings.vlan_allow = ids.to_vec();
+    }
+
+    /// Makes `yaml` the whole policy: one generation.
+    pub(crate) fn apply(&mut self, yaml: &str) {
+        self.commit(yaml, false);
+    }
+
+    /// The same with the endpoint in audit mode.
+    pub(crate) fn apply_audited(&mut self, yaml: &str) {
+        self.commit(yaml, true);
+    }
+
+    fn commit(&mut self, yaml: &str, audit: bool) {
+        for change in std::mem::take(&mut self.policies) {
+            let key = change.key().expect("a resource").clone();
+            self.repository.apply(&RepositoryChange::Delete {
+                key,
+                source: change.source(),
+            });
+        }
+        self.policies = changes(yaml);
+        for change in &self.policies {
+            let applied = self.repository.apply(change);
+            assert!(matches!(applied, Applied::Changed(_)), "{applied:?}");
+        }
+        let snapshot = self.repository.snapshot();
+        let policy = resolve(&snapshot, Subject::Host(EndpointId(1)), audit).expect("it resolves");
+        let generation = Generation {
+            revision: snapshot.revision,
+            endpoints: vec![Arc::new(policy)],
+            ipcache4: Arc::clone(&snapshot.ipcache4),
+            ipcache6: Arc::clone(&snapshot.ipcache6),
+            settings: Arc::new(self.settings.clone()),
+        };
+        self.datapath.stage(&generation).expect("it is staged");
+        self.datapath.commit().expect("it is committed");
+    }
+
+    /// A packet from the wire.
+    pub(crate) fn ingress(&mut self, what: &str, frame: &[u8], expected: Expect) {
+        self.check(what, Direction::Ingress, frame, 0, expected);
+    }
+
+    /// A packet that the host made.
+    pub(crate) fn egress(&mut self, what: &str, frame: &[u8], expected: Expect) {
+        self.check(what, Direction::Egress, frame, 0, expected);
+    }
+
+    /// A packet that the host forwards, on its way out.
+    pub(crate) fn forwarded(&mut self, what: &str, frame: &[u8], expected: Expect) {
+        self.check(what, Direction::Egress, frame, 1, expected);
+    }
+
+    fn check(
+        &mut self,
+        what: &str,
+        direction: Direction,
+        frame: &[u8],
+        ingress_ifindex: u32,
+        expected: Expect,
+    ) {
+        let before = self.exits();
+        let packet = TestPacket {
+            direction,
+            frame,
+            ingress_ifindex,
+            repeat: 1,
+        };
+        let verdict = self.datapath.test_run(&packet).expect("the test run");
+        let moved: Vec<u8> = self
+            .exits()
+            .into_iter()
+            .filter(|(exit, packets)| before.get(exit) != Some(packets))
+            .map(|((reason, _), _)| reason)
+            .collect();
+        let [exit] = moved[..] else {
+            panic!(
+                "{what}: {} exits were counted, not one: {moved:?}",
+                moved.len()
+            );
+        };
+        let seen = if verdict.passes {
+            Expect::Pass(exit)
+        } else {
+            Expect::Drop(exit)
+        };
+        let quiet = [
+            reason::FORWARDED,
+            reason::NOT_ENFORCED,
+            reason::ICMPV6_BYPASS,
+        ];
+        let as_expected = match expected {
+            Expect::Pass(u8::MAX) => {
+                verdict.passes && (quiet.contains(&exit) || exit == reason::NOT_OURS)
+            }
+            Expect::AnyDrop => !verdict.passes,
+            Expect::Pass(_) | Expect::Drop(_) => seen == expected,
+        };
+        assert!(
+            as_expected,
+            "{what} ({}): expected {expected:?}, saw {seen:?} ({})\n{frame:02x?}",
+            direction.as_str(),
+            reason::label(exit)
+        );
+    }
+
+    /// Packets by (reason, direction).
+    fn exits(&self) -> BTreeMap<(u8, Direction), u64> {
+        let counters = self.datapath.inspector().counters().expect("the counters");
+        counters
+            .into_iter()
+            .map(|c| ((c.reason, c.direction), c.packets))
+            .collect()
+    }
+
+    /// Empties the tail-call arrays, as a kernel does that lost their last reference.
+    pub(crate) fn remove_programs(&self) {
+        for array in ["pal_calls_in", "pal_calls_eg"] {
+            let pin = std::fs::read_dir(&self.pins)
+                .expect("the directory of pins")
+                .map(|entry| entry.expect("a pin").path())
+                .find(|path| path.to_string_lossy().contains(array))
+                .expect("the program array is pinned");
+            for slot in ["0", "1", "2", "3"] {
+                // An entry that is empty already is no matter.
+                let _status = Command::new("bpftool")
+                    .args(["map", "delete", "pinned"])
+                    .arg(&pin)
+                    .args(["key", slot, "0", "0", "0"])
+                    .stderr(Stdio::null())
+                    .status()
+                    .expect("bpftool is installed");
+            }
+        }
+    }
+}
+
+fn changes(yaml: &str) -> Vec<RepositoryChange> {
+    let reading = documents::read("test.yaml", yaml.as_bytes(), SourceName::Manifests);
+    assert!(reading.errors.is_empty(), "{:?}", reading.errors);
+    reading
+        .documents
+        .into_iter()
+        .map(|document| RepositoryChange::Upsert(document.resource))
+        .collect()
+}
+
+/// A network namespace that the test's thread lives in; gone with the guard.
+struct Namespace(String);
+
+impl Namespace {
+    fn enter() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("pal-packets-{}-{number}", std::process::id());
+        let status = Command::new("ip").args(["netns", "add", &name]).status();
+        assert!(status.expect("iproute2 is installed").success());
+        let guard = Self(name);
+        netns::enter(&guard.0).expect("the namespace");
+        guard
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _status = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+/// A bpffs of the test's own; gone, with all pins, with the guard.
+struct BpfMount {
+    directory: tempfile::TempDir,
+}
+
+impl BpfMount {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let status = Command::new("mount")
+            .args(["-t", "bpf", "bpf"])
+            .arg(directory.path())
+            .status();
+        assert!(status.expect("mount(8)").success());
+        Self { directory }
+    }
+}
+
+impl Drop for BpfMount {
+    fn drop(&mut self) {
+        let _status = Command::new("umount")
+            .arg("-l")
+            .arg(self.directory.path())
+            .status();
+    }
+}
