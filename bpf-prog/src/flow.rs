@@ -198,6 +198,7 @@ fn decide<F: Family, const DIRECTION: u32>(
     word: CommitWord,
     packet: &Packet<F>,
 ) -> Exit {
+    let mut shadowed = false;
     match packet.l4.state {
         l4_state::PASS_RELATED => return Exit::silent(reason::RELATED),
         l4_state::PASS_CONTROL => return Exit::silent(reason::ICMPV6_BYPASS),
@@ -213,15 +214,12 @@ fn decide<F: Family, const DIRECTION: u32>(
                 if belongs::<DIRECTION>(skb, &packet.l4, found) {
                     return established::<F, DIRECTION>(skb, word, packet, &key, found, now);
                 }
-                if !found.in_half {
-                    // Opened anew: the old entry must not shadow the new one.
-                    let _ = F::full().remove(&key);
-                }
+                shadowed = !found.in_half;
             }
         }
         _ => {}
     }
-    first_packet::<F, DIRECTION>(skb, word, packet)
+    first_packet::<F, DIRECTION>(skb, word, packet, shadowed)
 }
 
 /// Whether a packet belongs to the flow of its key, or opens another one.
@@ -313,11 +311,14 @@ fn is_related<F: Family, const DIRECTION: u32>(
 }
 
 /// A packet without an entry: is it ours, and what does policy say?
+/// `shadowed`: the main map holds an older flow of the same key, which a new
+/// flow replaces, but a denied packet must not touch.
 #[inline(always)]
 fn first_packet<F: Family, const DIRECTION: u32>(
     skb: *mut __sk_buff,
     word: CommitWord,
     packet: &Packet<F>,
+    shadowed: bool,
 ) -> Exit {
     let (local, remote, _, _) = packet.sides::<DIRECTION>();
     if !is_ours::<F, DIRECTION>(skb, word, packet) {
@@ -339,11 +340,13 @@ fn first_packet<F: Family, const DIRECTION: u32>(
         return Exit::refused(word, DIRECTION, reason::INVALID_SOURCE, peer.identity);
     }
     let (cell, bits) = judge_first::<F, DIRECTION>(skb, word, packet, peer);
-    if cell.passes()
-        && is_trackable::<F, DIRECTION>(skb, &packet.l4)
-        && !create::<F, DIRECTION>(skb, word, packet, cell, peer.identity, bits)
-    {
-        return Exit::refused(word, DIRECTION, reason::CT_INSERT, peer.identity);
+    if cell.passes() && is_trackable::<F, DIRECTION>(skb, &packet.l4) {
+        if shadowed {
+            let _ = F::full().remove(&packet.key::<DIRECTION>());
+        }
+        if !create::<F, DIRECTION>(skb, word, packet, cell, peer.identity, bits) {
+            return Exit::refused(word, DIRECTION, reason::CT_INSERT, peer.identity);
+        }
     }
     Exit::judged(
         word,
