@@ -85,10 +85,15 @@ impl Known {
                 let key = (resource.source, resource.key.clone());
                 self.resources.insert(key, content_of(&resource.body));
             }
-            RepositoryChange::Delete { key, .. } => {
-                // The key is free: what another source told about it before,
-                // while it did not own it, would be news.
-                self.resources.retain(|(_, known), _| known != key);
+            RepositoryChange::Delete { key, source } => {
+                self.resources.remove(&(*source, key.clone()));
+                // The key may be free now: what another source told about it
+                // before, while it did not own it, would be news.
+                for ((_, other), content) in &mut self.resources {
+                    if other == key {
+                        content.clear();
+                    }
+                }
             }
             RepositoryChange::LocalAddresses(addresses) => {
                 self.local_addresses = Some(content_of(&serde_json::json!(addresses)));

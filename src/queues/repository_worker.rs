@@ -16,7 +16,7 @@ use crate::clock::Moment;
 use crate::endpoint::{Attempts, Progress, meters};
 use crate::events::{RegenerationCause, RepositoryChange, RuleReaction, Sequence};
 use crate::limits::{FLUSH_RETRY, JOURNAL_GROUP_MAX, SNAPSHOT_EVENTS_MAX};
-use crate::policy::Applied;
+use crate::policy::{Applied, Change};
 
 /// The worker; its thread owns it.
 #[derive(Debug)]
@@ -134,10 +134,10 @@ impl RepositoryWorker {
         reaction: &mut Option<RuleReaction>,
     ) -> ChangeOutcome {
         let revision = self.desk.repository.revision();
-        let (sequence, change, applied) = match done {
+        match done {
             Done::Deferred { sequence } => {
                 tracing::debug!(sequence = sequence.0, "waits until every source is in sync");
-                return ChangeOutcome::Deferred { revision };
+                ChangeOutcome::Deferred { revision }
             }
             Done::GateOpened => {
                 let all = self.shared.endpoints.iter().map(|endpoint| endpoint.id());
@@ -151,53 +151,59 @@ impl RepositoryWorker {
                     },
                 );
                 self.record("in-sync", None, "sources", "every source is in sync");
-                return ChangeOutcome::Unchanged { revision };
+                ChangeOutcome::Unchanged { revision }
             }
             Done::Applied {
                 sequence,
                 change,
                 applied,
-            } => (sequence, change, applied),
-        };
+            } => {
+                let success = !matches!(*applied, Applied::Refused(_));
+                meters::policy_change(change.source(), operation(&change), success);
+                self.react_to(sequence, &change, *applied, since, reaction)
+            }
+        }
+    }
+
+    fn react_to(
+        &self,
+        sequence: Sequence,
+        change: &RepositoryChange,
+        applied: Applied,
+        since: Moment,
+        reaction: &mut Option<RuleReaction>,
+    ) -> ChangeOutcome {
+        let revision = self.desk.repository.revision();
         let subject = change.subject();
-        let success = !matches!(*applied, Applied::Refused(_));
-        meters::policy_change(change.source(), operation(&change), success);
-        match *applied {
+        match applied {
             Applied::Unchanged => ChangeOutcome::Unchanged { revision },
             Applied::Refused(refusal) => {
                 let errors: Vec<String> = refusal.errors.iter().map(ToString::to_string).collect();
-                self.record(
-                    "policy-refused",
-                    Some(sequence),
-                    &subject,
-                    &errors.join("; "),
-                );
+                let errors = errors.join("; ");
+                self.record("policy-refused", Some(sequence), &subject, &errors);
                 ChangeOutcome::Refused { revision, refusal }
             }
-            Applied::Changed(change_done) => {
-                let (to_regenerate, to_bump) = self.shared.endpoints.split(change_done.affected);
-                self.shared
-                    .published
-                    .expect(change_done.revision, since, change.source());
-                let words = format!(
-                    "{} from {}",
-                    word(&change),
-                    meters::source_label(change.source())
-                );
-                self.record(operation(&change), Some(sequence), &subject, &words);
+            Applied::Changed(Change {
+                revision,
+                affected,
+                causes,
+                warnings,
+            }) => {
+                let source = change.source();
+                self.shared.published.expect(revision, since, source);
+                let words = format!("{} from {}", word(change), meters::source_label(source));
+                self.record(operation(change), Some(sequence), &subject, &words);
+                let (to_regenerate, to_bump) = self.shared.endpoints.split(affected);
                 merge(
                     reaction,
                     RuleReaction {
-                        revision: change_done.revision,
+                        revision,
                         to_regenerate: to_regenerate.into_iter().collect(),
                         to_bump: to_bump.into_iter().collect(),
-                        causes: change_done.causes,
+                        causes,
                     },
                 );
-                ChangeOutcome::Applied {
-                    revision: change_done.revision,
-                    warnings: change_done.warnings,
-                }
+                ChangeOutcome::Applied { revision, warnings }
             }
         }
     }
