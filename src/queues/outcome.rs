@@ -68,4 +68,16 @@ impl Submission {
             NoResult::Cancelled => SubmitError::Stopped,
         })
     }
+
+    /// The outcome if it is known already; None while it is not, and for good
+    /// if the change was cancelled.
+    #[must_use]
+    pub fn try_outcome(&self) -> Option<ChangeOutcome> {
+        match &self.ticket {
+            Some(ticket) => ticket.wait(Duration::ZERO).ok(),
+            None => Some(ChangeOutcome::Unchanged {
+                revision: self.revision,
+            }),
+        }
+    }
 }

@@ -192,9 +192,18 @@ impl Audit {
         let mut record = self.record.lock();
         let mut next = record.clone();
         change(&mut next);
-        store.put_audit(&next)?;
-        store.flush()?;
-        *record = next;
-        Ok(())
+        let lasts = store.put_audit(&next).and_then(|()| store.flush());
+        match lasts {
+            Ok(_) => {
+                *record = next;
+                Ok(())
+            }
+            Err(error) => {
+                // The caller is told that nothing changed: so it shall be. If
+                // this fails too, the next success writes what counts.
+                let _ = store.put_audit(&record);
+                Err(error)
+            }
+        }
     }
 }
