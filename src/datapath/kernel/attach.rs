@@ -118,7 +118,11 @@ impl Attachments {
             let (at, is_link) = match &pin {
                 Pin::Link(at) => (at.clone(), true),
                 Pin::Filter(at) => (at.clone(), false),
-                Pin::Map { .. } | Pin::Program { .. } | Pin::Qdisc { .. } | Pin::Foreign { .. } => {
+                Pin::Map { .. }
+                | Pin::Program { .. }
+                | Pin::Qdisc { .. }
+                | Pin::OtherVersion { .. }
+                | Pin::Foreign { .. } => {
                     continue;
                 }
             };

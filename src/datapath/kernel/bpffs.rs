@@ -75,7 +75,12 @@ pub(crate) fn release(dir: &Path) -> bool {
     if dir == Path::new(STANDARD_MOUNT) || !is_mount_root(dir) {
         return false;
     }
-    let empty = || fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
+    // The kernel itself puts these two into the root of every bpffs.
+    let of_kernel = |name: &std::ffi::OsStr| name == "maps.debug" || name == "progs.debug";
+    let empty = || {
+        fs::read_dir(dir)
+            .is_ok_and(|entries| entries.flatten().all(|entry| of_kernel(&entry.file_name())))
+    };
     if !is_on_bpffs(dir) || !empty() {
         return false;
     }

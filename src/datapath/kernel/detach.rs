@@ -1,11 +1,13 @@
 //! The only way out: removes everything of ours from the kernel. Works without
 //! an agent, as often as one likes.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::pins::{self, Pin};
-use super::{bpffs, clsact};
+use super::{bpffs, clsact, sys};
 use crate::datapath::DatapathError;
+use crate::limits;
 use crate::policy::Direction;
 
 /// Removes attachments, pins, programs and maps below `bpffs`, and the directory.
@@ -19,14 +21,16 @@ use crate::policy::Direction;
 pub fn detach(bpffs_dir: &Path) -> Result<Vec<String>, DatapathError> {
     let mut done = Vec::new();
     let mut failed = Vec::new();
-    let found = match pins::list(bpffs_dir) {
+    let mut found = match pins::list(bpffs_dir) {
         Ok(found) => found,
         Err(error) => {
             failed.push(format!("list {}: {error}", bpffs_dir.display()));
             Vec::new()
         }
     };
+    let objects = Objects::of(bpffs_dir, &found);
     remove_filters(&found, &mut done, &mut failed);
+    found.retain(|pin| !matches!(pin, Pin::Foreign { .. }));
     for pin in in_order(found) {
         match pins::remove(bpffs_dir, &pin) {
             Ok(true) => done.push(describe(&pin)),
@@ -42,6 +46,13 @@ pub fn detach(bpffs_dir: &Path) -> Result<Vec<String>, DatapathError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => failed.push(format!("remove {}: {error}", bpffs_dir.display())),
     }
+    let left = objects.wait_until_freed();
+    if left != 0 {
+        failed.push(format!(
+            "{left} maps and programs are still held open by another process; is an agent running? \
+             Stop it and detach again"
+        ));
+    }
     if failed.is_empty() {
         return Ok(done);
     }
@@ -54,6 +65,55 @@ pub fn detach(bpffs_dir: &Path) -> Result<Vec<String>, DatapathError> {
             done.join(", ")
         }
     )))
+}
+
+/// The kernel's numbers of what is pinned.
+struct Objects {
+    maps: Vec<u32>,
+    programs: Vec<u32>,
+}
+
+impl Objects {
+    fn of(dir: &Path, found: &[Pin]) -> Self {
+        let (mut maps, mut programs) = (Vec::new(), Vec::new());
+        for pin in found {
+            let Ok(Some(fd)) = sys::obj_get(&pin.path(dir)) else {
+                continue;
+            };
+            match pin {
+                Pin::Map { .. } => maps.extend(sys::map_info(fd.as_fd()).map(|info| info.id)),
+                Pin::Program { .. } => {
+                    programs.extend(sys::prog_info(fd.as_fd()).map(|info| info.id));
+                }
+                Pin::Link(_)
+                | Pin::Filter(_)
+                | Pin::Qdisc { .. }
+                | Pin::OtherVersion { .. }
+                | Pin::Foreign { .. } => {}
+            }
+        }
+        Self { maps, programs }
+    }
+
+    /// The kernel frees after a grace period. Waiting here means that whoever
+    /// looks next sees nothing; and a program array that is looked at by number
+    /// in the instant of its end is never freed at all (kernel 6.18).
+    fn wait_until_freed(&self) -> usize {
+        let mut left = 0;
+        for _ in 0..limits::DETACH_POLLS_MAX {
+            left = self.maps.iter().filter(|id| sys::has_map(**id)).count()
+                + self
+                    .programs
+                    .iter()
+                    .filter(|id| sys::has_prog(**id))
+                    .count();
+            if left == 0 {
+                break;
+            }
+            std::thread::sleep(limits::DETACH_POLL_INTERVAL);
+        }
+        left
+    }
 }
 
 /// Filters of devices that exist, whether or not they have a record.
@@ -91,8 +151,8 @@ fn in_order(mut found: Vec<Pin>) -> Vec<Pin> {
         Pin::Filter(_) | Pin::Qdisc { .. } => 1,
         Pin::Program { .. } => 2,
         Pin::Map { .. } => 3,
-        // Of another version of ours: the directory is ours alone.
-        Pin::Foreign { .. } => 4,
+        Pin::OtherVersion { .. } => 4,
+        Pin::Foreign { .. } => 5,
     });
     found
 }
@@ -104,6 +164,7 @@ fn describe(pin: &Pin) -> String {
         Pin::Qdisc { device, .. } => format!("qdisc record: {device}"),
         Pin::Program { name, .. } => format!("program: {name}"),
         Pin::Map { name } => format!("map: {name}"),
-        Pin::Foreign { file } => format!("pin of another version: {file}"),
+        Pin::OtherVersion { file } => format!("pin of another version: {file}"),
+        Pin::Foreign { file } => format!("not ours: {file}"),
     }
 }

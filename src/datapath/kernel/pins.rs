@@ -33,7 +33,11 @@ pub(crate) enum Pin {
         ifindex: u32,
         device: String,
     },
-    /// Of another layout version, or none of ours.
+    /// Of another layout version.
+    OtherVersion {
+        file: String,
+    },
+    /// None of ours: never touched.
     Foreign {
         file: String,
     },
@@ -45,6 +49,20 @@ pub(crate) struct AttachPin {
     pub(crate) ifindex: u32,
     pub(crate) device: String,
     pub(crate) direction: Direction,
+}
+
+/// Whether a name is one that some version of ours gives.
+fn is_versioned(file: &str) -> bool {
+    let kinds = [
+        palisade_abi::NAME_PREFIX,
+        "prog_",
+        "link_",
+        "filter_",
+        "qdisc_",
+    ];
+    let version = file.rsplit_once("_v").map(|(_, version)| version);
+    kinds.iter().any(|kind| file.starts_with(kind))
+        && version.is_some_and(|version| version.parse::<u32>().is_ok())
 }
 
 fn version() -> String {
@@ -91,7 +109,7 @@ impl Pin {
             Self::Qdisc { ifindex, device } => {
                 format!("qdisc_{ifindex}_{}{version}", escape(device))
             }
-            Self::Foreign { file } => file.clone(),
+            Self::OtherVersion { file } | Self::Foreign { file } => file.clone(),
         }
     }
 
@@ -101,8 +119,14 @@ impl Pin {
 
     /// The pin behind a file's name.
     pub(crate) fn parse(file: &str) -> Self {
-        Self::parse_ours(file).unwrap_or_else(|| Self::Foreign {
-            file: file.to_owned(),
+        let ours = Self::parse_ours(file);
+        ours.unwrap_or_else(|| {
+            let file = file.to_owned();
+            if is_versioned(&file) {
+                Self::OtherVersion { file }
+            } else {
+                Self::Foreign { file }
+            }
         })
     }
 
@@ -219,8 +243,14 @@ mod tests {
         }
         assert_eq!(
             Pin::parse("pal_ct4_v999"),
-            Pin::Foreign {
+            Pin::OtherVersion {
                 file: "pal_ct4_v999".into()
+            }
+        );
+        assert_eq!(
+            Pin::parse("maps.debug"),
+            Pin::Foreign {
+                file: "maps.debug".into()
             }
         );
     }

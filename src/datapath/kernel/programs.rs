@@ -115,6 +115,7 @@ pub(crate) fn open(options: &KernelOptions) -> Result<(Maps, Programs), Datapath
     let hash = object_hash();
     let found = pins::list(dir).map_err(kernel(format!("list {}", dir.display())))?;
     check_maps(dir, &found)?;
+    let found = repair(dir, found)?;
     let complete = SPECS.iter().all(|spec| found.contains(&map_pin(spec.name)))
         && PROGRAMS
             .iter()
@@ -197,6 +198,49 @@ fn check_maps(dir: &Path, found: &[Pin]) -> Result<(), DatapathError> {
         }
     }
     Ok(())
+}
+
+/// Pins that somebody removed are made again from the programs that are pinned
+/// or attached: what runs goes on with its maps. Where that fails, nothing of
+/// the old programs can be used, so their pins go and everything is loaded.
+fn repair(dir: &Path, found: Vec<Pin>) -> Result<Vec<Pin>, DatapathError> {
+    let missing = |spec: &&MapSpec| !found.contains(&map_pin(spec.name));
+    let mut lost: Vec<&MapSpec> = SPECS.iter().filter(missing).collect();
+    let users: Vec<&Pin> = found
+        .iter()
+        .filter(|pin| matches!(pin, Pin::Program { .. }))
+        .collect();
+    if lost.is_empty() || users.is_empty() {
+        return Ok(found);
+    }
+    for user in &users {
+        let path = user.path(dir);
+        let fail = || kernel(format!("maps of {}", path.display()));
+        let Some(program) = sys::obj_get(&path).map_err(fail())? else {
+            continue;
+        };
+        for id in sys::prog_map_ids(program.as_fd()).map_err(fail())? {
+            let map = sys::map_by_id(id).map_err(fail())?;
+            let info = sys::map_info(map.as_fd()).map_err(fail())?;
+            let Some(place) = lost
+                .iter()
+                .position(|spec| info.is_named(spec.name) && spec.mismatch(&info).is_none())
+            else {
+                continue;
+            };
+            let pin = map_pin(lost.swap_remove(place).name);
+            sys::obj_pin(map.as_fd(), &pin.path(dir)).map_err(fail())?;
+            tracing::warn!(pin = pin.file(), "a pin was lost and is made again");
+        }
+    }
+    // Only the agent uses the record of the slots: it is created when missing.
+    lost.retain(|spec| spec.map != MapName::Meta);
+    if !lost.is_empty() {
+        for user in users {
+            pins::remove(dir, user).map_err(kernel(format!("remove {}", user.file())))?;
+        }
+    }
+    pins::list(dir).map_err(kernel(format!("list {}", dir.display())))
 }
 
 fn load(options: &KernelOptions, hash: &str) -> Result<(), DatapathError> {

@@ -19,6 +19,9 @@ const MAP_GET_NEXT_KEY: libc::c_long = 4;
 const OBJ_PIN: libc::c_long = 6;
 const OBJ_GET: libc::c_long = 7;
 const PROG_TEST_RUN: libc::c_long = 10;
+const PROG_GET_NEXT_ID: libc::c_long = 11;
+const MAP_GET_NEXT_ID: libc::c_long = 12;
+const MAP_GET_FD_BY_ID: libc::c_long = 14;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
 const MAP_LOOKUP_BATCH: libc::c_long = 24;
@@ -305,6 +308,12 @@ pub(crate) struct MapInfo {
     pub(crate) name: [u8; 16],
 }
 
+impl MapInfo {
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        self.name == name16(name)
+    }
+}
+
 pub(crate) fn map_info(fd: BorrowedFd<'_>) -> io::Result<MapInfo> {
     let mut info = MapInfo::default();
     object_info(fd, &mut info)?;
@@ -315,7 +324,7 @@ pub(crate) fn map_info(fd: BorrowedFd<'_>) -> io::Result<MapInfo> {
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct ProgInfo {
-    pub(crate) prog_type: u32,
+    prog_type: u32,
     pub(crate) id: u32,
     pub(crate) tag: [u8; 8],
     pub(crate) jited_len: u32,
@@ -354,6 +363,55 @@ pub(crate) fn prog_info(fd: BorrowedFd<'_>) -> io::Result<ProgInfo> {
     let mut info = ProgInfo::default();
     object_info(fd, &mut info)?;
     Ok(info)
+}
+
+/// Numbers of the maps that a program uses.
+pub(crate) fn prog_map_ids(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    const MAPS_MAX: usize = 64;
+    let mut ids = vec![0u32; MAPS_MAX];
+    let mut info = ProgInfo {
+        map_ids_len: length(MAPS_MAX),
+        map_ids: ids.as_mut_ptr() as u64,
+        ..ProgInfo::default()
+    };
+    object_info(fd, &mut info)?;
+    ids.truncate(info.map_ids_len as usize);
+    Ok(ids)
+}
+
+#[repr(C)]
+struct ById {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+pub(crate) fn map_by_id(id: u32) -> io::Result<OwnedFd> {
+    let mut attr = ById {
+        id,
+        next_id: 0,
+        open_flags: 0,
+    };
+    owned(bpf(MAP_GET_FD_BY_ID, &mut attr)?)
+}
+
+/// Whether the kernel still has an object of this number. Asks without opening
+/// it: a descriptor would keep alive what is just being freed.
+fn has_id(command: libc::c_long, id: u32) -> bool {
+    let mut attr = ById {
+        id: id.saturating_sub(1),
+        next_id: 0,
+        open_flags: 0,
+    };
+    bpf(command, &mut attr).is_ok() && attr.next_id == id
+}
+
+pub(crate) fn has_map(id: u32) -> bool {
+    has_id(MAP_GET_NEXT_ID, id)
+}
+
+pub(crate) fn has_prog(id: u32) -> bool {
+    has_id(PROG_GET_NEXT_ID, id)
 }
 
 /// The first fields of `struct bpf_link_info`; `data` of a TCX link.

@@ -1,0 +1,25 @@
+//! The kernel side on a real kernel: load, attach, stage, commit, adopt, detach.
+//!
+//! Each test has a network namespace, a mount namespace and a bpffs of its own
+//! on a thread that ends with it, so nothing is left behind, also by a panic.
+//! They need root; without it they pass over themselves with a message, unless
+//! `PALISADE_REQUIRE_PRIVILEGED` is set.
+
+#[path = "kernel/adoption.rs"]
+mod adoption;
+#[path = "kernel/attach.rs"]
+mod attach;
+#[path = "kernel/bpffs.rs"]
+mod bpffs;
+#[path = "kernel/build.rs"]
+mod build;
+#[path = "kernel/commit.rs"]
+mod commit;
+#[path = "kernel/conntrack.rs"]
+mod conntrack;
+#[path = "kernel/guard.rs"]
+mod guard;
+#[path = "kernel/refusals.rs"]
+mod refusals;
+#[path = "kernel/restart.rs"]
+mod restart;

@@ -1,0 +1,107 @@
+//! Where the pins stand: a bpffs that outlives the agent, also from within a
+//! private mount namespace with a fresh /sys, as `ip netns exec` makes one.
+
+use std::path::Path;
+
+use palisade::datapath::Datapath;
+use palisade::datapath::kernel::{KernelDatapath, KernelOptions, detach};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::thread::UnshareFlags;
+
+use super::build::{generation, tcp_ports};
+use super::guard::{pins, run_on_thread, skipped, under_temp};
+
+/// Unmounts what a failing test leaves.
+struct Unmount<'a>(&'a Path);
+
+impl Drop for Unmount<'_> {
+    fn drop(&mut self) {
+        let _gone_already = rustix::mount::unmount(self.0, UnmountFlags::DETACH);
+    }
+}
+
+/// What `ip netns exec` does to its child.
+#[expect(unsafe_code, reason = "namespaces of this thread alone")]
+fn like_ip_netns_exec() {
+    // SAFETY: only this thread changes its namespaces.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET | UnshareFlags::NEWNS) }
+        .expect("new namespaces");
+    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", slave).expect("slave mounts");
+    rustix::mount::unmount("/sys", UnmountFlags::DETACH).expect("umount /sys");
+    rustix::mount::mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None)
+        .expect("a fresh /sys");
+}
+
+fn options(dir: &Path) -> KernelOptions {
+    KernelOptions {
+        bpffs: under_temp(dir),
+        ct_entries_max: 1_024,
+        half_entries_max: 1_024,
+        force_clsact: false,
+    }
+}
+
+#[test]
+fn pins_made_in_a_private_mount_namespace_outlive_it() {
+    if skipped() {
+        return;
+    }
+    let temp = tempfile::tempdir().expect("a directory");
+    let dir = temp.path().join("pins");
+    let _unmount = Unmount(&dir);
+    let realized = run_on_thread(|| {
+        like_ip_netns_exec();
+        let (mut datapath, report) = KernelDatapath::open(&options(&dir)).expect("open");
+        assert_eq!(report.warnings, [""; 0]);
+        datapath
+            .stage(&generation(3, Some(tcp_ports(&[22])), None))
+            .expect("stage");
+        datapath.commit().expect("commit")
+    });
+    assert!(
+        pins(&dir).iter().any(|pin| pin == "pal_commit_v1"),
+        "seen from the first namespace"
+    );
+    run_on_thread(|| {
+        like_ip_netns_exec();
+        let (datapath, report) = KernelDatapath::open(&options(&dir)).expect("open");
+        assert_eq!(report.adopted, Some(realized));
+        drop(datapath);
+        let removed = detach(&dir).expect("detach");
+        assert!(
+            removed.iter().any(|line| line.starts_with("unmounted")),
+            "{removed:?}"
+        );
+    });
+    assert_eq!(pins(&dir), [""; 0]);
+    assert!(!dir.exists(), "the directory is gone, and so is the mount");
+}
+
+#[test]
+fn a_bpffs_is_mounted_where_none_is_and_unmounted_by_detach() {
+    if skipped() {
+        return;
+    }
+    let temp = tempfile::tempdir().expect("a directory");
+    let dir = temp.path().join("pins");
+    let _unmount = Unmount(&dir);
+    let (datapath, report) = KernelDatapath::open(&options(&dir)).expect("open");
+    assert_eq!(report.warnings, [""; 0]);
+    drop(datapath);
+    detach(&dir).expect("detach");
+    assert!(!dir.exists());
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_told_with_its_name() {
+    if skipped() {
+        return;
+    }
+    let error = KernelDatapath::open(&KernelOptions {
+        bpffs: "/proc/palisade".into(),
+        ..KernelOptions::default()
+    })
+    .expect_err("no directory there");
+    assert!(error.to_string().contains("/proc/palisade"), "{error}");
+}

@@ -1,0 +1,86 @@
+//! Generations for the tests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use palisade::datapath::{DatapathSettings, Generation};
+use palisade::events::{EndpointId, Revision};
+use palisade::identity::{IdentityIndex, IdentityNumber, IpcacheEntry};
+use palisade::policy::{DirectionPolicy, EndpointPolicy, VerdictTable};
+use palisade_abi::table::{Cell, action, column};
+
+/// The rule that every allow of these tests carries.
+pub(crate) const RULE: u32 = 7;
+
+/// A table that allows TCP to the ports given, from identity index 1, and
+/// nothing else.
+pub(crate) fn tcp_ports(ports: &[u16]) -> VerdictTable {
+    let mut tcp = vec![0u16; 65_536];
+    for port in ports {
+        tcp[*port as usize] = 1;
+    }
+    let other = vec![0u16; column::OTHER_KEYS];
+    VerdictTable {
+        rows: vec![0, 1],
+        columns: [tcp, vec![0; 65_536], vec![0; 65_536], other],
+        column_count: 2,
+        cells: vec![
+            Cell::new(action::NO_MATCH, false, 0),
+            Cell::new(action::NO_MATCH, false, 0),
+            Cell::new(action::NO_MATCH, false, 0),
+            Cell::new(action::ALLOW, false, RULE),
+        ],
+    }
+}
+
+/// A generation whose enforced directions (given by their tables) allow what
+/// the tables allow; every address has identity 200 with index 1.
+pub(crate) fn generation(
+    revision: u64,
+    ingress: Option<VerdictTable>,
+    egress: Option<VerdictTable>,
+) -> Generation {
+    let policy = |table: Option<VerdictTable>| {
+        Arc::new(DirectionPolicy {
+            enforced: table.is_some(),
+            audit: false,
+            enforcing: Vec::new(),
+            table: table.unwrap_or_else(|| tcp_ports(&[])),
+        })
+    };
+    let endpoint = EndpointPolicy {
+        endpoint: EndpointId(1),
+        revision: Revision(revision),
+        directions: [policy(ingress), policy(egress)],
+        rules: Arc::default(),
+    };
+    Generation {
+        revision: Revision(revision),
+        endpoints: vec![Arc::new(endpoint)],
+        ipcache4: Arc::new(prefixes4(&[("0.0.0.0/0", 200, 1)])),
+        ipcache6: Arc::new(prefixes6(&[("::/0", 200, 1)])),
+        settings: Arc::new(DatapathSettings::default()),
+    }
+}
+
+fn entry(identity: u32, index: u32) -> IpcacheEntry {
+    IpcacheEntry {
+        identity: IdentityNumber(identity),
+        index: IdentityIndex(index),
+    }
+}
+
+pub(crate) fn prefixes4(list: &[(&str, u32, u32)]) -> BTreeMap<Ipv4Net, IpcacheEntry> {
+    let net = |text: &str| text.parse().expect("a CIDR");
+    list.iter()
+        .map(|(text, identity, index)| (net(text), entry(*identity, *index)))
+        .collect()
+}
+
+pub(crate) fn prefixes6(list: &[(&str, u32, u32)]) -> BTreeMap<Ipv6Net, IpcacheEntry> {
+    let net = |text: &str| text.parse().expect("a CIDR");
+    list.iter()
+        .map(|(text, identity, index)| (net(text), entry(*identity, *index)))
+        .collect()
+}

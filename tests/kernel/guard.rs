@@ -1,0 +1,197 @@
+//! A world for one test: namespaces and a bpffs on a thread of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use aya::programs::{SchedClassifier, TcAttachType};
+use palisade::datapath::kernel::{KernelDatapath, KernelOptions, StartReport, WantedDevice};
+use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::thread::UnshareFlags;
+
+/// Small maps: a test needs few flows, and many tests run at once.
+const CT_ENTRIES: u32 = 1_024;
+
+/// Says that a test cannot run here. True: return from the test.
+pub(crate) fn skipped() -> bool {
+    let reason = if !rustix::process::geteuid().is_root() {
+        "not root"
+    } else if Command::new("ip").arg("-V").output().is_err() {
+        "`ip` of iproute2 is missing"
+    } else {
+        return false;
+    };
+    let required = std::env::var_os("PALISADE_REQUIRE_PRIVILEGED").is_some();
+    assert!(!required, "a kernel test cannot run: {reason}");
+    println!("SKIPPED: {reason}");
+    true
+}
+
+/// What a test stands in.
+pub(crate) struct World {
+    pub(crate) options: KernelOptions,
+}
+
+/// Runs `test` in a world of its own. Everything in it ends with its thread.
+pub(crate) fn in_world(test: impl FnOnce(&World) + Send) {
+    if skipped() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    run_on_thread(|| {
+        enter_private_namespaces();
+        let bpffs = dir.path().join("bpf");
+        std::fs::create_dir(&bpffs).expect("a mount point");
+        rustix::mount::mount("bpf", &bpffs, "bpf", MountFlags::empty(), None).expect("a bpffs");
+        let options = KernelOptions {
+            bpffs: bpffs.join("palisade"),
+            ct_entries_max: CT_ENTRIES,
+            half_entries_max: CT_ENTRIES,
+            force_clsact: false,
+        };
+        test(&World { options });
+    });
+}
+
+/// Runs `work` on a thread and passes its panic on.
+pub(crate) fn run_on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let result = std::thread::scope(|scope| scope.spawn(work).join());
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+#[expect(unsafe_code, reason = "namespaces of this thread alone")]
+fn enter_private_namespaces() {
+    // SAFETY: only this thread changes its namespaces; descriptors stay shared.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET | UnshareFlags::NEWNS) }
+        .expect("new namespaces");
+    rustix::mount::mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .expect("private mounts");
+    run("ip link set lo up");
+}
+
+/// Puts this thread into another new network namespace.
+#[expect(unsafe_code, reason = "a namespace of this thread alone")]
+pub(crate) fn enter_new_network() {
+    // SAFETY: only this thread changes its namespace.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.expect("a new namespace");
+}
+
+/// Runs a command line in this thread's namespaces.
+pub(crate) fn run(line: &str) -> String {
+    let mut words = line.split_whitespace();
+    let program = words.next().expect("a program");
+    let output = Command::new(program).args(words).output().expect(line);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{line}: {errors}");
+    text
+}
+
+impl World {
+    pub(crate) fn open(&self) -> (KernelDatapath, StartReport) {
+        KernelDatapath::open(&self.options).expect("the datapath opens")
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.options.bpffs
+    }
+
+    /// A pair of devices, both up.
+    pub(crate) fn veth(&self, one: &str, other: &str) -> WantedDevice {
+        run(&format!("ip link add {one} type veth peer name {other}"));
+        run(&format!("ip link set {one} up"));
+        run(&format!("ip link set {other} up"));
+        wanted(one)
+    }
+}
+
+/// A device by its name.
+pub(crate) fn wanted(name: &str) -> WantedDevice {
+    let devices = palisade::datapath::devices::list().expect("devices");
+    let device = devices
+        .iter()
+        .find(|device| device.name == name)
+        .expect(name);
+    WantedDevice {
+        ifindex: device.ifindex,
+        name: name.to_owned(),
+        ethernet: device.ethernet,
+        vlans: Vec::new(),
+    }
+}
+
+/// Names of the programs on a device's TCX hooks, ingress first.
+pub(crate) fn running(device: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
+        let (_, programs) = SchedClassifier::query_tcx(device, hook).expect("a query");
+        names.extend(
+            programs
+                .iter()
+                .map(|it| it.name_as_str().unwrap_or("?").to_owned()),
+        );
+    }
+    names
+}
+
+/// Names of the pins in a directory.
+pub(crate) fn pins(dir: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let name = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+    let mut names: Vec<_> = entries.map(|entry| name(entry.expect("a pin"))).collect();
+    names.sort();
+    names
+}
+
+/// Waits until `done` says so.
+pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..200 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("{what} did not happen within ten seconds");
+}
+
+/// The kernel's numbers of our maps and programs.
+pub(crate) struct Objects {
+    maps: Vec<u32>,
+    programs: Vec<u32>,
+}
+
+impl Objects {
+    pub(crate) fn of(datapath: &KernelDatapath) -> Self {
+        let inspector = datapath.inspector();
+        Self {
+            maps: inspector.maps().iter().map(|map| map.id).collect(),
+            programs: inspector
+                .programs()
+                .iter()
+                .map(|program| program.id)
+                .collect(),
+        }
+    }
+
+    /// Those that the kernel still has.
+    pub(crate) fn left(&self) -> Vec<String> {
+        let maps = aya::maps::loaded_maps().flatten();
+        let programs = aya::programs::loaded_programs().flatten();
+        let maps = maps.filter(|map| self.maps.contains(&map.id()));
+        let programs = programs.filter(|program| self.programs.contains(&program.id()));
+        maps.map(|map| format!("map {}", map.name_as_str().unwrap_or("?")))
+            .chain(programs.map(|it| format!("program {}", it.name_as_str().unwrap_or("?"))))
+            .collect()
+    }
+}
+
+/// A path that is not under our temporary directory is a mistake of a test.
+pub(crate) fn under_temp(path: &Path) -> PathBuf {
+    assert!(path.starts_with(std::env::temp_dir()), "{}", path.display());
+    path.to_owned()
+}

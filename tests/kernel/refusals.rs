@@ -1,0 +1,130 @@
+//! What does not fit is refused whole, with the numbers, before anything is written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ipnet::Ipv4Net;
+use palisade::datapath::{Datapath, DatapathError, DatapathSettings, Generation};
+use palisade::identity::{IdentityIndex, IdentityNumber, IpcacheEntry};
+use palisade::policy::{FailsafeEntry, VerdictTable};
+use palisade_abi::table::{CELLS_MAX, Cell, IDENTITIES_MAX, IPCACHE_MAX, RULES_MAX, action};
+
+use super::build::{generation, tcp_ports};
+use super::guard::in_world;
+
+fn ingress(change: impl FnOnce(&mut VerdictTable)) -> Generation {
+    let mut table = tcp_ports(&[22]);
+    change(&mut table);
+    generation(9, Some(table), None)
+}
+
+fn with_ipcache(ipcache4: BTreeMap<Ipv4Net, IpcacheEntry>) -> Generation {
+    Generation {
+        ipcache4: Arc::new(ipcache4),
+        ..generation(9, None, None)
+    }
+}
+
+fn too_much() -> Vec<(&'static str, Generation)> {
+    let entry = |index| IpcacheEntry {
+        identity: IdentityNumber(300),
+        index: IdentityIndex(index),
+    };
+    let hosts =
+        (0..=IPCACHE_MAX).map(|host| (Ipv4Net::from(std::net::Ipv4Addr::from(host)), entry(1)));
+    let failsafe = FailsafeEntry {
+        direction: 0,
+        proto: 6,
+        port: 0,
+        peer: None,
+    };
+    let list = (0..1_025)
+        .map(|port| FailsafeEntry {
+            port,
+            ..failsafe.clone()
+        })
+        .collect();
+    let settings = DatapathSettings {
+        failsafe: list,
+        ..DatapathSettings::default()
+    };
+    let largest = u32::try_from(IDENTITIES_MAX).expect("fits");
+    vec![
+        (
+            "cells",
+            ingress(|table| table.cells = vec![Cell(0); CELLS_MAX + 1]),
+        ),
+        (
+            "identities",
+            ingress(|table| table.rows = vec![0; IDENTITIES_MAX + 1]),
+        ),
+        (
+            "rule",
+            ingress(|table| table.cells[0] = Cell::new(action::ALLOW, false, RULES_MAX)),
+        ),
+        (
+            "identity indexes",
+            with_ipcache([(Ipv4Net::default(), entry(largest))].into()),
+        ),
+        ("IPv4 prefixes", with_ipcache(hosts.collect())),
+        (
+            "failsafe",
+            Generation {
+                settings: Arc::new(settings),
+                ..generation(9, None, None)
+            },
+        ),
+        (
+            "endpoints",
+            Generation {
+                endpoints: Vec::new(),
+                ..generation(9, None, None)
+            },
+        ),
+    ]
+}
+
+#[test]
+fn a_generation_that_does_not_fit_changes_nothing() {
+    in_world(|world| {
+        let (mut datapath, _) = world.open();
+        let good = generation(1, Some(tcp_ports(&[22])), None);
+        for _ in 0..2 {
+            datapath.stage(&good).expect("stage");
+            datapath.commit().expect("commit");
+        }
+        let state = datapath.inspector().commit_state();
+        for (what, generation) in too_much() {
+            let error = datapath.stage(&generation).expect_err(what);
+            let DatapathError::DoesNotFit {
+                what: named,
+                needed,
+                max,
+            } = &error
+            else {
+                panic!("{what}: {error}");
+            };
+            assert!(named.contains(what), "{what}: {error}");
+            assert!(what == "endpoints" || needed > max, "{error}");
+            datapath.commit().expect_err("nothing is staged");
+            assert_eq!(datapath.inspector().commit_state(), state);
+            assert!(datapath.matches_current(&good).expect("compare"));
+            // Neither slot was written.
+            assert_eq!(datapath.stage(&good).expect("stage").writes, 0, "{what}");
+        }
+    });
+}
+
+#[test]
+fn a_table_that_points_outside_of_itself_is_refused() {
+    in_world(|world| {
+        let (mut datapath, _) = world.open();
+        for generation in [
+            ingress(|table| table.rows.push(2)),
+            ingress(|table| table.columns[1][5] = 2),
+        ] {
+            let error = datapath.stage(&generation).expect_err("outside");
+            assert!(error.to_string().contains("points outside"), "{error}");
+        }
+    });
+}
