@@ -117,7 +117,7 @@ pub fn judge(
         .options
         .failsafe
         .iter()
-        .position(|entry| failsafe_matches(entry, direction, address, packet));
+        .position(|entry| failsafe_matches(entry, direction, address, side, packet));
     let first = |deny: bool| {
         matching
             .iter()
@@ -266,6 +266,7 @@ fn failsafe_matches(
     entry: &FailsafeEntry,
     direction: Direction,
     address: IpAddr,
+    side: Side,
     packet: Packet,
 ) -> bool {
     let any_port = entry.port == 0;
@@ -282,5 +283,7 @@ fn failsafe_matches(
     };
     entry.direction == direction.number()
         && l4
-        && entry.peer.is_none_or(|peer| peer.contains(&address))
+        && entry
+            .peer
+            .is_none_or(|peer| side != Side::Host && peer.contains(&address))
 }

@@ -7,7 +7,7 @@ mod apply;
 mod effects;
 mod numbers;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod types;
 
 use std::collections::BTreeMap;

@@ -8,6 +8,8 @@ mod classes;
 mod gather;
 mod paint;
 #[cfg(test)]
+mod property_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
