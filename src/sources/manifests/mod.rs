@@ -16,3 +16,10 @@ mod watch;
 pub use files::{read_capped, scan};
 pub use state::{ManifestState, Observation};
 pub use watch::ManifestWatch;
+
+#[cfg(test)]
+mod pending_tests;
+#[cfg(test)]
+mod state_tests;
+#[cfg(test)]
+mod watch_tests;
