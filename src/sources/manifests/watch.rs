@@ -137,7 +137,8 @@ impl ManifestWatch {
 
     /// Waits for the next look. False: stop.
     fn listen(&mut self) -> bool {
-        let idle = if self.in_sync {
+        let is_healthy = |directory: &Directory| directory.problem.is_none();
+        let idle = if self.in_sync && self.directories.iter().all(is_healthy) {
             MANIFEST_RESCAN
         } else {
             MANIFEST_RETRY

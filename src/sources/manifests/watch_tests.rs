@@ -262,7 +262,9 @@ fn a_file_that_is_too_large_is_reported_and_keeps_what_it_held() {
     let watched = with_directory();
     watched.write("a.yaml", &policy("a", 22));
     watched.expect("+a");
-    let file = fs::OpenOptions::new().write(true).open(watched.path("a.yaml"));
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(watched.path("a.yaml"));
     let file = file.expect("a file");
     file.set_len(MANIFEST_FILE_BYTES_MAX + 1).expect("a length");
     drop(file);
