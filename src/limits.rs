@@ -39,6 +39,20 @@ pub const ICMP_FIELDS_PER_ITEM_MAX: usize = 40;
 /// Errors reported for one resource before the rest is summarised.
 pub const ERRORS_PER_RESOURCE_MAX: usize = 100;
 
+/// How often the device worker looks whether it shall stop, and how often it
+/// compares everything again without any word of a change.
+pub const LOCAL_POLL: Duration = Duration::from_millis(250);
+pub const LOCAL_RESYNC: Duration = Duration::from_secs(30);
+/// How often the agent's own events and losses are told to the monitor.
+pub const MONITOR_NOTES_POLL: Duration = Duration::from_millis(200);
+/// How long the workers may take to end when the agent stops.
+pub const STOP_MAX: Duration = Duration::from_secs(5);
+/// How often readiness is looked at until it is told to the service manager,
+/// and samples are moved into their buckets.
+pub const READY_POLL: Duration = Duration::from_millis(50);
+pub const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+/// Flows that one request may list.
+pub const API_FLOWS_MAX: usize = 1_000_000;
 /// Longest wait of an API request (Cilium: 6 minutes).
 pub const API_WAIT_MAX: Duration = Duration::from_secs(360);
 /// Major events that `palisade history` and `endpoint log` can show.

@@ -2,19 +2,26 @@
 
 use std::sync::Arc;
 
-use crate::metrics::{Collector, KernelCounters, Metrics};
+use crate::datapath::kernel::{Inspector, StartReport};
+use crate::metrics::{Collector, KernelCounters, Metrics, Occupancy, kernel_counters};
 use crate::monitor::Monitor;
 use crate::policy::FailsafeEntry;
 use crate::queues::Pipeline;
 use crate::sources::SourceBoard;
+use crate::sources::local::DeviceBoard;
 
 /// Handles on the rooms of the running agent.
 #[derive(Debug)]
 pub struct Agent {
     pub node: String,
     pub failsafe: Vec<FailsafeEntry>,
+    /// What the start found in the kernel.
+    pub start: StartReport,
     pub pipeline: Arc<Pipeline>,
+    pub inspector: Inspector,
+    pub occupancy: Occupancy,
     pub board: Arc<SourceBoard>,
+    pub devices: Arc<DeviceBoard>,
     pub monitor: Arc<Monitor>,
     pub metrics: Metrics,
     pub collector: Collector,
@@ -24,11 +31,12 @@ impl Agent {
     /// The text format of Prometheus, read now.
     #[must_use]
     pub fn metrics_text(&self) -> String {
-        self.collector.collect(&self.kernel_counters());
+        let kernel = kernel_counters(&self.inspector, &self.pipeline, &self.occupancy);
+        let kernel = kernel.unwrap_or_else(|error| {
+            tracing::error!("counters of the kernel: {error}");
+            KernelCounters::default()
+        });
+        self.collector.collect(&kernel);
         self.metrics.render()
-    }
-
-    fn kernel_counters(&self) -> KernelCounters {
-        KernelCounters::default()
     }
 }

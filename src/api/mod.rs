@@ -14,8 +14,5 @@ mod server;
 pub use agent::Agent;
 pub use server::{ServerError, Servers};
 
-/// The endpoint of the node itself.
-pub(crate) const HOST_ENDPOINT: crate::events::EndpointId = crate::events::EndpointId(1);
-
 /// First part of every path.
 pub const VERSION: &str = "/v1";

@@ -17,7 +17,7 @@ pub(super) fn run(first: &AgentOptions, arguments: &[OsString]) -> Result<(), Cl
         .to_string_lossy()
         .into_owned();
     let config = configure(first, arguments, &hostname)?;
-    crate::daemon::run(config).map_err(|error| CliError::Failed(format!("{error:#}")))
+    crate::daemon::run(&config).map_err(|error| CliError::Failed(format!("{error:#}")))
 }
 
 /// The whole configuration. The values of the config file become defaults of

@@ -186,15 +186,25 @@ pub struct AgentOptions {
     )]
     pub ct_other: String,
 
-    /// Flows of each family that conntrack holds
+    /// Answered flows of each family that conntrack holds
     #[arg(
         long,
         env = "PALISADE_CT_ENTRIES_MAX",
         value_name = "N",
-        default_value = "262144",
+        default_value = "524288",
         id = "ct-entries-max"
     )]
     pub ct_entries_max: String,
+
+    /// Unanswered flows of each family that conntrack holds
+    #[arg(
+        long,
+        env = "PALISADE_CT_HALF_ENTRIES_MAX",
+        value_name = "N",
+        default_value = "131072",
+        id = "ct-half-entries-max"
+    )]
+    pub ct_half_entries_max: String,
 
     /// Form of the log on standard error: text or json
     #[arg(

@@ -19,8 +19,10 @@ pub enum LogFormat {
 /// Sizes of the conntrack maps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ConntrackLimits {
-    /// Flows of each family.
+    /// Answered flows of each family.
     pub entries_max: u32,
+    /// Unanswered flows of each family.
+    pub half_entries_max: u32,
 }
 
 /// The agent's configuration, checked.
@@ -149,6 +151,11 @@ impl Config {
             seal_confirmed: check.flag("yes-seal-this-node", &options.yes_seal_this_node),
             conntrack: ConntrackLimits {
                 entries_max: check.number("ct-entries-max", &options.ct_entries_max, 1_024),
+                half_entries_max: check.number(
+                    "ct-half-entries-max",
+                    &options.ct_half_entries_max,
+                    1_024,
+                ),
             },
             settings,
             log_format: check.choice(

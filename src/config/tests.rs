@@ -44,6 +44,9 @@ fn defaults_are_the_contract() {
         config.settings,
         crate::datapath::DatapathSettings::default()
     );
+    assert_eq!(config.conntrack.entries_max, crate::limits::CT_ENTRIES_MAX);
+    let half = config.conntrack.half_entries_max;
+    assert_eq!(half, crate::limits::CT_HALF_ENTRIES_MAX);
     assert!(!config.audit);
 }
 

@@ -1,28 +1,88 @@
 //! The wiring of the agent, read top-down: config, store, datapath, pipeline,
 //! sources, API, metrics, signals. No logic.
+//!
+//! Reading order: this file, `rooms` (who holds what), `runtime` (the part on
+//! tokio: API, metrics, signals, readiness), `threads`, `seal`, `notify`,
+//! `logging`, `detach`.
 
-use std::path::Path;
+mod detach;
+mod logging;
+mod notify;
+mod rooms;
+mod runtime;
+mod seal;
+mod threads;
 
-use anyhow::{Result, bail};
+pub use detach::detach;
 
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use palisade_state::Store;
+
+use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::datapath::kernel::{KernelDatapath, KernelOptions};
+use crate::metrics::Metrics;
+use crate::sources::local::{DeviceBoard, LocalSource};
+use rooms::Rooms;
+use threads::Threads;
 
 /// Runs the agent until SIGTERM or SIGINT; enforcement outlives it.
 ///
 /// # Errors
 /// When the agent cannot start, or a worker of it died.
-pub fn run(config: Config) -> Result<()> {
-    bail!("node {}: no datapath to run", config.node_name)
+pub fn run(config: &Config) -> Result<()> {
+    logging::start(config.log_format);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let metrics = Metrics::install(&config.metrics_prefix)?;
+    let store = Store::open(&config.state_dir)?;
+    let options = kernel_options(config);
+    let (datapath, start) = KernelDatapath::open(&options).context("datapath")?;
+    for warning in &start.warnings {
+        tracing::warn!("{warning}");
+    }
+    seal::check(config, start.adopted)?;
+
+    let inspector = datapath.inspector();
+    let devices = Arc::new(DeviceBoard::default());
+    let local = LocalSource::open(
+        &config.devices,
+        datapath.attachments(),
+        Arc::clone(&devices),
+    )?;
+    let rooms = Rooms::build(rooms::Parts {
+        config,
+        clock,
+        metrics,
+        store,
+        datapath,
+        start,
+        inspector,
+        devices,
+        facts: local.facts(),
+    })?;
+
+    let mut threads = Threads::default();
+    rooms.start_workers(&mut threads);
+    rooms.start_monitor(&mut threads)?;
+    rooms.start_sweeper(&mut threads);
+    rooms.start_local(&mut threads, local, config.node_labels.clone());
+    rooms.start_manifests(&mut threads, &config.manifests);
+    let outcome = runtime::run(config, &rooms, &mut threads);
+
+    tracing::info!("stopping; what is attached stays and goes on enforcing");
+    notify::tell("STOPPING=1");
+    rooms.stop();
+    threads.join();
+    outcome
 }
 
-/// Removes every link, pin, map and program of Palisade; tells what it removed.
-///
-/// # Errors
-/// When an agent still runs, or something could not be removed.
-pub fn detach(bpffs: &Path, state_dir: &Path) -> Result<Vec<String>> {
-    bail!(
-        "nothing to detach in {} ({})",
-        bpffs.display(),
-        state_dir.display()
-    )
+fn kernel_options(config: &Config) -> KernelOptions {
+    KernelOptions {
+        bpffs: config.bpffs.clone(),
+        ct_entries_max: config.conntrack.entries_max,
+        half_entries_max: config.conntrack.half_entries_max,
+        ..KernelOptions::default()
+    }
 }

@@ -1,13 +1,16 @@
 //! Metrics: the catalogue, the recorder behind the `metrics` facade, and the
 //! collector that reads the rest of the agent when somebody asks.
 //!
-//! Reading order: `catalogue`, `recorder`, `collect`.
+//! Reading order: `catalogue`, `recorder`, `collect`, `kernel`
+//! (the kernel's counters).
 
 pub mod catalogue;
 mod collect;
+mod kernel;
 mod recorder;
 
 pub use collect::{Collector, KernelCounters, KernelMap};
+pub use kernel::{Occupancy, current_names, kernel_counters, rule_hits, rule_name};
 pub use recorder::{Metrics, MetricsError};
 
 #[cfg(test)]

@@ -1,31 +1,25 @@
 //! From a record of the programs to an event with names. No I/O.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
 use palisade_abi::event::{Event, flags, kind};
 use palisade_abi::{direction, proto, reason};
 
 use crate::api::model::{Decision, Peer, RuleName};
 use crate::api::question::protocol_name;
-use crate::events::ResourceKey;
 use crate::identity::{IdentityNumber, LabelSet, Reserved};
-use crate::policy::{PolicySnapshot, RuleCatalogue, RuleNumber};
-
-/// What the numbers of a record stand for, by its generation.
-#[derive(Clone, Debug)]
-pub struct Names {
-    pub revision: u64,
-    pub rules: Arc<RuleCatalogue>,
-    /// The policies that made each direction default-deny.
-    pub enforcing: [Vec<ResourceKey>; 2],
-    pub snapshot: Arc<PolicySnapshot>,
-}
+use crate::policy::RuleNumber;
+use crate::queues::GenerationNames;
 
 /// The event of a record. Without names (a generation that is forgotten) the
 /// numbers stay, and no rule is named rather than a wrong one.
 #[must_use]
-pub fn enrich(event: &Event, names: Option<&Names>, device: String, time_ms: u64) -> Decision {
+pub fn enrich(
+    event: &Event,
+    names: Option<&GenerationNames>,
+    device: String,
+    time_ms: u64,
+) -> Decision {
     let egress = u32::from(event.direction) == direction::EGRESS;
     let has_ports = matches!(event.proto, proto::TCP | proto::UDP | proto::SCTP);
     let port = |number: u16| (has_ports && event.family != 0).then_some(number);
@@ -50,7 +44,7 @@ pub fn enrich(event: &Event, names: Option<&Names>, device: String, time_ms: u64
         reason: reason_of(event).to_owned(),
         reason_code: event.reason,
         direction: if egress { "egress" } else { "ingress" }.to_owned(),
-        endpoint: crate::api::HOST_ENDPOINT.0,
+        endpoint: crate::endpoint::HOST_ENDPOINT.0,
         source: Peer {
             ip: address(event.family, event.source),
             port: port(event.source_port),
@@ -74,7 +68,7 @@ pub fn enrich(event: &Event, names: Option<&Names>, device: String, time_ms: u64
         rejudged: event.flags & flags::REJUDGED != 0,
         fragment: event.flags & flags::FRAGMENT != 0,
         generation: event.generation,
-        revision: names.map_or(0, |names| names.revision),
+        revision: names.map_or(0, |names| names.revision.0),
     }
 }
 
@@ -104,14 +98,18 @@ fn reason_of(event: &Event) -> &'static str {
     }
 }
 
-fn rule_of(event: &Event, names: Option<&Names>) -> Option<RuleName> {
+fn rule_of(event: &Event, names: Option<&GenerationNames>) -> Option<RuleName> {
     let number = RuleNumber(event.rule);
     names?.rules.get(&number).map(RuleName::from)
 }
 
 /// The policy of the deciding rule; where none matched, those that made the
 /// direction default-deny.
-fn policies_of(event: &Event, rule: Option<&RuleName>, names: Option<&Names>) -> Vec<String> {
+fn policies_of(
+    event: &Event,
+    rule: Option<&RuleName>,
+    names: Option<&GenerationNames>,
+) -> Vec<String> {
     if let Some(rule) = rule {
         return vec![rule.resource.clone()];
     }
@@ -126,7 +124,7 @@ fn policies_of(event: &Event, rule: Option<&RuleName>, names: Option<&Names>) ->
 }
 
 /// Labels of an identity; reserved ones are known without a snapshot.
-pub(crate) fn labels_of(number: u32, names: Option<&Names>) -> Vec<String> {
+pub(crate) fn labels_of(number: u32, names: Option<&GenerationNames>) -> Vec<String> {
     let known = names
         .and_then(|names| names.snapshot.identities.get(IdentityNumber(number)))
         .map(|identity| LabelSet::to_strings(&identity.labels));

@@ -7,9 +7,11 @@ use palisade_abi::reason;
 
 use super::*;
 use crate::api::model::{EventKind, MonitorEvent};
-use crate::events::{ResourceKey, ResourceKind};
+use crate::datapath::GenerationNumber;
+use crate::events::{ResourceKey, ResourceKind, Revision};
 use crate::limits::MONITOR_BUFFER_MAX;
 use crate::policy::{PolicyOptions, Repository, RuleNumber, RuleRef, Section};
+use crate::queues::GenerationNames;
 
 fn record(kind: u8, reason: u8, rule: u32) -> Event {
     Event {
@@ -34,7 +36,7 @@ fn record(kind: u8, reason: u8, rule: u32) -> Event {
     }
 }
 
-fn names() -> Names {
+fn names() -> GenerationNames {
     let key = ResourceKey {
         kind: ResourceKind::CiliumClusterwideNetworkPolicy,
         namespace: None,
@@ -45,8 +47,9 @@ fn names() -> Names {
         section: Section::IngressDeny,
         index: 1,
     };
-    Names {
-        revision: 9,
+    GenerationNames {
+        generation: GenerationNumber(7),
+        revision: Revision(9),
         rules: std::sync::Arc::new(BTreeMap::from([(RuleNumber(4), rule)])),
         enforcing: [vec![key], Vec::new()],
         snapshot: Repository::new(PolicyOptions::default()).snapshot(),
@@ -171,7 +174,7 @@ fn filters_by_endpoint() {
         String::new(),
         0,
     );
-    let host = crate::api::HOST_ENDPOINT.0;
+    let host = crate::endpoint::HOST_ENDPOINT.0;
     let seen = |filter: Filter| {
         let monitor = Monitor::default();
         let mut reader = monitor.subscribe(filter);

@@ -23,4 +23,4 @@ pub use records::{
     StoreIdentity,
 };
 pub use schema::SCHEMA_VERSION;
-pub use store::{Replay, Snapshot, Store, StoreError};
+pub use store::{Replay, Snapshot, Store, StoreError, is_in_use};

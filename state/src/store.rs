@@ -438,6 +438,13 @@ fn lock(dir: &Path) -> Result<std::fs::File, LockError> {
     }
 }
 
+/// Whether an agent has the store in `dir` open. Touches nothing.
+#[must_use]
+pub fn is_in_use(dir: &Path) -> bool {
+    std::fs::File::open(dir.join("lock"))
+        .is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
+}
+
 #[cfg(test)]
 #[path = "store_tests.rs"]
 mod tests;

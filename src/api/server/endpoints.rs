@@ -13,6 +13,7 @@ use crate::api::model::{
 use crate::config::format_failsafe;
 use crate::endpoint::{AuditSetting, EndpointStatus};
 use crate::events::EndpointId;
+use crate::metrics::current_names;
 use crate::policy::Direction;
 
 pub(super) async fn list(State(agent): State<Arc<Agent>>) -> Json<Vec<Endpoint>> {
@@ -26,10 +27,7 @@ pub(super) async fn get(
     Path(id): Path<u16>,
 ) -> Reply<EndpointDetail> {
     let status = find(&agent, id)?;
-    let names = agent
-        .pipeline
-        .realized()
-        .and_then(|realized| agent.pipeline.rules_of(realized.generation));
+    let names = current_names(&agent.pipeline);
     let mut enforcing = Enforcing::new();
     for direction in Direction::BOTH {
         let policies = names.as_ref().map(|names| {

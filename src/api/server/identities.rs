@@ -43,7 +43,7 @@ pub(super) async fn get(State(agent): State<Arc<Agent>>, Path(id): Path<u32>) ->
 }
 
 /// The host carries the labels of its node besides those of its number.
-fn labels(snapshot: &PolicySnapshot, number: IdentityNumber) -> Vec<String> {
+pub(super) fn labels(snapshot: &PolicySnapshot, number: IdentityNumber) -> Vec<String> {
     if number == Reserved::Host.number() {
         return snapshot.host_labels.to_strings();
     }

@@ -6,6 +6,7 @@
 mod endpoints;
 mod follow;
 mod identities;
+mod kernel;
 mod policies;
 mod reply;
 mod status;
@@ -132,6 +133,11 @@ fn router(agent: Arc<Agent>) -> Router {
         .route("/ips", get(identities::ips))
         .route("/ips/lookup", get(identities::lookup))
         .route("/monitor", get(follow::monitor))
+        .route("/bpf/policy", get(kernel::policy))
+        .route("/bpf/ct", get(kernel::flows))
+        .route("/bpf/ipcache", get(kernel::ipcache))
+        .route("/bpf/metrics", get(kernel::counters))
+        .route("/bpf/rules", get(kernel::rules))
         .with_state(agent);
     Router::new().nest(VERSION, v1)
 }

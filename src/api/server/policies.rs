@@ -10,9 +10,11 @@ use serde::Deserialize;
 
 use super::reply::{Refusal, Reply, blocking};
 use crate::api::Agent;
-use crate::api::HOST_ENDPOINT;
-use crate::api::model::{ChangeReply, Explanation, PolicyDump, Selector, WaitReply};
+use crate::api::model::{
+    ChangeReply, Explanation, PolicyDump, PolicyResource, Selector, WaitReply,
+};
 use crate::api::question::question;
+use crate::endpoint::HOST_ENDPOINT;
 use crate::events::{RepositoryChange, ResourceKey, ResourceKind, Revision, SourceName};
 use crate::limits::API_WAIT_MAX;
 use crate::policy::{self, Subject, documents};
@@ -22,7 +24,18 @@ pub(super) async fn dump(State(agent): State<Arc<Agent>>) -> Json<PolicyDump> {
     let snapshot = agent.pipeline.repository();
     Json(PolicyDump {
         revision: snapshot.revision.0,
-        policies: Vec::new(),
+        policies: snapshot
+            .policies
+            .values()
+            .map(|stored| PolicyResource {
+                key: stored.resource.key.to_string(),
+                source: stored.resource.source.as_str().to_owned(),
+                file: stored.resource.origin.file.clone(),
+                line: stored.resource.origin.line,
+                selects: stored.selects_host,
+                body: stored.resource.body.clone(),
+            })
+            .collect(),
     })
 }
 

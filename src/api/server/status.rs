@@ -8,11 +8,14 @@ use serde::Deserialize;
 
 use super::reply::{Reply, blocking};
 use crate::api::Agent;
-use crate::api::HOST_ENDPOINT;
 use crate::api::model::{
-    EnforcementStatus, HistoryLine, Problem, QueueLine, RealizedLine, SourceLine, Status,
+    Check, DeviceStatus, EnforcementStatus, HistoryLine, Problem, QueueLine, RealizedLine,
+    SourceLine, Status,
 };
+use crate::datapath::kernel::Mechanism;
+use crate::endpoint::HOST_ENDPOINT;
 use crate::endpoint::{EndpointStatus, Enforcement};
+use crate::metrics::current_names;
 use crate::policy::Direction;
 use crate::queues::PipelineStatus;
 
@@ -29,7 +32,7 @@ pub(super) async fn status(
     blocking(move || Ok(Json(build(&agent, options.verify)))).await
 }
 
-fn build(agent: &Agent, _verify: bool) -> Status {
+fn build(agent: &Agent, verify: bool) -> Status {
     let pipeline = agent.pipeline.status();
     let endpoint = agent.pipeline.endpoint(HOST_ENDPOINT);
     let realized = agent.pipeline.realized().map(|realized| RealizedLine {
@@ -43,20 +46,17 @@ fn build(agent: &Agent, _verify: bool) -> Status {
         ready: agent.collector.is_ready(),
         enforcing: enforcing(agent, endpoint.as_ref()),
         realized,
-        devices: Vec::new(),
+        devices: devices(agent),
         sources: sources(agent),
         queues: queues(agent),
         problems: problems(agent, &pipeline, endpoint.as_ref()),
-        checks: Vec::new(),
+        checks: if verify { checks(agent) } else { Vec::new() },
     }
 }
 
 fn enforcing(agent: &Agent, endpoint: Option<&EndpointStatus>) -> EnforcementStatus {
     let policy = endpoint.map(|endpoint| endpoint.policy).unwrap_or_default();
-    let names = agent
-        .pipeline
-        .realized()
-        .and_then(|realized| agent.pipeline.rules_of(realized.generation));
+    let names = current_names(&agent.pipeline);
     let mut reasons = Vec::new();
     for (direction, enforcement) in [
         (Direction::Ingress, policy.ingress),
@@ -87,6 +87,67 @@ fn enforcing(agent: &Agent, endpoint: Option<&EndpointStatus>) -> EnforcementSta
         egress: policy.egress,
         reason,
     }
+}
+
+/// Every device with its place in protection.
+fn devices(agent: &Agent) -> Vec<DeviceStatus> {
+    let attached = agent.inspector.attached();
+    let lines = agent.devices.report().selections.into_iter().map(|seen| {
+        let hook = attached
+            .iter()
+            .find(|hook| hook.ifindex == seen.device.ifindex);
+        let attachment = match hook.map(|hook| hook.mechanism) {
+            Some(Mechanism::Tcx) => "tcx",
+            Some(Mechanism::Clsact) => "clsact",
+            None => "",
+        };
+        let kept = hook.is_some() && !seen.protected;
+        DeviceStatus {
+            name: seen.device.name,
+            protected: hook.is_some(),
+            reason: if kept {
+                format!("stays protected; now {}", seen.reason)
+            } else {
+                seen.reason
+            },
+            attachment: attachment.to_owned(),
+        }
+    });
+    lines.collect()
+}
+
+/// The kernel against what the agent believes.
+fn checks(agent: &Agent) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let problems = match agent.inspector.verify() {
+        Ok(problems) => problems,
+        Err(error) => vec![error.to_string()],
+    };
+    checks.push(Check {
+        name: "kernel".to_owned(),
+        ok: problems.is_empty(),
+        detail: if problems.is_empty() {
+            "links, pins, programs and verdict tables are as committed".to_owned()
+        } else {
+            problems.join("; ")
+        },
+    });
+    let generation = agent.inspector.commit_state().generation;
+    let believed = agent
+        .pipeline
+        .realized()
+        .map(|realized| realized.generation);
+    let held = (generation.0 != 0).then_some(generation);
+    checks.push(Check {
+        name: "generation".to_owned(),
+        ok: held == believed,
+        detail: format!(
+            "the commit word says {}, the agent {}",
+            generation.0,
+            believed.map_or(0, |generation| generation.0)
+        ),
+    });
+    checks
 }
 
 fn sources(agent: &Agent) -> Vec<SourceLine> {
@@ -131,6 +192,12 @@ fn problems(
         for problem in report.problems {
             add(source.as_str(), problem.subject, problem.message);
         }
+    }
+    for problem in agent.devices.report().problems {
+        add("devices", problem.subject, problem.message);
+    }
+    for warning in &agent.start.warnings {
+        add("datapath", agent.node.clone(), warning.clone());
     }
     for refusal in agent.pipeline.refused().iter() {
         let mut errors = refusal.errors.clone();

@@ -14,8 +14,8 @@ mod state;
 mod watch;
 
 pub use files::{read_capped, scan};
-pub use state::{ManifestState, Observation};
-pub use watch::ManifestWatch;
+pub use state::{ManifestState, Observation, Settled};
+pub use watch::{ManifestWatch, Stopper};
 
 #[cfg(test)]
 mod pending_tests;

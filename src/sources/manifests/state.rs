@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::events::{RepositoryChange, Resource, ResourceKey, SourceName};
 use crate::policy::documents::{self, FileReading, Positions};
@@ -18,11 +19,21 @@ pub enum Observation {
     Gone,
 }
 
-/// A resource, and where its fields stand (not known of a restored one).
+/// A resource of a file.
 #[derive(Debug)]
 struct Held {
-    resource: Resource,
-    positions: Positions,
+    resource: Arc<Resource>,
+    /// Where its fields stand, until it was told.
+    positions: Option<Positions>,
+}
+
+/// What follows from the files.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// In the order in which to submit them.
+    pub changes: Vec<RepositoryChange>,
+    /// Where the fields of what was read again stand.
+    pub places: Vec<(ResourceKey, Positions)>,
 }
 
 /// One file: what it holds, the last readable version of each resource.
@@ -36,7 +47,7 @@ struct FileState {
 #[derive(Debug, Default)]
 pub struct ManifestState {
     files: BTreeMap<PathBuf, FileState>,
-    told: BTreeMap<ResourceKey, Resource>,
+    told: BTreeMap<ResourceKey, Arc<Resource>>,
     conflicts: Vec<SourceProblem>,
 }
 
@@ -48,11 +59,13 @@ impl ManifestState {
         let mut state = Self::default();
         for resource in resources {
             let path = PathBuf::from(&resource.origin.file);
-            state.told.insert(resource.key.clone(), resource.clone());
+            let resource = Arc::new(resource);
+            let told = Arc::clone(&resource);
+            state.told.insert(resource.key.clone(), told);
             let file = state.files.entry(path).or_default();
             file.resources.push(Held {
                 resource,
-                positions: Positions::default(),
+                positions: None,
             });
         }
         state
@@ -82,34 +95,42 @@ impl ManifestState {
     }
 
     /// The changes that make the repository equal to the files.
-    pub fn settle(&mut self) -> Vec<RepositoryChange> {
-        let (wanted, conflicts) = self.wanted();
-        self.conflicts = conflicts;
-        let mut changes = Vec::new();
+    pub fn settle(&mut self) -> Settled {
+        let mut settled = Settled::default();
+        let wanted = self.wanted(&mut settled.places);
         for (key, resource) in &wanted {
-            if self.told.get(key) != Some(resource) {
-                changes.push(RepositoryChange::Upsert(resource.clone()));
+            if !self
+                .told
+                .get(key)
+                .is_some_and(|told| is_same(told, resource))
+            {
+                let resource = Resource::clone(resource);
+                settled.changes.push(RepositoryChange::Upsert(resource));
             }
         }
         for key in self.told.keys().filter(|key| !wanted.contains_key(*key)) {
-            changes.push(RepositoryChange::Delete {
+            settled.changes.push(RepositoryChange::Delete {
                 key: key.clone(),
                 source: SourceName::Manifests,
             });
         }
         self.told = wanted;
-        changes
+        settled
     }
 
-    /// Each resource from the first file that holds it, and the others.
-    fn wanted(&self) -> (BTreeMap<ResourceKey, Resource>, Vec<SourceProblem>) {
-        let mut wanted: BTreeMap<ResourceKey, Resource> = BTreeMap::new();
-        let mut conflicts = Vec::new();
-        let held = self.files.values().flat_map(|file| &file.resources);
-        for resource in held.map(|held| &held.resource) {
+    /// Each resource from the first file that holds it; the others are
+    /// conflicts.
+    fn wanted(
+        &mut self,
+        places: &mut Vec<(ResourceKey, Positions)>,
+    ) -> BTreeMap<ResourceKey, Arc<Resource>> {
+        let mut wanted: BTreeMap<ResourceKey, Arc<Resource>> = BTreeMap::new();
+        self.conflicts.clear();
+        for held in self.files.values_mut().flat_map(|file| &mut file.resources) {
+            let resource = &held.resource;
             if let Some(winner) = wanted.get(&resource.key) {
                 let origin = &resource.origin;
-                conflicts.push(SourceProblem {
+                self.conflicts.push(SourceProblem {
                     subject: format!("{}:{}", origin.file, origin.line),
                     message: format!(
                         "{} stands in {}:{} too, which wins; remove or rename one of them",
@@ -117,18 +138,12 @@ impl ManifestState {
                     ),
                 });
             } else {
-                wanted.insert(resource.key.clone(), resource.clone());
+                let fresh = held.positions.take();
+                places.extend(fresh.map(|positions| (resource.key.clone(), positions)));
+                wanted.insert(resource.key.clone(), Arc::clone(resource));
             }
         }
-        (wanted, conflicts)
-    }
-
-    /// Where the fields of a resource stand that was told.
-    #[must_use]
-    pub fn positions(&self, key: &ResourceKey) -> Option<&Positions> {
-        let held = self.files.values().flat_map(|file| &file.resources);
-        let mut found = held.filter(|held| held.resource.key == *key);
-        found.next().map(|held| &held.positions)
+        wanted
     }
 
     /// Files that are known in `directory`.
@@ -174,8 +189,8 @@ impl FileState {
             .documents
             .into_iter()
             .map(|document| Held {
-                resource: document.resource,
-                positions: document.positions,
+                resource: Arc::new(document.resource),
+                positions: Some(document.positions),
             })
             .collect();
         let mut kept = Vec::new();
@@ -201,6 +216,10 @@ impl FileState {
         resources.extend(kept);
         self.resources = resources;
     }
+}
+
+fn is_same(told: &Arc<Resource>, wanted: &Arc<Resource>) -> bool {
+    Arc::ptr_eq(told, wanted) || told == wanted
 }
 
 fn with_kept(reason: &str, kept: &[Held]) -> String {

@@ -27,7 +27,7 @@ fn settle(state: &mut ManifestState) -> Vec<String> {
         RepositoryChange::Delete { key, .. } => format!("-{}", key.name),
         RepositoryChange::LocalAddresses(_) | RepositoryChange::NodeLabels(_) => "?".to_owned(),
     };
-    state.settle().into_iter().map(words).collect()
+    state.settle().changes.into_iter().map(words).collect()
 }
 
 fn problems(state: &ManifestState) -> Vec<String> {
@@ -168,6 +168,7 @@ fn a_restored_resource_survives_a_broken_file() {
     see(&mut first, "/m/a.yaml", &policy("a", 22));
     let restored = first
         .settle()
+        .changes
         .into_iter()
         .filter_map(|change| match change {
             RepositoryChange::Upsert(resource) => Some(resource),

@@ -188,9 +188,12 @@ impl ManifestWatch {
         for stray in self.state.strays(&paths) {
             self.state.observe(&stray, Observation::Gone);
         }
-        for change in self.state.settle() {
+        let settled = self.state.settle();
+        for (key, positions) in settled.places {
+            self.board.place(&key, positions);
+        }
+        for change in settled.changes {
             tracing::info!(subject = change.subject(), "manifest changed");
-            self.place(&change);
             self.submit(change)?;
         }
         if complete && !self.in_sync {
@@ -202,17 +205,12 @@ impl ManifestWatch {
         Ok(())
     }
 
-    fn place(&self, change: &RepositoryChange) {
-        let Some(key) = change.key() else { return };
-        match self.state.positions(key) {
-            Some(positions) => self.board.place(key, positions.clone()),
-            None => self.board.forget(key),
-        }
-    }
-
     /// What the journal cannot take is told and left out; the rest goes on.
     fn submit(&self, change: RepositoryChange) -> Result<(), SubmitError> {
         let subject = change.subject();
+        if let RepositoryChange::Delete { key, .. } = &change {
+            self.board.forget(key);
+        }
         match self.sink.submit(change) {
             Err(SubmitError::Journal(reason)) => {
                 tracing::error!(subject, "manifest not taken: {reason}");

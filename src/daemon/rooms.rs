@@ -1,0 +1,209 @@
+//! The rooms of a running agent and their threads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use palisade_state::Store;
+use parking_lot::Mutex;
+
+use super::threads::Threads;
+use crate::api::Agent;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::datapath::kernel::{Inspector, KernelDatapath, StartReport};
+use crate::endpoint::NodeFacts;
+use crate::events::{Resource, SourceName};
+use crate::limits::{BUILD_PERMITS_MIN, CT_SWEEP_INTERVAL};
+use crate::metrics::{Collector, Metrics};
+use crate::monitor::{EventPump, Monitor};
+use crate::policy::PolicyOptions;
+use crate::queues::{Pipeline, PipelineOptions};
+use crate::sources::SourceBoard;
+use crate::sources::local::{DeviceBoard, LocalSource};
+use crate::sources::manifests::{ManifestWatch, Stopper};
+
+/// What the rooms are built from.
+pub(super) struct Parts<'a> {
+    pub(super) config: &'a Config,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: Metrics,
+    pub(super) store: Store,
+    pub(super) datapath: KernelDatapath,
+    pub(super) start: StartReport,
+    pub(super) inspector: Inspector,
+    pub(super) devices: Arc<DeviceBoard>,
+    pub(super) facts: NodeFacts,
+}
+
+/// The rooms, and what ends their threads.
+pub(super) struct Rooms {
+    pub(super) agent: Arc<Agent>,
+    clock: Arc<dyn Clock>,
+    /// Dropped to stop those who listen.
+    stop: Mutex<Option<Sender<()>>>,
+    stopped: Receiver<()>,
+    manifests: Mutex<Option<Stopper>>,
+}
+
+impl Rooms {
+    pub(super) fn build(parts: Parts<'_>) -> Result<Self> {
+        let config = parts.config;
+        let pipeline = Pipeline::start(
+            pipeline_options(config, parts.facts)?,
+            Box::new(parts.datapath),
+            parts.store,
+            Arc::clone(&parts.clock),
+        );
+        let board = Arc::new(SourceBoard::default());
+        let monitor = Arc::new(Monitor::default());
+        let collector = Collector::new(
+            Arc::clone(&pipeline),
+            Arc::clone(&board),
+            Arc::clone(&monitor),
+        );
+        let (stop, stopped) = bounded(0);
+        Ok(Self {
+            agent: Arc::new(Agent {
+                node: config.node_name.clone(),
+                failsafe: config.failsafe.clone(),
+                start: parts.start,
+                pipeline,
+                inspector: parts.inspector,
+                occupancy: Arc::default(),
+                board,
+                devices: parts.devices,
+                monitor,
+                metrics: parts.metrics,
+                collector,
+            }),
+            clock: parts.clock,
+            stop: Mutex::new(Some(stop)),
+            stopped,
+            manifests: Mutex::new(None),
+        })
+    }
+
+    /// The pipeline's workers.
+    pub(super) fn start_workers(&self, threads: &mut Threads) {
+        for (name, work) in Arc::clone(&self.agent.pipeline).workers() {
+            threads.spawn(&name, work);
+        }
+    }
+
+    /// The reader of the ring buffer.
+    pub(super) fn start_monitor(&self, threads: &mut Threads) -> Result<()> {
+        let agent = &self.agent;
+        let pump = EventPump {
+            reader: agent.inspector.events()?,
+            inspector: agent.inspector.clone(),
+            pipeline: Arc::clone(&agent.pipeline),
+            monitor: Arc::clone(&agent.monitor),
+            devices: Arc::clone(&agent.devices),
+            clock: Arc::clone(&self.clock),
+        };
+        let stopped = self.stopped.clone();
+        threads.spawn("monitor", move || pump.run(&stopped));
+        Ok(())
+    }
+
+    /// The sweeper of expired flows.
+    pub(super) fn start_sweeper(&self, threads: &mut Threads) {
+        let sweeper = self.agent.inspector.sweeper();
+        let occupancy = Arc::clone(&self.agent.occupancy);
+        let stopped = self.stopped.clone();
+        threads.spawn("ct-sweep", move || {
+            loop {
+                match sweeper.sweep() {
+                    Ok(found) => *occupancy.write() = found,
+                    Err(error) => tracing::error!("sweep of conntrack: {error}"),
+                }
+                if stopped.recv_timeout(CT_SWEEP_INTERVAL) == Err(RecvTimeoutError::Disconnected) {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Devices, addresses and labels of this node.
+    pub(super) fn start_local(
+        &self,
+        threads: &mut Threads,
+        local: LocalSource,
+        labels: BTreeMap<String, String>,
+    ) {
+        let pipeline = Arc::clone(&self.agent.pipeline);
+        let board = Arc::clone(&self.agent.board);
+        let clock = Arc::clone(&self.clock);
+        let stopped = self.stopped.clone();
+        threads.spawn("local", move || {
+            local.run(labels, &pipeline, &board, &*clock, &stopped);
+        });
+    }
+
+    /// The manifests directories, if there are any.
+    pub(super) fn start_manifests(&self, threads: &mut Threads, directories: &[PathBuf]) {
+        if directories.is_empty() {
+            return;
+        }
+        let agent = &self.agent;
+        let watch = ManifestWatch::new(
+            directories,
+            self.restored(),
+            agent.pipeline.clone(),
+            Arc::clone(&agent.board),
+            Arc::clone(&self.clock),
+        );
+        *self.manifests.lock() = Some(watch.stopper());
+        threads.spawn("manifests", move || watch.run());
+    }
+
+    /// What an earlier life of the agent took from manifests.
+    fn restored(&self) -> Vec<Resource> {
+        let snapshot = self.agent.pipeline.repository();
+        let policies = snapshot.policies.values();
+        let resources = policies.map(|stored| Resource::clone(&stored.resource));
+        resources
+            .filter(|resource| resource.source == SourceName::Manifests)
+            .collect()
+    }
+
+    /// Ends every thread. The datapath enforces on.
+    pub(super) fn stop(&self) {
+        if let Some(stopper) = self.manifests.lock().take() {
+            stopper.stop();
+        }
+        drop(self.stop.lock().take());
+        self.agent.pipeline.shutdown();
+    }
+}
+
+fn pipeline_options(config: &Config, facts: NodeFacts) -> Result<PipelineOptions> {
+    let mut sources = BTreeSet::from([SourceName::Local]);
+    if !config.manifests.is_empty() {
+        sources.insert(SourceName::Manifests);
+    }
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .context("boot id of the kernel")?;
+    Ok(PipelineOptions {
+        sources,
+        policy: policy_options(config),
+        settings: config.settings.clone(),
+        build_permits: cpus.max(BUILD_PERMITS_MIN),
+        facts,
+        boot_id: boot_id.trim().to_owned(),
+    })
+}
+
+pub(super) fn policy_options(config: &Config) -> PolicyOptions {
+    PolicyOptions {
+        node_name: config.node_name.clone(),
+        node_labels: config.node_labels.clone(),
+        enforcement: config.enforcement,
+        audit: config.audit,
+        failsafe: config.failsafe.clone(),
+    }
+}
