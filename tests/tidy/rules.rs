@@ -251,7 +251,8 @@ const FENCES: &[Fence] = &[
         &[
             "src/datapath",
             "bpf-prog",
-            "tests/packets",
+            "tests/kernel",
+            "tests/kernel.rs",
             "tests/e2e/frames.rs",
         ],
         false,
