@@ -174,7 +174,9 @@ fn run_binary(binary: &TestBinary) -> Result<Counts> {
         let start = lines.len().saturating_sub(SHOWN_LINES_MAX);
         println!("{}", lines[start..].join("\n"));
     }
-    println!("{}: {counts}", binary.name);
+    if counts != Counts::default() {
+        println!("{}: {counts}", binary.name);
+    }
     Ok(counts)
 }
 
