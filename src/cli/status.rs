@@ -156,7 +156,7 @@ pub(super) fn metrics(
 ) -> Result<(), CliError> {
     let MetricsCommand::List { pattern } = command;
     let text = client.text("/metrics")?;
-    let samples: Vec<Sample> = text
+    let mut samples: Vec<Sample> = text
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .filter(|line| {
@@ -166,6 +166,7 @@ pub(super) fn metrics(
         })
         .filter_map(Sample::parse)
         .collect();
+    samples.sort_by(|a, b| (&a.metric, &a.labels).cmp(&(&b.metric, &b.labels)));
     out.print(&samples, |samples| {
         let mut table = Table::new(&[&["Metric", "Labels", "Value"]]);
         for sample in samples {

@@ -151,11 +151,13 @@ fn check_file(
         owners.insert(resource.key.clone(), name.to_owned());
         match repository.apply(&RepositoryChange::Upsert(resource)) {
             Applied::Unchanged => {}
-            Applied::Refused(refusal) => {
+            Applied::Refused(mut refusal) => {
+                document.positions.locate(&mut refusal.errors);
                 let found = refusal.errors.into_iter().map(|e| at(&place, e));
                 report.errors.extend(found);
             }
-            Applied::Changed(change) => {
+            Applied::Changed(mut change) => {
+                document.positions.locate(&mut change.warnings);
                 let found = change.warnings.into_iter().map(|e| at(&place, e));
                 report.warnings.extend(found);
             }

@@ -163,10 +163,11 @@ impl Rooms {
     /// What an earlier life of the agent took from manifests.
     fn restored(&self) -> Vec<Resource> {
         let snapshot = self.agent.pipeline.repository();
-        let policies = snapshot.policies.values();
-        let resources = policies.map(|stored| Resource::clone(&stored.resource));
+        let policies = snapshot.policies.values().map(|stored| &stored.resource);
+        let resources = policies.chain(snapshot.nodes.iter());
         resources
             .filter(|resource| resource.source == SourceName::Manifests)
+            .map(|resource| Resource::clone(resource))
             .collect()
     }
 

@@ -119,15 +119,15 @@ impl Monitor {
     /// Whether anyone reads: without readers nothing needs a name.
     #[must_use]
     pub fn has_readers(&self) -> bool {
-        let mut readers = self.readers.lock();
-        readers.retain(|reader| !reader.events.is_closed());
-        !readers.is_empty()
+        self.readers() > 0
     }
 
     /// How many there are.
     #[must_use]
     pub fn readers(&self) -> usize {
-        self.readers.lock().len()
+        let mut readers = self.readers.lock();
+        readers.retain(|reader| !reader.events.is_closed());
+        readers.len()
     }
 
     /// Events that slow readers did not get.

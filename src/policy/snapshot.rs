@@ -10,7 +10,7 @@ use super::language::{Peer, Peers};
 use super::repository::selects_host;
 use super::resolve::positions;
 use super::{PolicyOptions, Refusal, RuleCatalogue, StoredPolicy};
-use crate::events::{ResourceKey, Revision};
+use crate::events::{Resource, ResourceKey, Revision};
 use crate::identity::{IdentityNumber, IdentityTable, IpcacheEntry, LabelSet};
 
 /// One revision of everything.
@@ -22,6 +22,8 @@ pub struct PolicySnapshot {
     pub host_labels: Arc<LabelSet>,
     /// The valid policies, whether they select this node or not.
     pub policies: Arc<BTreeMap<ResourceKey, Arc<StoredPolicy>>>,
+    /// The valid Node and CiliumNode objects, by key.
+    pub nodes: Arc<[Arc<Resource>]>,
     pub identities: Arc<IdentityTable>,
     pub ipcache4: Arc<BTreeMap<Ipv4Net, IpcacheEntry>>,
     pub ipcache6: Arc<BTreeMap<Ipv6Net, IpcacheEntry>>,

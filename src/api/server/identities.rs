@@ -81,6 +81,8 @@ fn ip_entry(snapshot: &PolicySnapshot, net: IpNet, entry: IpcacheEntry) -> IpEnt
 fn source_of(identity: IdentityNumber) -> &'static str {
     if identity == Reserved::Host.number() {
         "local"
+    } else if identity == Reserved::World.number() {
+        "default"
     } else if identity >= IdentityNumber::LOCAL_FIRST {
         "generated"
     } else {

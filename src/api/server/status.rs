@@ -202,9 +202,9 @@ fn problems(
     for refusal in agent.pipeline.refused().iter() {
         let mut errors = refusal.errors.clone();
         agent.board.locate(&refusal.key, &mut errors);
-        for error in errors {
+        for mut error in errors {
             let origin = &refusal.origin;
-            let line = error.line.unwrap_or(origin.line);
+            let line = error.line.take().unwrap_or(origin.line);
             let kept = if refusal.in_force {
                 "; the last valid version stays in force"
             } else {

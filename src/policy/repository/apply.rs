@@ -84,7 +84,7 @@ impl Repository {
         };
         let before = self.before();
         let stored = StoredNode {
-            resource: resource.clone(),
+            resource: Arc::new(resource.clone()),
             node: node.clone(),
         };
         let previous = self.nodes.insert(key.clone(), stored);
@@ -312,6 +312,7 @@ impl Repository {
         };
         let key = resource.key.clone();
         self.replace_addresses(&key, &NodeObject::default(), &node);
+        let resource = Arc::new(resource);
         self.nodes.insert(key, StoredNode { resource, node });
     }
 

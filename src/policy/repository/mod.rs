@@ -48,7 +48,7 @@ pub struct Repository {
 /// A valid Node or CiliumNode.
 #[derive(Clone, Debug)]
 struct StoredNode {
-    resource: Resource,
+    resource: Arc<Resource>,
     node: NodeObject,
 }
 
@@ -96,6 +96,11 @@ impl Repository {
             options: Arc::clone(&self.options),
             host_labels: Arc::clone(&self.host_labels),
             policies: Arc::clone(&self.policies),
+            nodes: self
+                .nodes
+                .values()
+                .map(|stored| Arc::clone(&stored.resource))
+                .collect(),
             identities: Arc::clone(&self.identities),
             ipcache4: self.ledger.ipcache.v4(),
             ipcache6: self.ledger.ipcache.v6(),
@@ -118,7 +123,7 @@ impl Repository {
             nodes: self
                 .nodes
                 .values()
-                .map(|stored| stored.resource.clone())
+                .map(|stored| Resource::clone(&stored.resource))
                 .collect(),
             local_addresses: self.local_addresses.clone(),
             node_labels: self.node_labels.clone(),
