@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 /// Where iproute2 keeps the namespaces that have names.
 pub const DIRECTORY: &str = "/run/netns";
@@ -27,6 +27,22 @@ pub fn path(name: &str) -> PathBuf {
 pub fn enter(name: &str) -> io::Result<()> {
     let file = File::open(path(name))?;
     move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+    Ok(())
+}
+
+/// Puts the calling thread into a new network namespace, for good. It ends with
+/// the thread and with the sockets made in it.
+pub fn enter_new() -> io::Result<()> {
+    // SAFETY: only this thread's network changes; descriptors stay shared.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
+    Ok(())
+}
+
+/// Gives the calling thread a copy of the mounts, for good: what it mounts from
+/// then on (below private mounts) ends with it.
+pub fn enter_new_mounts() -> io::Result<()> {
+    // SAFETY: only this thread's view of the file system changes.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
     Ok(())
 }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use palisade::datapath::Datapath;
 use palisade::datapath::kernel::{KernelDatapath, KernelOptions, detach};
+use palisade::datapath::netns;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
-use rustix::thread::UnshareFlags;
 
 use super::build::{generation, tcp_ports};
 use super::guard::{pins, run_on_thread, skipped, under_temp};
@@ -21,11 +21,9 @@ impl Drop for Unmount<'_> {
 }
 
 /// What `ip netns exec` does to its child.
-#[expect(unsafe_code, reason = "namespaces of this thread alone")]
 fn like_ip_netns_exec() {
-    // SAFETY: only this thread changes its namespaces.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET | UnshareFlags::NEWNS) }
-        .expect("new namespaces");
+    netns::enter_new().expect("a new network");
+    netns::enter_new_mounts().expect("new mounts");
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", slave).expect("slave mounts");
     rustix::mount::unmount("/sys", UnmountFlags::DETACH).expect("umount /sys");
@@ -67,7 +65,15 @@ fn pins_made_in_a_private_mount_namespace_outlive_it() {
         like_ip_netns_exec();
         let (datapath, report) = KernelDatapath::open(&options(&dir)).expect("open");
         assert_eq!(report.adopted, Some(realized));
+        let error = detach(&dir).expect_err("an agent holds it");
+        assert!(error.to_string().contains("an agent runs"), "{error}");
         drop(datapath);
+    });
+    run_on_thread(|| {
+        like_ip_netns_exec();
+        // Not mounted here: the way out finds it in the first namespace all the same.
+        rustix::mount::unmount(&dir, UnmountFlags::DETACH).expect("umount");
+        assert_eq!(pins(&dir), [""; 0]);
         let removed = detach(&dir).expect("detach");
         assert!(
             removed.iter().any(|line| line.starts_with("unmounted")),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use palisade::datapath::kernel::{KernelDatapath, KernelOptions, StartReport, WantedDevice};
+use palisade::datapath::netns;
 use rustix::mount::{MountFlags, MountPropagationFlags};
-use rustix::thread::UnshareFlags;
 
 /// Small maps: a test needs few flows, and many tests run at once.
 const CT_ENTRIES: u32 = 1_024;
@@ -59,24 +59,15 @@ pub(crate) fn run_on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-#[expect(unsafe_code, reason = "namespaces of this thread alone")]
 fn enter_private_namespaces() {
-    // SAFETY: only this thread changes its namespaces; descriptors stay shared.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET | UnshareFlags::NEWNS) }
-        .expect("new namespaces");
+    netns::enter_new().expect("a new network");
+    netns::enter_new_mounts().expect("new mounts");
     rustix::mount::mount_change(
         "/",
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )
     .expect("private mounts");
     run("ip link set lo up");
-}
-
-/// Puts this thread into another new network namespace.
-#[expect(unsafe_code, reason = "a namespace of this thread alone")]
-pub(crate) fn enter_new_network() {
-    // SAFETY: only this thread changes its namespace.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.expect("a new namespace");
 }
 
 /// Runs a command line in this thread's namespaces.

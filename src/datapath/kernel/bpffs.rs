@@ -39,7 +39,7 @@ pub(crate) fn prepare(dir: &Path) -> Result<Prepared, DatapathError> {
         match foreign_namespace() {
             Home::Here => mount_bpffs(&target)?,
             Home::Elsewhere(namespace) => {
-                if let Err(error) = borrow_mount(namespace, &target) {
+                if let Err(error) = borrow_mount(namespace, &target, true) {
                     mount_bpffs(&target)?;
                     prepared
                         .warnings
@@ -57,6 +57,19 @@ pub(crate) fn prepare(dir: &Path) -> Result<Prepared, DatapathError> {
     }
     fs::create_dir_all(dir).map_err(kernel(format!("create {}", dir.display())))?;
     Ok(prepared)
+}
+
+/// Makes a bpffs that the machine's first mount namespace has at `dir` visible
+/// here; mounts nothing new.
+pub(crate) fn borrow_existing(dir: &Path) {
+    if is_on_bpffs(dir) {
+        return;
+    }
+    if let Home::Elsewhere(namespace) = foreign_namespace()
+        && let Err(error) = borrow_mount(namespace, &mount_point(dir), false)
+    {
+        tracing::debug!(dir = %dir.display(), %error, "no bpffs in the first mount namespace");
+    }
 }
 
 fn private_warning(target: &Path, reason: &str) -> String {
@@ -190,11 +203,15 @@ fn foreign_namespace() -> Home {
     Home::Unknown
 }
 
-/// Mounts in `namespace` where needed and moves a clone of that mount to the
+/// Mounts in `namespace` where needed (if `create`) and moves a clone of that mount to the
 /// same path here.
-fn borrow_mount(namespace: OwnedFd, target: &Path) -> io::Result<()> {
+fn borrow_mount(namespace: OwnedFd, target: &Path, create: bool) -> io::Result<()> {
     let tree = in_namespace(namespace, || {
-        mount_raw(target)?;
+        if create {
+            mount_raw(target)?;
+        } else if !is_on_bpffs(target) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         Ok(rustix::mount::open_tree(CWD, target, flags)?)
     })?;

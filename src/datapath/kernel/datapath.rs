@@ -17,7 +17,7 @@ use super::attach::Attachments;
 use super::commit::{CommitCell, Grace};
 use super::failsafe;
 use super::inspect::Inspector;
-use super::ipcache::{self, Shadow};
+use super::ipcache::{self, Plan, Shadow};
 use super::maps::{Map, MapName, Maps};
 use super::meta::{self, SlotMeta};
 use super::programs::{ProgramName, Programs};
@@ -61,6 +61,13 @@ pub(crate) struct Staged {
     enforced: [bool; 2],
     miss_passes: bool,
     cells: [u32; 2],
+}
+
+/// Writes to both ipcache tries.
+#[derive(Debug)]
+struct Plans {
+    v4: Plan<Ipv4Net>,
+    v6: Plan<Ipv6Net>,
 }
 
 /// The programs of a slot's tail-call entries: (array, entry of slot A, program).
@@ -210,8 +217,9 @@ impl KernelDatapath {
         1 - self.shared.word.load().slot()
     }
 
-    /// Refuses whatever does not fit, before anything is written.
-    fn check(&self, generation: &Generation, slot: u32) -> Result<(), DatapathError> {
+    /// Refuses whatever does not fit, before anything is written. What the
+    /// ipcache tries need.
+    fn check(&self, generation: &Generation, slot: u32) -> Result<Plans, DatapathError> {
         let host = host(generation)?;
         for direction in Direction::BOTH {
             slots::check(direction, &host.direction(direction).table)?;
@@ -225,16 +233,22 @@ impl KernelDatapath {
         ipcache::check(&generation.ipcache4)?;
         ipcache::check(&generation.ipcache6)?;
         let slot = slot as usize;
-        self.ipcache4
-            .plan(slot, &generation.ipcache4)
-            .check("IPv4 prefixes")?;
-        self.ipcache6
-            .plan(slot, &generation.ipcache6)
-            .check("IPv6 prefixes")
+        let plans = Plans {
+            v4: self.ipcache4.plan(slot, &generation.ipcache4),
+            v6: self.ipcache6.plan(slot, &generation.ipcache6),
+        };
+        plans.v4.check("IPv4 prefixes")?;
+        plans.v6.check("IPv6 prefixes")?;
+        Ok(plans)
     }
 
     /// Makes `slot` equal to `generation`; the number of writes.
-    fn write(&mut self, generation: &Generation, slot: u32) -> Result<usize, DatapathError> {
+    fn write(
+        &mut self,
+        generation: &Generation,
+        slot: u32,
+        plans: Plans,
+    ) -> Result<usize, DatapathError> {
         let host = host(generation)?;
         let mut writes = self.shared.write_calls(slot)?;
         for direction in Direction::BOTH {
@@ -242,11 +256,13 @@ impl KernelDatapath {
             writes += self.shared.tables.write(slot, direction, table);
         }
         writes += self.shared.write_settings(slot, &generation.settings)?;
-        let index = slot as usize;
-        let plan = self.ipcache4.plan(index, &generation.ipcache4);
-        writes += plan.apply(self.shared.maps.of(MapName::Ipcache4), &mut self.ipcache4)?;
-        let plan = self.ipcache6.plan(index, &generation.ipcache6);
-        writes += plan.apply(self.shared.maps.of(MapName::Ipcache6), &mut self.ipcache6)?;
+        let maps = &self.shared.maps;
+        writes += plans
+            .v4
+            .apply(maps.of(MapName::Ipcache4), &mut self.ipcache4)?;
+        writes += plans
+            .v6
+            .apply(maps.of(MapName::Ipcache6), &mut self.ipcache6)?;
         Ok(writes)
     }
 
@@ -320,8 +336,8 @@ impl Datapath for KernelDatapath {
     fn stage(&mut self, generation: &Generation) -> Result<StageReport, DatapathError> {
         self.staged = None;
         let slot = self.inactive_slot();
-        self.check(generation, slot)?;
-        let writes = self.write(generation, slot)?;
+        let plans = self.check(generation, slot)?;
+        let writes = self.write(generation, slot, plans)?;
         if let Some(what) = self.difference(generation, slot)? {
             return Err(DatapathError::ReadBack {
                 what: what.to_owned(),

@@ -4,6 +4,7 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use super::open::lock;
 use super::pins::{self, Pin};
 use super::{bpffs, clsact, sys};
 use crate::datapath::DatapathError;
@@ -21,6 +22,13 @@ use crate::policy::Direction;
 pub fn detach(bpffs_dir: &Path) -> Result<Vec<String>, DatapathError> {
     let mut done = Vec::new();
     let mut failed = Vec::new();
+    bpffs::borrow_existing(bpffs_dir);
+    if bpffs_dir.exists() && lock(bpffs_dir)?.is_none() {
+        return Err(DatapathError::Other(format!(
+            "an agent runs on {}; it would put everything back: stop it first",
+            bpffs_dir.display()
+        )));
+    }
     let mut found = match pins::list(bpffs_dir) {
         Ok(found) => found,
         Err(error) => {
@@ -49,8 +57,8 @@ pub fn detach(bpffs_dir: &Path) -> Result<Vec<String>, DatapathError> {
     let left = objects.wait_until_freed();
     if left != 0 {
         failed.push(format!(
-            "{left} maps and programs are still held open by another process; is an agent running? \
-             Stop it and detach again"
+            "{left} maps and programs are still in use: by another process, or by clsact filters in \
+             another network namespace (detach there as well)"
         ));
     }
     if failed.is_empty() {

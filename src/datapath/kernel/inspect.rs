@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use palisade_abi::commit::CommitWord;
 use palisade_abi::reason::{self, Counter, counter_index};
 use palisade_abi::{event, table};
 
@@ -194,10 +195,26 @@ impl Inspector {
 
     /// One direction's verdict table of the current slot.
     pub fn table(&self, direction: Direction) -> Result<TableCopy, DatapathError> {
-        let word = self.shared.word.load();
-        let record = meta::read(&self.shared.maps, word.slot())?;
-        let cells = record.cells[direction as usize] as usize;
-        Ok(self.shared.tables.copy(word.slot(), direction, cells))
+        self.of_one_generation(|word| {
+            let record = meta::read(&self.shared.maps, word.slot())?;
+            let cells = record.cells[direction as usize] as usize;
+            Ok(self.shared.tables.copy(word.slot(), direction, cells))
+        })
+    }
+
+    /// Runs `read` again until no flip happened meanwhile: after a flip its slot
+    /// is the inactive one and may be written.
+    fn of_one_generation<T>(
+        &self,
+        mut read: impl FnMut(CommitWord) -> Result<T, DatapathError>,
+    ) -> Result<T, DatapathError> {
+        loop {
+            let word = self.shared.word.load();
+            let result = read(word)?;
+            if self.shared.word.load() == word {
+                return Ok(result);
+            }
+        }
     }
 
     /// The commit word.
@@ -280,7 +297,12 @@ impl Inspector {
                 problems.push(format!("the pin of map {} is gone", spec.name));
             }
         }
-        let word = self.shared.word.load();
+        problems.extend(self.of_one_generation(|word| self.slot_problems(word))?);
+        Ok(problems)
+    }
+
+    fn slot_problems(&self, word: CommitWord) -> Result<Vec<String>, DatapathError> {
+        let mut problems = Vec::new();
         if word.generation() == 0 {
             return Ok(problems);
         }

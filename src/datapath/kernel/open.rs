@@ -1,6 +1,8 @@
 //! The start: adopts what an earlier agent left in the kernel, creates what is
 //! missing, and leaves every verdict as it was.
 
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
@@ -33,7 +35,12 @@ impl KernelDatapath {
     /// Opens the datapath of `options.bpffs`. Fails where another agent holds it.
     pub fn open(options: &KernelOptions) -> Result<(Self, StartReport), DatapathError> {
         let prepared = bpffs::prepare(&options.bpffs)?;
-        let lock = lock(options)?;
+        let lock = lock(&options.bpffs)?.ok_or_else(|| {
+            DatapathError::Other(format!(
+                "another agent holds {}; stop it or choose another directory with --bpffs",
+                options.bpffs.display()
+            ))
+        })?;
         raise_memlock();
         let (maps, programs) = programs::open(options)?;
         let mut report = StartReport {
@@ -92,18 +99,15 @@ fn prepare_slots(shared: &Shared) -> Result<(), DatapathError> {
     Ok(())
 }
 
-/// One agent per directory of pins; the lock ends with the process.
-fn lock(options: &KernelOptions) -> Result<std::os::fd::OwnedFd, DatapathError> {
-    let dir = options.bpffs.as_path();
+/// One agent per directory of pins; the lock ends with the process. None where
+/// another process holds it.
+pub(crate) fn lock(dir: &Path) -> Result<Option<OwnedFd>, DatapathError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(dir, flags, Mode::empty())
         .map_err(|error| kernel(format!("open {}", dir.display()))(error.into()))?;
     match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(fd),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(DatapathError::Other(format!(
-            "another agent holds {}; stop it or choose another directory with --bpffs",
-            dir.display()
-        ))),
+        Ok(()) => Ok(Some(fd)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(kernel(format!("lock {}", dir.display()))(error.into())),
     }
 }
