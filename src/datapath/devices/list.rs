@@ -1,4 +1,4 @@
-//! The devices and their addresses, read by two netlink dumps.
+//! The devices, their addresses and default routes, read by netlink dumps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,8 +10,10 @@ use crate::datapath::netlink::{Attributes, Netlink, address, half, text, word};
 
 const RTM_GETLINK: u16 = 18;
 const RTM_GETADDR: u16 = 22;
+const RTM_GETROUTE: u16 = 26;
 const IFINFO_BYTES: usize = 16;
 const IFADDR_BYTES: usize = 8;
+const ROUTE_BYTES: usize = 12;
 
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINK: u16 = 5;
@@ -22,6 +24,8 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_VLAN_ID: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const RTA_OIF: u16 = 4;
+const RTN_UNICAST: u8 = 1;
 
 const ARPHRD_ETHER: u16 = 1;
 const ARPHRD_LOOPBACK: u16 = 772;
@@ -74,6 +78,9 @@ pub struct Device {
     pub parent: Option<u32>,
     pub vlan_id: Option<u16>,
     pub addresses: Vec<DeviceAddress>,
+    /// Whether a default route leaves by it. Only looked up for a veth with an
+    /// address: the routing table of a router is long.
+    pub default_route: bool,
 }
 
 impl Device {
@@ -105,7 +112,27 @@ pub fn list() -> io::Result<Vec<Device>> {
             device.addresses.push(address);
         }
     }
+    if devices.values().any(may_be_uplink) {
+        for message in netlink.dump(RTM_GETROUTE, &[0; ROUTE_BYTES])? {
+            if let Some(device) = default_route(&message.body).and_then(|at| devices.get_mut(&at)) {
+                device.default_route = true;
+            }
+        }
+    }
     Ok(devices.into_values().collect())
+}
+
+/// A veth is an uplink only where a default route says so.
+fn may_be_uplink(device: &Device) -> bool {
+    device.kind == "veth" && device.up && device.has_global_unicast()
+}
+
+/// The device of a default route (`struct rtmsg`: destination length, type).
+fn default_route(body: &[u8]) -> Option<u32> {
+    if *body.get(1)? != 0 || *body.get(7)? != RTN_UNICAST {
+        return None;
+    }
+    word(Attributes(body.get(ROUTE_BYTES..)?).find(RTA_OIF)?, 0)
 }
 
 /// Every unicast address of this host, also those of loopback.
@@ -143,6 +170,7 @@ fn device(body: &[u8]) -> Option<Device> {
         parent: number(IFLA_LINK),
         vlan_id,
         addresses: Vec::new(),
+        default_route: false,
     })
 }
 

@@ -97,8 +97,8 @@ fn detect(device: &Device) -> (bool, String) {
     let no = |reason: &str| (false, reason.to_owned());
     if device.loopback {
         no("loopback")
-    } else if device.kind == "veth" {
-        no("veth; name it with --device if it is an uplink")
+    } else if device.kind == "veth" && !device.default_route {
+        no("veth without a default route; name it with --device if it is an uplink")
     } else if device.master.is_some() {
         no("port of another device")
     } else if !device.up {
@@ -126,6 +126,7 @@ mod tests {
             master: None,
             parent: None,
             vlan_id: None,
+            default_route: false,
             addresses: scope
                 .map(|scope| DeviceAddress {
                     address: [10, 0, 0, 1].into(),
@@ -149,6 +150,11 @@ mod tests {
         assert!(protected(device("br0", "bridge", global), &[]));
         assert!(!protected(device("lo", "", global), &[]));
         assert!(!protected(device("veth1", "veth", global), &[]));
+        let uplink = Device {
+            default_route: true,
+            ..device("eth0", "veth", global)
+        };
+        assert!(protected(uplink, &[]));
         assert!(!protected(device("eth1", "", Some(Scope::Link)), &[]));
         assert!(!protected(device("eth2", "", None), &[]));
         let down = Device {
