@@ -18,6 +18,9 @@ mod policy;
 mod status;
 mod validate;
 
+#[cfg(test)]
+mod tests;
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;

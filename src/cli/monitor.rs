@@ -5,6 +5,7 @@ use super::args::MonitorOptions;
 use super::output::{Output, timestamp};
 use crate::api::client::Client;
 use crate::api::model::{Decision, EventKind, MonitorEvent, Peer, RuleName};
+use crate::identity::Reserved;
 
 pub(super) fn run(client: &Client, out: Output, options: &MonitorOptions) -> Result<(), CliError> {
     let mut query = Vec::new();
@@ -104,16 +105,15 @@ fn remote(decision: &Decision) -> &Peer {
     }
 }
 
-/// `reserved:world` reads as `world`; what has no label reads as its number.
+/// A reserved identity reads as its name, another one as its number.
 fn identity(peer: &Peer) -> String {
-    let reserved = peer
-        .labels
-        .iter()
-        .find_map(|label| label.strip_prefix("reserved:"));
-    match reserved {
-        Some(name) => name.to_owned(),
-        None => peer.identity.to_string(),
-    }
+    let mut reserved = Reserved::ALL.iter();
+    reserved
+        .find(|reserved| reserved.number().0 == peer.identity)
+        .map_or_else(
+            || peer.identity.to_string(),
+            |reserved| reserved.name().to_owned(),
+        )
 }
 
 fn summary(decision: &Decision) -> String {

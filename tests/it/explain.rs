@@ -1,0 +1,133 @@
+//! `palisade policy explain`, offline.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::{CLUSTER_AND_SSH, Said, policy, run};
+
+struct Offline {
+    folder: tempfile::TempDir,
+}
+
+impl Offline {
+    fn new(files: &[(&str, String)]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).expect("written");
+        }
+        Self { folder }
+    }
+
+    fn explain(&self, labels: &str, flow: &[&str]) -> Said {
+        let manifests = self.folder.path().to_str().expect("UTF-8");
+        let mut arguments = vec!["policy", "explain", "-o", "json", "--manifests", manifests];
+        arguments.extend(["--node-name", "n1", "--node-labels", labels]);
+        arguments.extend(flow);
+        run(&arguments)
+    }
+
+    #[track_caller]
+    fn answer(&self, flow: &[&str]) -> Value {
+        let said = self.explain("node-access=ssh", flow);
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        serde_json::from_str(&said.out).expect("JSON alone on stdout")
+    }
+}
+
+const OUTSIDER: [&str; 4] = ["--direction", "ingress", "--peer", "192.0.2.9"];
+
+fn flow<'a>(rest: &[&'a str]) -> Vec<&'a str> {
+    [&OUTSIDER[..], rest].concat()
+}
+
+#[test]
+fn the_contract_of_an_answer() {
+    let offline = Offline::new(&[("a.yaml", policy("demo", CLUSTER_AND_SSH))]);
+    let ssh = offline.answer(&flow(&["--proto", "tcp", "--port", "22"]));
+    assert_eq!(ssh["verdict"], "allowed");
+    assert_eq!(ssh["enforced"], true);
+    assert_eq!(ssh["identity"]["id"], 2);
+    assert_eq!(ssh["identity"]["labels"][0], "reserved:world");
+    assert_eq!(
+        ssh["rule"]["resource"],
+        "CiliumClusterwideNetworkPolicy/demo"
+    );
+    assert_eq!(ssh["rule"]["section"], "ingress");
+    assert_eq!(ssh["rule"]["index"], 1);
+    assert!(ssh["revision"].is_u64());
+    let http = offline.answer(&flow(&["--proto", "tcp", "--port", "80"]));
+    assert_eq!(http["verdict"], "denied");
+    assert!(http["rule"].is_null());
+    assert!(
+        http["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("demo"))
+    );
+    let ping = offline.answer(&flow(&["--proto", "icmp"]));
+    assert_eq!(ping["verdict"], "denied");
+    let out = offline.answer(&[
+        "--direction",
+        "egress",
+        "--peer",
+        "192.0.2.9",
+        "--proto",
+        "udp",
+        "--port",
+        "53",
+    ]);
+    assert_eq!(
+        (&out["verdict"], &out["enforced"]),
+        (&"allowed".into(), &false.into())
+    );
+}
+
+#[test]
+fn why_not_names_every_rule() {
+    let offline = Offline::new(&[("a.yaml", policy("demo", CLUSTER_AND_SSH))]);
+    let told = offline.answer(&flow(&["--proto", "tcp", "--port", "80", "--why-not"]));
+    assert_eq!(told["why_not"].as_array().map(Vec::len), Some(2), "{told}");
+}
+
+#[test]
+fn another_node_is_not_selected() {
+    let offline = Offline::new(&[("a.yaml", policy("demo", CLUSTER_AND_SSH))]);
+    let said = offline.explain("role=db", &flow(&["--proto", "tcp", "--port", "80"]));
+    let answer: Value = serde_json::from_str(&said.out).expect("JSON");
+    assert_eq!(answer["verdict"], "allowed");
+    assert_eq!(answer["enforced"], false);
+}
+
+#[test]
+fn what_is_broken_is_told_and_left_out() {
+    let offline = Offline::new(&[
+        ("a.yaml", policy("demo", CLUSTER_AND_SSH)),
+        ("b.yaml", "kind: [\n".to_owned()),
+    ]);
+    let said = offline.explain(
+        "node-access=ssh",
+        &flow(&["--proto", "tcp", "--port", "22"]),
+    );
+    assert_eq!(said.code, Some(0));
+    assert!(said.err.contains("b.yaml"), "{}", said.err);
+}
+
+#[test]
+fn flows_that_cannot_be() {
+    let offline = Offline::new(&[]);
+    for rest in [
+        &["--proto", "tcp"][..],
+        &["--proto", "icmp", "--port", "8"],
+        &["--proto", "tcp", "--port", "22", "--type", "8"],
+        &["--proto", "carrier-pigeon"],
+        &["--proto", "icmpv6"],
+    ] {
+        let said = offline.explain("", &flow(rest));
+        assert_eq!(said.code, Some(2), "{rest:?}: {}", said.err);
+    }
+    let said = offline.explain(
+        "",
+        &["--direction", "up", "--peer", "192.0.2.9", "--proto", "112"],
+    );
+    assert_eq!(said.code, Some(2));
+}
