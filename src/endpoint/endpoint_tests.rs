@@ -130,3 +130,15 @@ fn a_bump_waits_for_a_build_and_is_swallowed_by_a_newer_one() {
     clock.advance(REGENERATION_RETRY_FIRST);
     assert_eq!(start(&endpoint, &clock).revision, Revision(4));
 }
+
+#[test]
+fn a_failure_loses_nothing_of_what_was_asked_meanwhile() {
+    let (endpoint, clock) = endpoint();
+    endpoint.request(request(2, RegenerationCause::PolicyAdded));
+    start(&endpoint, &clock);
+    endpoint.request(request(3, RegenerationCause::ConfigChanged));
+    endpoint.failed("no room");
+    let event = start(&endpoint, &clock);
+    assert_eq!(event.revision, Revision(3));
+    assert_eq!(event.causes.len(), 3);
+}

@@ -41,6 +41,8 @@ struct Inner {
     history: History,
     /// Accepted changes that are not yet enforced.
     delays: VecDeque<(Revision, Moment, SourceName)>,
+    /// Commits so far, for those who wait.
+    commits: u64,
     stopped: bool,
 }
 
@@ -64,6 +66,7 @@ impl Published {
                 problem: None,
                 history: History::new(HISTORY_MAX),
                 delays: VecDeque::new(),
+                commits: 0,
                 stopped: false,
             }),
             changed: Condvar::new(),
@@ -74,6 +77,7 @@ impl Published {
     pub fn commit(&self, realized: Realized, names: GenerationNames) {
         let mut inner = self.inner.lock();
         inner.realized = Some(realized);
+        inner.commits += 1;
         inner.problem = None;
         inner
             .names
@@ -173,14 +177,19 @@ impl Published {
     /// `span` or a stop.
     pub fn wait(&self, span: Duration, done: impl Fn() -> bool) -> bool {
         let until = self.clock.now().after(span);
-        let mut inner = self.inner.lock();
         loop {
+            // Not under the lock: `done` may ask for anything.
+            let seen = self.inner.lock().commits;
             if done() {
                 return true;
             }
             let left = until.since(self.clock.now());
+            let mut inner = self.inner.lock();
             if inner.stopped || left.is_zero() {
                 return false;
+            }
+            if inner.commits != seen {
+                continue;
             }
             self.changed.wait_for(&mut inner, left);
         }

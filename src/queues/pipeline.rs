@@ -308,3 +308,7 @@ impl Pipeline {
         self.shared.published.stop();
     }
 }
+
+#[cfg(test)]
+#[path = "pipeline_tests.rs"]
+mod tests;

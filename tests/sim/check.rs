@@ -59,11 +59,14 @@ impl World {
         for pair in commits.windows(2) {
             assert!(pair[0].revision <= pair[1].revision, "{pair:?}");
         }
-        if commits.len() == self.checked {
+        let Some((realized, generation)) = self.kernel.enforced() else {
+            return;
+        };
+        // An adoption raises the revision without a commit.
+        if self.checked == Some(realized) {
             return;
         }
-        self.checked = commits.len();
-        let (realized, generation) = self.kernel.enforced().expect("committed");
+        self.checked = Some(realized);
         assert_eq!(generation.revision, realized.revision);
         let snapshot = self
             .seen

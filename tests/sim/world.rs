@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use palisade::clock::{Clock, ManualClock};
-use palisade::datapath::DatapathSettings;
 use palisade::datapath::fake::{FakeKernel, Fault};
+use palisade::datapath::{DatapathSettings, Realized};
 use palisade::endpoint::{AuditSetting, HOST_ENDPOINT, NodeFacts, Progress};
 use palisade::events::{RepositoryChange, ResourceKey, Revision, SourceName};
 use palisade::policy::{PolicyOptions, PolicySnapshot};
@@ -30,8 +30,8 @@ pub(crate) struct World {
     pub(crate) seen: BTreeMap<Revision, Arc<PolicySnapshot>>,
     /// Revision of the newest change whose success was told.
     pub(crate) told: Revision,
-    /// Commits of the kernel that were checked.
-    pub(crate) checked: usize,
+    /// What the kernel enforced when it was last compared with the repository.
+    pub(crate) checked: Option<Realized>,
     /// What the operator wants, durably.
     pub(crate) audit: AuditSetting,
     /// What the operator was refused; a crash may have kept it all the same.
@@ -167,7 +167,7 @@ impl World {
             agent,
             seen: BTreeMap::new(),
             told: Revision(1),
-            checked: 0,
+            checked: None,
             audit: AuditSetting::Inherited,
             audit_refused: Vec::new(),
         }
@@ -270,7 +270,7 @@ impl World {
         self.disk.crash(kept);
         if self.random.chance(20) {
             self.kernel.reboot();
-            self.checked = 0;
+            self.checked = None;
         }
         self.kernel.heal();
         self.agent = Agent::start(

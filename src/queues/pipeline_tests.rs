@@ -1,0 +1,416 @@
+//! The facade: with real threads on a real store, and step by step.
+
+use std::path::Path;
+use std::thread::JoinHandle;
+
+use palisade_state::MemoryDisk;
+use serde_json::json;
+
+use super::*;
+use crate::clock::{ManualClock, SystemClock};
+use crate::datapath::fake::{FakeKernel, Fault};
+use crate::endpoint::{Enforcement, HOST_ENDPOINT, Progress};
+use crate::events::{EndpointState, Origin, Resource, ResourceKind};
+use crate::limits::{FLUSH_ATTEMPTS_MAX, REPOSITORY_QUEUE_MAX};
+use crate::queues::ChangeOutcome;
+
+const SPAN: Duration = Duration::from_secs(20);
+
+fn options() -> PipelineOptions {
+    PipelineOptions {
+        sources: BTreeSet::from([SourceName::Manifests]),
+        policy: PolicyOptions {
+            node_name: "here".to_owned(),
+            ..PolicyOptions::default()
+        },
+        settings: DatapathSettings::default(),
+        build_permits: 2,
+        facts: NodeFacts::default(),
+        boot_id: "boot".to_owned(),
+    }
+}
+
+fn key(name: &str) -> ResourceKey {
+    ResourceKey {
+        kind: ResourceKind::CiliumClusterwideNetworkPolicy,
+        namespace: None,
+        name: name.to_owned(),
+    }
+}
+
+fn policy(name: &str, port: &str) -> RepositoryChange {
+    RepositoryChange::Upsert(Resource {
+        key: key(name),
+        source: SourceName::Manifests,
+        origin: Origin::default(),
+        body: json!({
+            "apiVersion": "cilium.io/v2",
+            "kind": "CiliumClusterwideNetworkPolicy",
+            "metadata": {"name": name},
+            "spec": {
+                "nodeSelector": {},
+                "ingress": [{"toPorts": [{"ports": [{"port": port, "protocol": "TCP"}]}]}],
+            },
+        }),
+    })
+}
+
+fn delete(name: &str) -> RepositoryChange {
+    RepositoryChange::Delete {
+        key: key(name),
+        source: SourceName::Manifests,
+    }
+}
+
+/// An agent that is stepped.
+struct Stepped {
+    pipeline: Arc<Pipeline>,
+    workers: Workers,
+    clock: Arc<ManualClock>,
+}
+
+impl Stepped {
+    fn start(kernel: &FakeKernel, disk: &MemoryDisk) -> Self {
+        Self::start_with(options(), kernel, disk)
+    }
+
+    fn start_with(options: PipelineOptions, kernel: &FakeKernel, disk: &MemoryDisk) -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let store = Store::on(disk.clone()).expect("opens");
+        let datapath = Box::new(kernel.datapath());
+        let pipeline = Pipeline::start(options, datapath, store, clock.clone());
+        let workers = pipeline.take_workers().expect("not yet taken");
+        Self {
+            pipeline,
+            workers,
+            clock,
+        }
+    }
+
+    /// Steps until nothing is left to do now.
+    fn settle(&mut self) {
+        for _ in 0..1_000 {
+            let now = self.clock.now();
+            let workers = &mut self.workers;
+            let mut steps = vec![workers.repository.step(now), workers.reaction.step(now)];
+            steps.extend(workers.endpoints.iter_mut().map(|worker| worker.step(now)));
+            steps.push(workers.committer.step());
+            if !steps.contains(&Progress::Busy) {
+                return;
+            }
+        }
+        panic!("it never settles");
+    }
+
+    fn submit(&mut self, change: RepositoryChange) -> ChangeOutcome {
+        let submission = self.pipeline.submit(change).expect("taken");
+        self.settle();
+        submission.wait(Duration::ZERO).expect("answered")
+    }
+
+    fn in_sync(&mut self, owned: &[&str]) {
+        let owned = owned.iter().map(|name| key(name)).collect();
+        let told = self.pipeline.source_in_sync(SourceName::Manifests, &owned);
+        assert_eq!(told, Ok(()));
+        self.settle();
+    }
+
+    fn status(&self) -> EndpointStatus {
+        self.pipeline.endpoint(HOST_ENDPOINT).expect("the host")
+    }
+}
+
+fn threads(dir: &Path, kernel: &FakeKernel) -> (Arc<Pipeline>, Vec<JoinHandle<()>>) {
+    let store = Store::open(dir).expect("opens");
+    assert_eq!(store.problem(), None);
+    let clock = Arc::new(SystemClock::default());
+    let pipeline = Pipeline::start(options(), Box::new(kernel.datapath()), store, clock);
+    let threads = Arc::clone(&pipeline)
+        .workers()
+        .into_iter()
+        .map(|(name, run)| {
+            assert!(name.len() <= 15, "{name} is too long for a thread");
+            let thread = std::thread::Builder::new().name(name);
+            thread.spawn(run).expect("spawns")
+        })
+        .collect();
+    (pipeline, threads)
+}
+
+fn stop(pipeline: &Pipeline, threads: Vec<JoinHandle<()>>) {
+    pipeline.shutdown();
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
+}
+
+#[test]
+fn threads_and_sled_from_the_first_policy_to_a_restart_that_writes_nothing() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let kernel = FakeKernel::new();
+    let (pipeline, running) = threads(dir.path(), &kernel);
+    let owned = BTreeSet::from([key("a")]);
+    let submission = pipeline.submit(policy("a", "22")).expect("taken");
+    pipeline
+        .source_in_sync(SourceName::Manifests, &owned)
+        .expect("taken");
+    let outcome = submission.wait(SPAN).expect("answered");
+    let ChangeOutcome::Applied { revision, .. } = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(pipeline.wait_enforced(revision, SPAN), Ok(revision));
+    let status = pipeline.endpoint(HOST_ENDPOINT).expect("the host");
+    assert_eq!(status.state, EndpointState::Ready);
+    assert_eq!(status.policy.ingress, Enforcement::Enabled);
+    assert_eq!(status.policy.egress, Enforcement::Disabled);
+    let writes = kernel.writes();
+    let generation = pipeline.realized().expect("realized").generation;
+    stop(&pipeline, running);
+    drop(pipeline);
+
+    let (pipeline, running) = threads(dir.path(), &kernel);
+    assert_eq!(pipeline.repository().revision, revision);
+    let names = pipeline.rules_of(generation).expect("named from the start");
+    assert_eq!(names.enforcing[0], [key("a")]);
+    let again = pipeline.submit(policy("a", "22")).expect("taken");
+    assert_eq!(again.sequence, None, "the same content is not news");
+    pipeline
+        .source_in_sync(SourceName::Manifests, &owned)
+        .expect("taken");
+    let ready = || {
+        pipeline.status().waiting_for.is_empty()
+            && pipeline
+                .endpoint(HOST_ENDPOINT)
+                .is_some_and(|host| host.state == EndpointState::Ready)
+    };
+    assert!(pipeline.shared.published.wait(SPAN, ready));
+    assert_eq!(kernel.writes(), writes);
+    assert_eq!(
+        pipeline.realized().map(|now| now.generation),
+        Some(generation)
+    );
+    stop(&pipeline, running);
+}
+
+#[test]
+fn outcomes_tell_what_is_true() {
+    let mut agent = Stepped::start(&FakeKernel::new(), &MemoryDisk::new());
+    let unknown = agent.submit(delete("unknown"));
+    assert!(matches!(unknown, ChangeOutcome::Unchanged { .. }));
+    let added = agent.submit(policy("a", "22"));
+    let revision = Revision(2);
+    assert!(matches!(added, ChangeOutcome::Applied { revision: at, .. } if at == revision));
+    assert_eq!(
+        agent.pipeline.realized(),
+        None,
+        "not in sync, nothing to restore"
+    );
+    let deferred = agent.submit(delete("a"));
+    assert!(matches!(deferred, ChangeOutcome::Deferred { .. }));
+    let back = agent.submit(policy("a", "22"));
+    assert!(matches!(back, ChangeOutcome::Unchanged { .. }), "{back:?}");
+    agent.in_sync(&["a"]);
+    assert_eq!(agent.status().revision.realized, revision);
+    let refused = agent.submit(policy("a", "99999"));
+    assert!(matches!(refused, ChangeOutcome::Refused { .. }));
+    assert_eq!(agent.pipeline.refused().len(), 1);
+    assert_eq!(agent.status().revision.realized, revision);
+    let again = agent.pipeline.submit(policy("a", "99999")).expect("taken");
+    assert_eq!(again.sequence, None);
+    let deleted = agent.submit(delete("a"));
+    assert!(matches!(deleted, ChangeOutcome::Applied { .. }));
+    assert_eq!(agent.status().policy.ingress, Enforcement::Disabled);
+    let words: Vec<String> = agent
+        .pipeline
+        .history()
+        .into_iter()
+        .map(|entry| entry.event)
+        .collect();
+    for word in ["policy-add", "policy-refused", "policy-delete", "commit"] {
+        assert!(words.iter().any(|found| found == word), "{word}: {words:?}");
+    }
+    let stats = agent.pipeline.queue_stats();
+    assert_eq!(stats.len(), 3);
+    assert_eq!(stats[0].capacity, REPOSITORY_QUEUE_MAX);
+    assert!(
+        stats
+            .iter()
+            .all(|queue| queue.depth == 0 && queue.handled > 0)
+    );
+}
+
+#[test]
+fn after_a_reboot_the_restored_repository_is_enforced_at_once() {
+    let (kernel, disk) = (FakeKernel::new(), MemoryDisk::new());
+    let mut agent = Stepped::start(&kernel, &disk);
+    agent.submit(policy("a", "22"));
+    agent.in_sync(&["a"]);
+    let before = kernel.enforced().expect("enforced").1.endpoints;
+    kernel.reboot();
+    disk.crash(0);
+    let mut options = options();
+    options.boot_id = "another boot".to_owned();
+    let mut agent = Stepped::start_with(options, &kernel, &disk);
+    assert_eq!(agent.status().state, EndpointState::Restoring);
+    agent.settle();
+    let (realized, generation) = kernel.enforced().expect("enforced");
+    assert_eq!(realized.revision, Revision(2));
+    assert_eq!(generation.endpoints, before);
+    assert_eq!(agent.status().state, EndpointState::Ready);
+    assert_eq!(agent.pipeline.status().waiting_for, [SourceName::Manifests]);
+}
+
+#[test]
+fn what_vanished_while_the_agent_was_down_goes_when_its_source_is_in_sync() {
+    let (kernel, disk) = (FakeKernel::new(), MemoryDisk::new());
+    let mut agent = Stepped::start(&kernel, &disk);
+    agent.submit(policy("a", "22"));
+    agent.submit(policy("b", "80"));
+    agent.in_sync(&["a", "b"]);
+    disk.crash(0);
+    let mut agent = Stepped::start(&kernel, &disk);
+    agent.settle();
+    assert_eq!(agent.pipeline.repository().policies.len(), 2);
+    agent.in_sync(&["b"]);
+    assert_eq!(agent.pipeline.repository().policies.len(), 1);
+    assert_eq!(
+        agent.status().revision.realized,
+        agent.pipeline.repository().revision
+    );
+}
+
+#[test]
+fn a_source_that_is_no_longer_configured_loses_its_resources() {
+    let (kernel, disk) = (FakeKernel::new(), MemoryDisk::new());
+    let mut agent = Stepped::start(&kernel, &disk);
+    agent.submit(policy("a", "22"));
+    agent.in_sync(&["a"]);
+    disk.crash(0);
+    let mut etcd = options();
+    etcd.sources = BTreeSet::from([SourceName::Etcd]);
+    let mut agent = Stepped::start_with(etcd, &kernel, &disk);
+    agent.settle();
+    assert_eq!(agent.pipeline.repository().policies.len(), 1);
+    agent
+        .pipeline
+        .source_in_sync(SourceName::Etcd, &BTreeSet::new())
+        .expect("taken");
+    agent.settle();
+    assert!(agent.pipeline.repository().policies.is_empty());
+}
+
+#[test]
+fn a_lost_store_regenerates_nothing_before_the_sources_have_spoken() {
+    let kernel = FakeKernel::new();
+    let mut agent = Stepped::start(&kernel, &MemoryDisk::new());
+    agent.submit(policy("a", "22"));
+    agent.in_sync(&["a"]);
+    let commits = kernel.commits();
+    let mut agent = Stepped::start(&kernel, &MemoryDisk::new());
+    assert_eq!(agent.pipeline.regenerate(HOST_ENDPOINT), Ok(true));
+    agent.settle();
+    assert_eq!(kernel.commits(), commits);
+    assert_eq!(
+        agent.status().revision.realized,
+        Revision(0),
+        "not ours to count"
+    );
+    agent.submit(policy("a", "22"));
+    agent.in_sync(&["a"]);
+    assert_eq!(kernel.commits(), commits, "the same verdicts are adopted");
+    assert_eq!(agent.status().revision.realized, Revision(2));
+}
+
+#[test]
+fn what_was_accepted_and_not_run_is_run_by_the_next_agent() {
+    let (kernel, disk) = (FakeKernel::new(), MemoryDisk::new());
+    let mut agent = Stepped::start(&kernel, &disk);
+    let waiting = agent.pipeline.submit(policy("a", "22")).expect("taken");
+    agent.pipeline.shutdown();
+    assert_eq!(waiting.wait(Duration::ZERO), Err(SubmitError::Stopped));
+    assert!(matches!(
+        agent.pipeline.submit(policy("b", "22")),
+        Err(SubmitError::Stopped)
+    ));
+    agent.workers.repository.leave();
+    disk.crash(0);
+    let agent = Stepped::start(&kernel, &disk);
+    assert_eq!(agent.pipeline.repository().policies.len(), 1);
+}
+
+#[test]
+fn a_dead_disk_does_not_stop_enforcement() {
+    let (kernel, disk) = (FakeKernel::new(), MemoryDisk::new());
+    let mut agent = Stepped::start(&kernel, &disk);
+    agent.in_sync(&[]);
+    disk.fail_flushes(u32::MAX);
+    let submission = agent.pipeline.submit(policy("a", "22")).expect("taken");
+    for _ in 0..FLUSH_ATTEMPTS_MAX {
+        assert_eq!(agent.status().policy.ingress, Enforcement::Disabled);
+        agent.settle();
+        agent.clock.advance(Duration::from_secs(1));
+    }
+    let outcome = submission.wait(Duration::ZERO).expect("answered");
+    assert!(matches!(outcome, ChangeOutcome::Applied { .. }));
+    assert_eq!(agent.status().policy.ingress, Enforcement::Enabled);
+    let problem = agent.pipeline.status().store_problem.expect("told");
+    assert!(problem.contains("without history"), "{problem}");
+}
+
+#[test]
+fn a_refused_generation_keeps_the_old_one_and_is_tried_again() {
+    let kernel = FakeKernel::new();
+    let mut agent = Stepped::start(&kernel, &MemoryDisk::new());
+    agent.submit(policy("a", "22"));
+    agent.in_sync(&["a"]);
+    let old = kernel.enforced().expect("enforced").0;
+    kernel.inject(Fault::Commit);
+    agent.submit(policy("a", "80"));
+    assert_eq!(kernel.enforced().expect("enforced").0, old);
+    let status = agent.status();
+    assert_eq!(status.state, EndpointState::WaitingToRegenerate);
+    assert!(status.error.is_some_and(|error| error.contains("commit")));
+    assert_eq!(status.revision.realized, old.revision);
+    assert!(agent.pipeline.status().datapath_problem.is_some());
+    agent.clock.advance(Duration::from_secs(2));
+    agent.settle();
+    let status = agent.status();
+    assert_eq!((status.state, status.error), (EndpointState::Ready, None));
+    assert_eq!(status.revision.realized, status.revision.desired);
+    assert_eq!(agent.pipeline.status().datapath_problem, None);
+}
+
+#[test]
+fn audit_mode_lasts_and_regenerates() {
+    let (kernel, disk) = (FakeKernel::new(), MemoryDisk::new());
+    let mut agent = Stepped::start(&kernel, &disk);
+    agent.submit(policy("a", "22"));
+    agent.in_sync(&["a"]);
+    let set = agent
+        .pipeline
+        .set_audit(HOST_ENDPOINT, AuditSetting::Enabled);
+    assert_eq!(set, Ok(true));
+    agent.settle();
+    assert_eq!(agent.status().policy.ingress, Enforcement::Audit);
+    disk.crash(0);
+    let mut agent = Stepped::start(&kernel, &disk);
+    agent.in_sync(&["a"]);
+    assert_eq!(agent.status().policy.ingress, Enforcement::Audit);
+    assert_eq!(agent.status().audit, AuditSetting::Enabled);
+    let set = agent
+        .pipeline
+        .set_audit(HOST_ENDPOINT, AuditSetting::Inherited);
+    assert_eq!(set, Ok(true));
+    assert_eq!(agent.pipeline.set_global_audit(true), Ok(()));
+    agent.settle();
+    assert_eq!(agent.status().policy.ingress, Enforcement::Audit);
+    disk.crash(0);
+    let mut agent = Stepped::start(&kernel, &disk);
+    assert!(agent.pipeline.status().audit);
+    assert_eq!(agent.pipeline.set_global_audit(false), Ok(()));
+    agent.in_sync(&["a"]);
+    assert_eq!(agent.status().policy.ingress, Enforcement::Enabled);
+    let nobody = EndpointId(77);
+    assert_eq!(agent.pipeline.regenerate(nobody), Ok(false));
+    assert!(agent.pipeline.endpoint(nobody).is_none());
+}
