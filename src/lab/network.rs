@@ -6,12 +6,14 @@
 //!   outsider ───┘
 //! ```
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
 
 use super::sandbox::Sandbox;
 use super::tool::ip;
+use crate::datapath::netns;
 
 /// IP version of a probe.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -73,6 +75,14 @@ pub fn build(sandbox: &Sandbox) -> Result<()> {
         "-n {wire} link add br0 type bridge mcast_snooping 0"
     ))?;
     ip(&format!("-n {wire} link set br0 up"))?;
+    // A wire carries what is broken too; this file is there only where bridges
+    // can filter.
+    netns::run_in(&wire, || {
+        for name in ["iptables", "ip6tables", "arptables"] {
+            let file = format!("/proc/sys/net/bridge/bridge-nf-call-{name}");
+            drop(fs::write(file, "0"));
+        }
+    })?;
     for place in Place::ALL {
         join(
             sandbox,

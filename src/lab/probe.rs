@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::net::{ipproto, recv, sendto, socket_with};
@@ -82,11 +83,14 @@ pub fn send(kind: Kind, to: IpAddr) -> Seen {
     }
 }
 
+/// No answer; or no buffer space, which is how some sockets learn that their
+/// packet was dropped before it left.
 fn is_silence(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
-    )
+    error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error())
+        || matches!(
+            error.kind(),
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+        )
 }
 
 const QUESTION: &[u8] = b"palisade";

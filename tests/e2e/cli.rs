@@ -133,6 +133,7 @@ fn reading_commands_print_tables_json_and_yaml() {
     }
     let mut world = World::with_demo_policy();
     let id = world.agent().host_endpoint().expect("the endpoint")["id"].to_string();
+    world.expect(&super::harness::demo_rows());
     let commands: &[&[&str]] = &[
         &["status"],
         &["status", "--verify"],

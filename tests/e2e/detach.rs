@@ -11,7 +11,7 @@ use palisade::lab::tool;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::harness::{ECHO, HTTP, World, demo_rows, exe, open_rows, privileged, until};
+use super::harness::{ECHO, HTTP, World, demo_rows, exe, open_rows, privileged};
 
 fn detach(world: &World) -> Output {
     let mut command = Command::new(exe());
@@ -73,18 +73,10 @@ fn detach_leaves_no_link_pin_map_or_program() {
     world.expect(&demo_rows());
     let done = detach(&world);
     assert!(done.status.success(), "{done:?}");
-    assert_eq!(
-        fs::read_dir(&bpffs).expect("a folder").count(),
-        0,
-        "pins are left"
-    );
-    // The kernel frees objects a grace period after their last user.
-    until("every object is gone", || {
-        objects
-            .iter()
-            .all(|(kind, id)| !exists(kind, *id))
-            .then_some(())
-    });
+    assert!(!bpffs.exists(), "pins are left in {}", bpffs.display());
+    for (kind, id) in objects {
+        assert!(!exists(kind, id), "{kind} {id} is left");
+    }
     world.expect(&open_rows());
     // A second time there is nothing to do.
     assert!(detach(&world).status.success());
@@ -169,9 +161,15 @@ fn a_device_that_was_not_named_is_not_touched() {
         Seen::Passed
     );
     world.expect(&demo_rows());
-    let hooks = world.tool("host", "bpftool -j net show");
-    assert!(hooks.contains(DEVICE), "{hooks}");
-    assert!(!hooks.contains("eth1"), "{hooks}");
+    let links = pinned(&world.sandbox.path("bpf")).into_iter();
+    let links = links.filter(|pin| pin.0 == "link");
+    assert_eq!(
+        links.count(),
+        2,
+        "one link for each direction of the named device"
+    );
+    let qdiscs = world.tool("host", "tc qdisc show dev eth1");
+    assert!(!qdiscs.contains("clsact"), "{qdiscs}");
     let status = world.agent().json(&["status"]).expect("status");
     let devices = status["devices"].as_array().expect("devices");
     let find = |name: &str| devices.iter().find(|device| device["name"] == name);

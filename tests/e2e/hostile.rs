@@ -14,6 +14,17 @@ const IPV6: u16 = 0x86dd;
 
 /// An IPv4 packet from the outsider to the host, checksum right.
 fn v4(protocol: u8, fragment: u16, options: &[u8], payload: &[u8]) -> Vec<u8> {
+    v4_between([3, 1], protocol, fragment, options, payload)
+}
+
+/// An IPv4 packet between two addresses of the wire, given by their last byte.
+fn v4_between(
+    [from, to]: [u8; 2],
+    protocol: u8,
+    fragment: u16,
+    options: &[u8],
+    payload: &[u8],
+) -> Vec<u8> {
     let header = 20 + options.len();
     let words = u8::try_from(header / 4).expect("a short header");
     let total = u16::try_from(header + payload.len()).expect("a short packet");
@@ -21,7 +32,7 @@ fn v4(protocol: u8, fragment: u16, options: &[u8], payload: &[u8]) -> Vec<u8> {
     packet.extend_from_slice(&total.to_be_bytes());
     packet.extend_from_slice(&[0x12, 0x34]);
     packet.extend_from_slice(&fragment.to_be_bytes());
-    packet.extend_from_slice(&[64, protocol, 0, 0, 10, 88, 0, 3, 10, 88, 0, 1]);
+    packet.extend_from_slice(&[64, protocol, 0, 0, 10, 88, 0, from, 10, 88, 0, to]);
     packet.extend_from_slice(options);
     let sum = probe::checksum(&packet).to_be_bytes();
     packet[10..12].copy_from_slice(&sum);
@@ -90,12 +101,8 @@ fn crafted(wire: &Wire) -> Vec<Vec<u8>> {
         frames.push(wire.frame(ethertype, &[]));
     }
     // Our own address as source; multicast and broadcast destinations.
-    let mut spoofed = v4(17, 0, &[], &udp(9_000));
-    spoofed[15] = 1;
-    frames.push(wire.frame(IPV4, &spoofed));
-    let mut everybody = v4(17, 0, &[], &udp(9_000));
-    everybody[16..20].copy_from_slice(&[255; 4]);
-    frames.push(wire.frame(IPV4, &everybody));
+    frames.push(wire.frame(IPV4, &v4_between([1, 1], 17, 0, &[], &udp(9_000))));
+    frames.push(wire.frame(IPV4, &v4_between([3, 255], 17, 0, &[], &udp(9_000))));
     frames
 }
 

@@ -49,7 +49,7 @@ const PACE: Duration = Duration::from_millis(2);
 impl Stream {
     /// Sends numbers from one namespace to `to` in another until stopped.
     pub(crate) fn start(world: &World, from: &str, at: &str, to: SocketAddr, flow: Flow) -> Self {
-        let receiving = bind(world, at, SocketAddr::new(any(to.ip()), to.port()));
+        let receiving = bind(world, at, to);
         receiving
             .set_read_timeout(Some(Duration::from_millis(200)))
             .expect("a timeout");
