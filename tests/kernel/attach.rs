@@ -1,7 +1,9 @@
 //! Devices: attach, vanish, other programs on the hook, detach.
 
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use palisade::datapath::devices::{DevicePattern, DeviceWatch, list, select};
-use palisade::datapath::kernel::{Mechanism, Unwanted, detach};
+use palisade::datapath::kernel::{KernelDatapath, Mechanism, Unwanted, detach};
 use std::time::Duration;
 
 use super::guard::{Objects, in_world, pins, run, running};
@@ -121,7 +123,7 @@ fn clsact_filters_stand_beside_others_and_go_alone() {
     in_world(|world| {
         let mut options = world.options.clone();
         options.force_clsact = true;
-        let open = || palisade::datapath::kernel::KernelDatapath::open(&options).expect("open");
+        let open = || KernelDatapath::open(&options).expect("open");
         let (datapath, _) = open();
         let own_qdisc = world.veth("v0", "v1");
         let other_qdisc = world.veth("w0", "w1");
@@ -170,17 +172,96 @@ fn clsact_filters_stand_beside_others_and_go_alone() {
 }
 
 #[test]
-fn verify_tells_of_a_program_put_before_ours_and_of_missing_pins() {
+fn verify_tells_of_a_program_put_before_ours() {
     in_world(|world| {
         let (datapath, _) = world.open();
         let device = world.veth("v0", "v1");
-        datapath
-            .attachments()
+        let attachments = datapath.attachments();
+        attachments
             .sync_devices(&[device], Unwanted::Keep)
             .expect("sync");
-        std::fs::remove_file(world.dir().join("pal_ct4_v1")).expect("a pin");
+        // Any other program will do: what it returns means "next".
+        let clock = pins(world.dir())
+            .into_iter()
+            .find(|pin| pin.starts_with("prog_pal_clock_"));
+        let clock = world.dir().join(clock.expect("a program"));
+        let mut other = SchedClassifier::from_pin(clock).expect("a program");
+        let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+        other
+            .attach_with_options("v0", TcAttachType::Ingress, first)
+            .expect("attach");
+        assert_eq!(
+            running("v0"),
+            ["pal_clock", "pal_from_netdev", "pal_to_netdev"]
+        );
         let problems = datapath.inspector().verify().expect("verify");
-        assert_eq!(problems, ["the pin of map pal_ct4 is gone"]);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(
+            problems[0].contains("v0 ingress: our program runs at place 2 of 2"),
+            "{problems:?}"
+        );
+        drop(other);
+        assert_eq!(datapath.inspector().verify().expect("verify"), [""; 0]);
+    });
+}
+
+#[test]
+fn removed_pins_are_told_and_made_again() {
+    in_world(|world| {
+        let (datapath, _) = world.open();
+        let device = world.veth("v0", "v1");
+        let attachments = datapath.attachments();
+        attachments
+            .sync_devices(std::slice::from_ref(&device), Unwanted::Keep)
+            .expect("sync");
+        let before = pins(world.dir());
+        let gone: Vec<_> = before
+            .iter()
+            .filter(|pin| {
+                ["pal_ct4", "link_", "prog_pal_in4"]
+                    .iter()
+                    .any(|start| pin.starts_with(start))
+            })
+            .cloned()
+            .collect();
+        for pin in &gone {
+            std::fs::remove_file(world.dir().join(pin)).expect("a pin");
+        }
+        let problems = datapath.inspector().verify().expect("verify");
+        assert_eq!(problems.len(), gone.len(), "{problems:?}");
+        let report = attachments
+            .sync_devices(&[device], Unwanted::Keep)
+            .expect("sync");
+        assert_eq!(report.repinned.len(), gone.len(), "{report:?}");
+        assert_eq!(pins(world.dir()), before);
+        assert_eq!(datapath.inspector().verify().expect("verify"), [""; 0]);
+        drop(datapath);
+        assert_eq!(running("v0"), ["pal_from_netdev", "pal_to_netdev"]);
+    });
+}
+
+#[test]
+fn a_filter_that_somebody_removed_is_put_back() {
+    in_world(|world| {
+        let mut options = world.options.clone();
+        options.force_clsact = true;
+        let (datapath, _) = KernelDatapath::open(&options).expect("open");
+        let device = world.veth("v0", "v1");
+        let attachments = datapath.attachments();
+        attachments
+            .sync_devices(std::slice::from_ref(&device), Unwanted::Keep)
+            .expect("sync");
+        run("tc filter del dev v0 ingress");
+        let problems = datapath.inspector().verify().expect("verify");
+        assert!(
+            problems.iter().any(|it| it.contains("v0 ingress")),
+            "{problems:?}"
+        );
+        attachments
+            .sync_devices(&[device], Unwanted::Keep)
+            .expect("sync");
+        assert!(run("tc filter show dev v0 ingress").contains("pal_from_netdev"));
+        assert_eq!(datapath.inspector().verify().expect("verify"), [""; 0]);
     });
 }
 
@@ -188,8 +269,7 @@ fn verify_tells_of_a_program_put_before_ours_and_of_missing_pins() {
 fn a_second_agent_on_the_same_pins_is_refused() {
     in_world(|world| {
         let (_first, _) = world.open();
-        let error = palisade::datapath::kernel::KernelDatapath::open(&world.options)
-            .expect_err("the directory is held");
+        let error = KernelDatapath::open(&world.options).expect_err("the directory is held");
         assert!(error.to_string().contains("another agent holds"), "{error}");
     });
 }

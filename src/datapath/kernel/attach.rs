@@ -18,7 +18,7 @@ use super::clsact;
 use super::datapath::Shared;
 use super::maps::{MapName, kernel};
 use super::pins::{self, AttachPin, Pin};
-use super::programs::{Program, ProgramName};
+use super::programs::{Program, ProgramName, map_pin, program_pin};
 use super::settings::VLAN_BOTH_SLOTS;
 use super::sys;
 use crate::datapath::DatapathError;
@@ -69,6 +69,8 @@ pub struct SyncReport {
     pub updated: Vec<String>,
     /// Devices that are gone or let go.
     pub dropped: Vec<String>,
+    /// Pins that somebody had removed and that were made again.
+    pub repinned: Vec<String>,
     /// Devices that could not be attached, and why.
     pub failed: Vec<(String, String)>,
 }
@@ -130,7 +132,7 @@ impl Attachments {
             let alive = if is_link {
                 link.is_some()
             } else {
-                clsact::exists(at.ifindex, &at.device)
+                clsact::exists(at.ifindex, at.direction)
             };
             if alive {
                 let hook = Hook {
@@ -183,6 +185,7 @@ impl Attachments {
             }
         }
         self.write_vlans(wanted)?;
+        report.repinned = self.repin(&state)?;
         Ok(report)
     }
 
@@ -197,13 +200,13 @@ impl Attachments {
         keys.retain(|(ifindex, direction)| {
             let hook = &state[&(*ifindex, *direction)];
             let is_wanted = wanted.iter().any(|device| device.ifindex == *ifindex);
-            !is_alive(*ifindex, hook) || (!is_wanted && unwanted == Unwanted::Detach)
+            !is_alive(*ifindex, *direction, hook) || (!is_wanted && unwanted == Unwanted::Detach)
         });
         for key in keys {
             let Some(hook) = state.remove(&key) else {
                 continue;
             };
-            if hook.link.is_none() && is_alive(key.0, &hook) {
+            if hook.link.is_none() && is_alive(key.0, key.1, &hook) {
                 clsact::remove(key.0, key.1).map_err(kernel(format!("detach {}", hook.device)))?;
             }
             self.forget(&hook.pin)?;
@@ -303,6 +306,39 @@ impl Attachments {
         })
     }
 
+    /// Makes pins again that are gone while we hold what they stood for: without
+    /// them enforcement would end with this process.
+    fn repin(
+        &self,
+        state: &BTreeMap<(u32, Direction), Hook>,
+    ) -> Result<Vec<String>, DatapathError> {
+        let programs = &self.shared.programs;
+        let maps = self
+            .shared
+            .maps
+            .0
+            .iter()
+            .map(|map| (map_pin(map.name), map.fd()));
+        let programs = programs
+            .all
+            .iter()
+            .map(|program| (program_pin(program.name, &programs.hash), program.fd()));
+        let links = state.values().filter_map(|hook| {
+            let link = hook.link.as_ref()?;
+            Some((hook.pin.clone(), link.as_fd()))
+        });
+        let mut made = Vec::new();
+        for (pin, fd) in maps.chain(programs).chain(links) {
+            let path = pin.path(&self.dir);
+            if path.exists() {
+                continue;
+            }
+            sys::obj_pin(fd, &path).map_err(kernel(format!("pin {}", path.display())))?;
+            made.push(pin.file());
+        }
+        Ok(made)
+    }
+
     /// Lets the tagged packets of protected VLAN sub-devices through their parent.
     fn write_vlans(&self, wanted: &[WantedDevice]) -> Result<(), DatapathError> {
         let map = self.shared.maps.of(MapName::Vlans);
@@ -360,7 +396,7 @@ impl Attachments {
             if !hook.pin.path(&self.dir).exists() {
                 problems.push(format!("{place}: the pin {} is gone", hook.pin.file()));
             }
-            if !is_alive(*ifindex, hook) {
+            if !is_alive(*ifindex, *direction, hook) {
                 problems.push(format!("{place}: the device or our program on it is gone"));
                 continue;
             }
@@ -401,10 +437,10 @@ fn tcx_place(direction: Direction) -> (u32, u32) {
     }
 }
 
-fn is_alive(ifindex: u32, hook: &Hook) -> bool {
+fn is_alive(ifindex: u32, direction: Direction, hook: &Hook) -> bool {
     match &hook.link {
         Some(link) => sys::link_info(link.as_fd()).is_ok_and(|info| info.ifindex == ifindex),
-        None => clsact::exists(ifindex, &hook.device),
+        None => clsact::exists(ifindex, direction),
     }
 }
 

@@ -225,16 +225,9 @@ pub(crate) fn remove(ifindex: u32, direction: Direction) -> io::Result<bool> {
     Ok(!held.is_empty())
 }
 
-/// Whether the device is still the one of that number and name (a rename keeps
-/// it ours, so only the number counts) and any filter of ours is on it.
-pub(crate) fn exists(ifindex: u32, device: &str) -> bool {
-    let found = Direction::BOTH
-        .iter()
-        .any(|direction| ours(ifindex, *direction).is_ok_and(|filters| !filters.is_empty()));
-    if !found {
-        tracing::debug!(ifindex, device, "no filter of ours is left");
-    }
-    found
+/// Whether a filter of ours is on the device's hook.
+pub(crate) fn exists(ifindex: u32, direction: Direction) -> bool {
+    ours(ifindex, direction).is_ok_and(|filters| !filters.is_empty())
 }
 
 /// Numbers of all devices in this network namespace.

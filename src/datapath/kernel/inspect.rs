@@ -15,7 +15,7 @@ use super::ipcache;
 use super::maps::{MapName, SPECS, kernel};
 use super::meta;
 use super::pins;
-use super::programs::map_pin;
+use super::programs::{map_pin, program_pin};
 use super::slots::TableCopy;
 use crate::datapath::events::EventReader;
 use crate::datapath::{DatapathError, GenerationNumber, Realized};
@@ -292,10 +292,14 @@ impl Inspector {
         let mut problems = self.attachments.drift();
         let dir = self.attachments.dir();
         let found = pins::list(dir).map_err(kernel("list pins"))?;
-        for spec in &SPECS {
-            if !found.contains(&map_pin(spec.name)) {
-                problems.push(format!("the pin of map {} is gone", spec.name));
-            }
+        let maps = SPECS.iter().map(|spec| map_pin(spec.name));
+        let programs = &self.shared.programs;
+        let programs = programs
+            .all
+            .iter()
+            .map(|it| program_pin(it.name, &programs.hash));
+        for pin in maps.chain(programs).filter(|pin| !found.contains(pin)) {
+            problems.push(format!("the pin {} is gone", pin.file()));
         }
         problems.extend(self.of_one_generation(|word| self.slot_problems(word))?);
         Ok(problems)

@@ -94,7 +94,8 @@ pub(crate) fn object_hash() -> String {
     format!("{:016x}", sum.0)
 }
 
-fn program_pin(name: &str, hash: &str) -> Pin {
+/// The pin of a program.
+pub(crate) fn program_pin(name: &str, hash: &str) -> Pin {
     Pin::Program {
         name: name.to_owned(),
         hash: hash.to_owned(),
