@@ -14,7 +14,7 @@ use crate::events::ResourceKey;
 use crate::identity::{IdentityNumber, IpcacheEntry, Reserved, longest_match};
 
 /// What the rules say about a packet.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Judgement {
     pub outcome: Outcome,
     /// The item that decided.
@@ -27,9 +27,10 @@ pub struct Judgement {
 }
 
 /// The end of a judgement.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Outcome {
     /// The direction is not enforced.
+    #[default]
     NotEnforced,
     /// A rule allows.
     Allowed,
@@ -74,38 +75,23 @@ pub fn judge(
     address: IpAddr,
     packet: Packet,
 ) -> Judgement {
-    let mut judgement = Judgement {
-        outcome: Outcome::NotEnforced,
-        rule: None,
-        enforced: false,
-        enforcing: Vec::new(),
-        passed_over: Vec::new(),
-    };
+    let mut judgement = Judgement::default();
     if snapshot.options.enforcement == EnforcementMode::Never {
         return judgement;
     }
     let entry = longest_match(&snapshot.ipcache4, &snapshot.ipcache6, address);
     let side = side(entry.map(|(_, entry)| entry));
-    let mut matching: Vec<(RuleRef, bool)> = Vec::new();
-    let mut uncertain: Vec<RuleRef> = Vec::new();
-    for (rule, item) in items(snapshot, subject, direction, &mut judgement) {
-        if !peers_match(&item.peers, address, side) {
-            judgement.passed_over.push((rule, "its peers do not match"));
-            continue;
-        }
-        match ports_match(&item.ports, packet) {
-            PortsMatch::Yes => matching.push((rule, item.section.is_deny())),
-            PortsMatch::No => judgement.passed_over.push((rule, "its ports do not match")),
-            PortsMatch::Maybe => {
-                if item.section.is_deny() {
-                    uncertain.push(rule);
-                } else {
-                    let why = "its ports are not known of a fragment";
-                    judgement.passed_over.push((rule, why));
-                }
-            }
-        }
-    }
+    let Asked {
+        matching,
+        uncertain,
+    } = ask(
+        snapshot,
+        subject,
+        direction,
+        (address, side),
+        packet,
+        &mut judgement,
+    );
     judgement.enforced |= snapshot.options.enforcement == EnforcementMode::Always;
     if !judgement.enforced {
         judgement.passed_over.clear();
@@ -147,6 +133,46 @@ pub fn judge(
         (Outcome::NotAllowed, None)
     };
     judgement
+}
+
+/// The items that match.
+#[derive(Default)]
+struct Asked {
+    /// With whether it denies.
+    matching: Vec<(RuleRef, bool)>,
+    /// Denies that may be meant for a fragment.
+    uncertain: Vec<RuleRef>,
+}
+
+/// Asks every item of the direction.
+fn ask(
+    snapshot: &PolicySnapshot,
+    subject: Subject,
+    direction: Direction,
+    (address, side): (IpAddr, Side),
+    packet: Packet,
+    judgement: &mut Judgement,
+) -> Asked {
+    let mut asked = Asked::default();
+    for (rule, item) in items(snapshot, subject, direction, judgement) {
+        if !peers_match(&item.peers, address, side) {
+            judgement.passed_over.push((rule, "its peers do not match"));
+            continue;
+        }
+        match ports_match(&item.ports, packet) {
+            PortsMatch::Yes => asked.matching.push((rule, item.section.is_deny())),
+            PortsMatch::No => judgement.passed_over.push((rule, "its ports do not match")),
+            PortsMatch::Maybe => {
+                if item.section.is_deny() {
+                    asked.uncertain.push(rule);
+                } else {
+                    let why = "its ports are not known of a fragment";
+                    judgement.passed_over.push((rule, why));
+                }
+            }
+        }
+    }
+    asked
 }
 
 /// The items of the direction in the rules that select the subject; notes who

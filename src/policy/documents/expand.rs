@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{Document, DocumentError, Positions, Reader, Skipped};
+use super::reader::Reader;
+use super::{Document, DocumentError, Positions, Skipped};
 use crate::events::{Origin, Resource, ResourceKey, ResourceKind};
 use crate::policy::nearest::nearest;
 

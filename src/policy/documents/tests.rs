@@ -1,3 +1,5 @@
+//! Files as an operator would write and break them.
+
 use std::fmt::Write as _;
 
 use proptest::prelude::*;

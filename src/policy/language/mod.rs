@@ -7,6 +7,8 @@ mod checker;
 mod cidr;
 mod error;
 mod item;
+#[cfg(test)]
+mod item_tests;
 mod names;
 mod node;
 mod ports;

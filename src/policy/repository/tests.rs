@@ -1,3 +1,5 @@
+//! Changes, revisions, identities and records.
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 

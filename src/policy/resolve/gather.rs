@@ -6,10 +6,11 @@ use std::ops::Range;
 use palisade_abi::table::column;
 
 use super::Subject;
-use super::classes::{joined, without};
+use super::classes::joined;
+use super::peers::positions;
 use crate::events::ResourceKey;
-use crate::identity::{IdentityTable, Reserved};
-use crate::policy::language::{Entity, L4Match, Peer, Peers, PortProtocol, Ports, Rule};
+use crate::identity::IdentityTable;
+use crate::policy::language::{L4Match, Peers, PortProtocol, Ports, Rule};
 use crate::policy::repository::selects_host;
 use crate::policy::{
     Direction, EnforcementMode, FailsafeEntry, PolicySnapshot, RuleNumber, RuleRef, Section,
@@ -124,6 +125,22 @@ pub(super) fn gather(
     }
     gathered.enforced |= always;
     gathered.open = gathered.enforcing.is_empty() && !always;
+    gathered.items = failsafe_items(snapshot, direction, &numbers, &mut interner);
+    gathered.items.extend(denies);
+    gathered.items.extend(allows);
+    gathered.peers = interner.peer_sets;
+    gathered.ports = interner.port_sets;
+    gathered
+}
+
+/// The failsafe entries of a direction: before all rules.
+fn failsafe_items(
+    snapshot: &PolicySnapshot,
+    direction: Direction,
+    numbers: &HashMap<&RuleRef, RuleNumber>,
+    interner: &mut Interner<'_>,
+) -> Vec<Ranked> {
+    let mut items = Vec::new();
     for (index, entry) in snapshot.options.failsafe.iter().enumerate() {
         if entry.direction != direction.number() {
             continue;
@@ -133,18 +150,14 @@ pub(super) fn gather(
             section: Section::Failsafe,
             index,
         };
-        gathered.items.push(Ranked {
+        items.push(Ranked {
             allows: true,
             number: numbers.get(&reference).copied().unwrap_or_default(),
             peers: interner.failsafe_peers(entry),
             ports: interner.ports(&failsafe_ports(entry)),
         });
     }
-    gathered.items.extend(denies);
-    gathered.items.extend(allows);
-    gathered.peers = interner.peer_sets;
-    gathered.ports = interner.port_sets;
-    gathered
+    items
 }
 
 /// The ports of a failsafe entry; for ICMP its port is the type, 0 every type.
@@ -241,73 +254,6 @@ impl<'a> Interner<'a> {
 )]
 fn number(len: usize) -> u32 {
     len as u32
-}
-
-/// The identities that peers select, as positions in the identity table.
-pub(in crate::policy) fn positions(identities: &IdentityTable, peers: &Peers) -> Vec<Range<usize>> {
-    let all = 0..identities.len();
-    let Peers::Select(peers) = peers else {
-        return joined(vec![all]);
-    };
-    let mut ranges = Vec::new();
-    for peer in peers {
-        match peer {
-            Peer::Entity(entity) => entity_positions(identities, *entity, &mut ranges),
-            Peer::Cidr { cidr, except } => {
-                let within = joined(vec![identities.within(*cidr)]);
-                let holes = except
-                    .iter()
-                    .map(|prefix| identities.within(*prefix))
-                    .collect();
-                ranges.extend(without(&within, &joined(holes)));
-            }
-        }
-    }
-    joined(ranges)
-}
-
-fn entity_positions(identities: &IdentityTable, entity: Entity, ranges: &mut Vec<Range<usize>>) {
-    // Reserved identities stand at the positions of their numbers.
-    let mut reserved = |list: &[Reserved]| {
-        for reserved in list {
-            let position = *reserved as usize;
-            ranges.push(position..position + 1);
-        }
-    };
-    match entity {
-        Entity::None => {}
-        Entity::All => ranges.push(0..identities.len()),
-        Entity::World => {
-            reserved(&[Reserved::World]);
-            ranges.push(identities.cidr_positions());
-        }
-        Entity::WorldIpv4 | Entity::WorldIpv6 => {
-            ranges.extend(entity.prefix().map(|prefix| identities.within(prefix)));
-        }
-        // One cluster is known: the mesh is the cluster.
-        Entity::Cluster | Entity::ClusterMesh => {
-            reserved(&[
-                Reserved::Host,
-                Reserved::Unmanaged,
-                Reserved::Health,
-                Reserved::Init,
-                Reserved::RemoteNode,
-                Reserved::KubeApiserver,
-                Reserved::Ingress,
-            ]);
-            ranges.push(identities.node_positions());
-        }
-        Entity::Host => reserved(&[Reserved::Host]),
-        Entity::RemoteNode => {
-            reserved(&[Reserved::RemoteNode, Reserved::KubeApiserver]);
-            ranges.push(identities.node_positions());
-        }
-        Entity::KubeApiserver => reserved(&[Reserved::KubeApiserver]),
-        Entity::Health => reserved(&[Reserved::Health]),
-        Entity::Init => reserved(&[Reserved::Init]),
-        Entity::Ingress => reserved(&[Reserved::Ingress]),
-        Entity::Unmanaged => reserved(&[Reserved::Unmanaged]),
-    }
 }
 
 fn port_set(ports: &Ports) -> PortSet {

@@ -1,3 +1,5 @@
+//! Verdicts of tables, each held against the oracle too.
+
 use std::sync::Arc;
 
 use palisade_abi::table::{Cell, action, column};
@@ -275,12 +277,13 @@ fn entities_and_identities() {
     }
 }
 
+const BLOCKLIST: &str = "nodeSelector: {}\nenableDefaultDeny: {ingress: false}\ningressDeny: \
+                         [{fromCIDR: [192.0.2.0/24]}]";
+
 /// REFERENCE 2.1, 2.2: what makes a direction enforced, and default-deny.
 #[test]
 fn enforcement() {
     use EnforcementMode::{Always, Default, Never};
-    let blocklist = "nodeSelector: {}\nenableDefaultDeny: {ingress: false}\ningressDeny: \
-                     [{fromCIDR: [192.0.2.0/24]}]";
     let cases: [(&[&str], EnforcementMode, &str, &str); 10] = [
         (&[], Default, "open", "open"),
         (&[], Always, "none", "none"),
@@ -310,9 +313,9 @@ fn enforcement() {
             "open",
             "open",
         ),
-        (&[blocklist], Default, "allow", "open"),
+        (&[BLOCKLIST], Default, "allow", "open"),
         (
-            &[blocklist, "nodeSelector: {}\ningress: [{}]"],
+            &[BLOCKLIST, "nodeSelector: {}\ningress: [{}]"],
             Default,
             "none",
             "open",
@@ -329,7 +332,12 @@ fn enforcement() {
         check(&repository, Ingress, "198.51.100.1", tcp(80), ingress);
         check(&repository, Egress, "198.51.100.1", tcp(80), egress);
     }
-    let repository = with(&[policy("p", blocklist)]);
+}
+
+/// Where no policy makes the direction default-deny, denies still deny.
+#[test]
+fn blocklists() {
+    let repository = with(&[policy("p", BLOCKLIST)]);
     check(
         &repository,
         Ingress,
