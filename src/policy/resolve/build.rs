@@ -59,8 +59,8 @@ pub(super) fn table(
     }
     let rows = classes(identities.len(), &gathered.peers, rows_max)
         .map_err(|_| too_many("peers", rows_max))?;
-    let painter = Painter::new(gathered, &columns, audit);
-    let (row_of_class, distinct) = distinct_rows(&rows, &painter);
+    let mut painter = Painter::new(gathered, &columns, audit);
+    let (row_of_class, distinct) = distinct_rows(&rows, &mut painter);
     let (column_of_class, column_count, cells) = distinct_columns(&distinct);
     if cells.len() > CELLS_MAX {
         return Err(ResolveError::Cells {
@@ -80,14 +80,14 @@ pub(super) fn table(
 }
 
 /// Each distinct row once, by the first class that has it.
-fn distinct_rows(rows: &Classes, painter: &Painter<'_>) -> (Vec<u32>, Vec<Arc<[Cell]>>) {
+fn distinct_rows(rows: &Classes, painter: &mut Painter<'_>) -> (Vec<u32>, Vec<Arc<[Cell]>>) {
     let mut known: HashMap<Arc<[Cell]>, u32> = HashMap::new();
     let mut distinct: Vec<Arc<[Cell]>> = Vec::new();
     let row_of_class = rows
         .members
         .iter()
         .map(|members| {
-            let row: Arc<[Cell]> = painter.row(members).into();
+            let row: Arc<[Cell]> = painter.row(&rows.sets, *members).into();
             *known.entry(row).or_insert_with_key(|row| {
                 distinct.push(Arc::clone(row));
                 small(distinct.len() - 1)

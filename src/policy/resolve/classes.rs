@@ -4,19 +4,20 @@
 //! class when exactly the same sets hold them. The cost is that of the borders
 //! of the ranges and of the classes, never positions times sets.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
 
-/// Number of a set: its place in the list given.
-pub(super) type SetNumber = u32;
+use super::sets::{Set, Sets};
 
 /// The classes of a line.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Classes {
     /// Runs of positions of one class, in order, without gaps.
     pub(super) runs: Vec<Run>,
-    /// The sets that hold each class, ascending.
-    pub(super) members: Vec<Vec<SetNumber>>,
+    /// For each class the set of the sets (by place in the list given) that
+    /// hold it.
+    pub(super) members: Vec<Set>,
+    pub(super) sets: Sets,
 }
 
 /// Positions that follow one another and are of one class.
@@ -65,9 +66,6 @@ pub(super) fn without(ranges: &[Range<usize>], holes: &[Range<usize>]) -> Vec<Ra
     left
 }
 
-/// Bounds the memory of pathological policies: 256 MiB.
-const MEMBERS_MAX: usize = 1 << 26;
-
 /// The classes of the positions `0..length` under `sets` (each joined). Classes
 /// are numbered by their first position. Stops after `classes_max` of them.
 pub(super) fn classes(
@@ -75,49 +73,36 @@ pub(super) fn classes(
     sets: &[Vec<Range<usize>>],
     classes_max: usize,
 ) -> Result<Classes, TooManyClasses> {
-    // (position, set, enters); leaving sorts before entering.
-    let mut borders: Vec<(usize, bool, SetNumber)> = Vec::new();
+    // Joined ranges neither touch nor overlap: at each border its set toggles.
+    let mut borders: Vec<(usize, u32)> = Vec::new();
     for (set, ranges) in (0..).zip(sets) {
         for range in ranges {
-            borders.push((range.start, true, set));
-            borders.push((range.end, false, set));
+            borders.push((range.start, set));
+            borders.push((range.end, set));
         }
     }
     borders.sort_unstable();
-    let mut result = Classes::default();
-    let mut known: HashMap<u128, Vec<usize>> = HashMap::new();
-    let mut active: BTreeSet<SetNumber> = BTreeSet::new();
-    let mut signature: u128 = 0;
-    let mut members_total = 0;
+    let mut result = Classes {
+        runs: Vec::new(),
+        members: Vec::new(),
+        sets: Sets::new(sets.len()),
+    };
+    let mut known: HashMap<Set, usize> = HashMap::new();
+    let mut active = Set::EMPTY;
     let mut position = 0;
     let mut next = 0;
     while position < length {
         while next < borders.len() && borders[next].0 <= position {
-            let (_, enters, set) = borders[next];
-            if enters {
-                active.insert(set);
-                signature = signature.wrapping_add(mixed(set));
-            } else {
-                active.remove(&set);
-                signature = signature.wrapping_sub(mixed(set));
-            }
+            active = result.sets.toggled(active, borders[next].1);
             next += 1;
         }
-        let end = borders.get(next).map_or(length, |(at, ..)| *at).min(length);
-        let candidates = known.entry(signature).or_default();
-        // The signature only finds candidates; equality is exact.
-        let found = candidates
-            .iter()
-            .copied()
-            .find(|class| active.iter().eq(result.members[*class].iter()));
-        let class = found.unwrap_or(result.members.len());
-        if found.is_none() {
-            members_total += active.len();
-            if class >= classes_max || members_total > MEMBERS_MAX {
+        let end = borders.get(next).map_or(length, |(at, _)| *at).min(length);
+        let class = *known.entry(active).or_insert(result.members.len());
+        if class == result.members.len() {
+            if class >= classes_max {
                 return Err(TooManyClasses);
             }
-            candidates.push(class);
-            result.members.push(active.iter().copied().collect());
+            result.members.push(active);
         }
         match result.runs.last_mut() {
             Some(last) if last.class == class => last.positions.end = end,
@@ -135,24 +120,13 @@ pub(super) fn classes(
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooManyClasses;
 
-/// A number that is unlikely to be the sum of others (splitmix64, twice).
-fn mixed(set: SetNumber) -> u128 {
-    let half = |seed: u64| {
-        let mut value = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        value ^ (value >> 31)
-    };
-    let set = u64::from(set) + 1;
-    (u128::from(half(set)) << 64) | u128::from(half(set | 1 << 40))
-}
-
 #[cfg(test)]
 mod tests {
     use std::ops::Range;
 
     use proptest::prelude::*;
 
+    use super::super::sets::{Set, Sets};
     use super::{TooManyClasses, classes, joined, without};
 
     fn ranges() -> impl Strategy<Value = Vec<Range<usize>>> {
@@ -175,12 +149,15 @@ mod tests {
             for run in &found.runs {
                 prop_assert_eq!(run.positions.start, position);
                 for at in run.positions.clone() {
-                    let holding: Vec<u32> = (0..)
-                        .zip(&sets)
-                        .filter(|(_, set)| set.iter().any(|range| range.contains(&at)))
-                        .map(|(number, _)| number)
-                        .collect();
-                    prop_assert_eq!(&found.members[run.class], &holding);
+                    let mut model = Sets::new(sets.len());
+                    let mut holding = Set::EMPTY;
+                    for (number, set) in (0..).zip(&sets) {
+                        if set.iter().any(|range| range.contains(&at)) {
+                            holding = model.toggled(holding, number);
+                        }
+                    }
+                    let (own, expected) = (found.members[run.class], model.node(holding));
+                    prop_assert_eq!(found.sets.node(own), expected);
                 }
                 position = run.positions.end;
             }

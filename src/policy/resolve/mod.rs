@@ -11,6 +11,7 @@ mod paint;
 mod peers;
 #[cfg(test)]
 mod property_tests;
+mod sets;
 #[cfg(test)]
 mod tests;
 

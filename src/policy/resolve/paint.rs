@@ -1,11 +1,14 @@
 //! From ranked items to rows of cells.
 
+use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use palisade_abi::table::{Cell, action};
 
 use super::classes::Classes;
 use super::gather::{Gathered, PortSet, Ranked};
+use super::sets::{Node, Set, Sets, elements, half};
 
 /// Rank of "no item".
 const NOBODY: u32 = u32::MAX;
@@ -46,7 +49,13 @@ pub(super) struct Painter<'a> {
     audit: bool,
     painted: Vec<Painted>,
     columns: usize,
+    /// Parts of rows that are done: of a set of peers that stands so far from
+    /// the first. Neighbours share most of them.
+    done: HashMap<(Set, usize), Arc<Painted>>,
 }
+
+/// Columns kept in parts of rows: bounds the memory (64 MiB).
+const DONE_COLUMNS_MAX: usize = 1 << 24;
 
 impl<'a> Painter<'a> {
     /// `columns`: the classes of the line of keys.
@@ -75,18 +84,43 @@ impl<'a> Painter<'a> {
             audit,
             painted,
             columns: count,
+            done: HashMap::new(),
         }
     }
 
     /// The row of the identities that exactly these sets of peers hold.
-    pub(super) fn row(&self, peers: &[u32]) -> Vec<Cell> {
-        let mut merged = Painted::new(self.columns);
-        for set in peers {
-            merged.merge(&self.painted[*set as usize]);
-        }
+    pub(super) fn row(&mut self, sets: &Sets, peers: Set) -> Vec<Cell> {
+        let merged = self.merged(sets, peers, sets.height(), 0);
         let mut row: Vec<Cell> = merged.columns.iter().map(|rank| self.cell(*rank)).collect();
         row.push(self.fragment(&merged));
         row
+    }
+
+    fn merged(&mut self, sets: &Sets, peers: Set, height: u32, base: usize) -> Arc<Painted> {
+        if let Some(done) = self.done.get(&(peers, base)) {
+            return Arc::clone(done);
+        }
+        let mut merged = Painted::new(self.columns);
+        match sets.node(peers) {
+            Node::Leaf(bits) => {
+                for bit in elements(bits) {
+                    merged.merge(&self.painted[base + bit]);
+                }
+            }
+            Node::Pair(low, high) => {
+                let upper = base + half(height);
+                for (part, base) in [(low, base), (high, upper)] {
+                    if part != Set::EMPTY {
+                        merged.merge(&self.merged(sets, part, height - 1, base));
+                    }
+                }
+            }
+        }
+        let merged = Arc::new(merged);
+        if self.done.len() * self.columns < DONE_COLUMNS_MAX {
+            self.done.insert((peers, base), Arc::clone(&merged));
+        }
+        merged
     }
 
     fn cell(&self, rank: u32) -> Cell {
