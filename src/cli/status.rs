@@ -4,7 +4,7 @@ use super::CliError;
 use super::args::MetricsCommand;
 use super::output::{Output, Table, timestamp};
 use crate::api::client::Client;
-use crate::api::model::{HistoryLine, Status};
+use crate::api::model::{HistoryLine, Severity, Status};
 use crate::endpoint::Enforcement;
 
 pub(super) fn status(client: &Client, out: Output, verify: bool) -> Result<(), CliError> {
@@ -113,9 +113,27 @@ fn sections(status: &Status) -> String {
         ]);
     }
     text.push_str(&table.render());
-    for problem in &status.problems {
+    let kernel = &status.kernel;
+    text.push_str(&format!(
+        "\nKernel: {}, {} programs of object {:.12}{}\n",
+        kernel.release,
+        kernel.programs.len(),
+        kernel.object,
+        if kernel.adopted { ", adopted" } else { "" }
+    ));
+    for map in &kernel.conntrack {
         text.push_str(&format!(
-            "\nProblem ({}): {}: {}\n",
+            "  {} {}/{}\n",
+            map.name, map.entries, map.capacity
+        ));
+    }
+    for problem in &status.problems {
+        let word = match problem.severity {
+            Severity::Error => "Problem",
+            Severity::Warning => "Warning",
+        };
+        text.push_str(&format!(
+            "\n{word} ({}): {}: {}\n",
             problem.from, problem.subject, problem.message
         ));
     }

@@ -101,6 +101,15 @@ pub struct AgentOptions {
         default_missing_value = "true", default_value = "false", id = "policy-audit-mode")]
     pub policy_audit_mode: String,
 
+    /// Identities that CIDR rules match besides world: nodes (not in this release)
+    #[arg(
+        long,
+        env = "PALISADE_POLICY_CIDR_MATCH_MODE",
+        value_name = "MODE",
+        id = "policy-cidr-match-mode"
+    )]
+    pub policy_cidr_match_mode: Option<String>,
+
     /// Flows that always pass: [in:|out:]proto/port[@cidr],...
     #[arg(
         long,

@@ -123,6 +123,7 @@ impl Config {
             errors: Vec::new(),
         };
         check.refuse_later_sources(options);
+        check.refuse_later_match_mode(options.policy_cidr_match_mode.as_deref());
         let failsafe = check.failsafe(&options.failsafe);
         let vlan_allow = check.vlans(&options.vlan_allow);
         let settings = check.settings(options, &failsafe, vlan_allow);
@@ -216,6 +217,19 @@ impl Check<'_> {
         }
     }
 
+    fn refuse_later_match_mode(&mut self, mode: Option<&str>) {
+        match mode {
+            None | Some("") => {}
+            Some("nodes") => self.fail(
+                "policy-cidr-match-mode",
+                "nodes",
+                "CIDR rules do not match nodes in this release yet; select nodes with \
+                 fromEntities: [remote-node]",
+            ),
+            Some(other) => self.fail("policy-cidr-match-mode", other, "expected nodes"),
+        }
+    }
+
     fn flag(&mut self, key: &str, value: &str) -> bool {
         match value.to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" | "1" | "enabled" => true,
@@ -258,10 +272,15 @@ impl Check<'_> {
     }
 
     fn paths(&mut self, key: &str, values: &[String]) -> Vec<PathBuf> {
-        filled(values)
-            .iter()
-            .map(|value| self.path(key, value))
-            .collect()
+        let mut paths = Vec::new();
+        for value in filled(values) {
+            // Files are known by their whole path, whatever the agent's directory.
+            match std::path::absolute(&value) {
+                Ok(path) => paths.push(path),
+                Err(error) => self.fail(key, &value, &error.to_string()),
+            }
+        }
+        paths
     }
 
     fn node_name(&mut self, value: Option<&str>, hostname: &str) -> String {

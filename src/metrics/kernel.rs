@@ -8,7 +8,6 @@ use parking_lot::RwLock;
 use super::collect::{KernelCounters, KernelMap};
 use crate::datapath::DatapathError;
 use crate::datapath::kernel::{CtOccupancy, Inspector, RuleCounter};
-use crate::events::ResourceKey;
 use crate::policy::RuleRef;
 use crate::queues::{GenerationNames, Pipeline};
 
@@ -18,14 +17,11 @@ pub type Occupancy = Arc<RwLock<Vec<CtOccupancy>>>;
 /// Name of a rule in tables, metrics and events.
 #[must_use]
 pub fn rule_name(rule: &RuleRef) -> String {
-    let resource = rule.resource.as_ref().map(ResourceKey::to_string);
-    let resource = resource.unwrap_or_default();
-    let separator = if resource.is_empty() { "" } else { " " };
-    format!(
-        "{resource}{separator}{}[{}]",
-        rule.section.as_str(),
-        rule.index
-    )
+    let item = format!("{}[{}]", rule.section.as_str(), rule.index);
+    match &rule.resource {
+        Some(resource) => format!("{resource} {item}"),
+        None => item,
+    }
 }
 
 /// Names of the generation that is enforced.

@@ -25,6 +25,8 @@ pub struct SourceReport {
     /// Where it reads from.
     pub detail: String,
     pub problems: Vec<SourceProblem>,
+    /// What it leaves out on purpose.
+    pub notes: Vec<SourceProblem>,
 }
 
 /// The state of every source.

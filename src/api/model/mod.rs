@@ -22,8 +22,8 @@ pub use policy::{
     WaitReply,
 };
 pub use status::{
-    Check, DeviceStatus, EnforcementStatus, HistoryLine, Problem, QueueLine, RealizedLine,
-    SourceLine, Status,
+    Check, DeviceStatus, EnforcementStatus, HistoryLine, KernelStatus, MapUse, Problem,
+    ProgramLine, QueueLine, RealizedLine, Severity, SourceLine, Status,
 };
 
 use serde::{Deserialize, Serialize};

@@ -16,6 +16,7 @@ pub struct Status {
     pub devices: Vec<DeviceStatus>,
     pub sources: Vec<SourceLine>,
     pub queues: Vec<QueueLine>,
+    pub kernel: KernelStatus,
     /// Everything an operator should look at.
     pub problems: Vec<Problem>,
     /// With `--verify`: what was compared with the kernel.
@@ -69,9 +70,50 @@ pub struct QueueLine {
     pub handling_last_ms: u64,
 }
 
+/// What runs in the kernel.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KernelStatus {
+    /// `uname -r`.
+    pub release: String,
+    /// Hash of the object that the programs came from.
+    pub object: String,
+    /// Whether the start found an enforcing datapath and adopted it.
+    pub adopted: bool,
+    pub programs: Vec<ProgramLine>,
+    pub conntrack: Vec<MapUse>,
+}
+
+/// A program.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProgramLine {
+    pub name: String,
+    pub id: u32,
+    /// Instructions that the verifier looked at.
+    pub verified_insns: u32,
+}
+
+/// How full a map was at the last sweep.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MapUse {
+    pub name: String,
+    pub entries: usize,
+    pub capacity: u32,
+}
+
+/// How bad a problem is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Something asked for is not done.
+    Error,
+    /// It is done, but look at it.
+    Warning,
+}
+
 /// Something that is not as it should be.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Problem {
+    pub severity: Severity,
     /// Room or source that says so.
     pub from: String,
     /// Resource, file or device.

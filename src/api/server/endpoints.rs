@@ -13,8 +13,8 @@ use crate::api::model::{
 use crate::config::format_failsafe;
 use crate::endpoint::{AuditSetting, EndpointStatus};
 use crate::events::EndpointId;
-use crate::metrics::current_names;
-use crate::policy::Direction;
+use crate::metrics::{current_names, rule_hits};
+use crate::policy::{Direction, Section};
 
 pub(super) async fn list(State(agent): State<Arc<Agent>>) -> Json<Vec<Endpoint>> {
     let mut endpoints = agent.pipeline.endpoints();
@@ -26,7 +26,11 @@ pub(super) async fn get(
     State(agent): State<Arc<Agent>>,
     Path(id): Path<u16>,
 ) -> Reply<EndpointDetail> {
-    let status = find(&agent, id)?;
+    blocking(move || detail(&agent, id)).await
+}
+
+fn detail(agent: &Agent, id: u16) -> Reply<EndpointDetail> {
+    let status = find(agent, id)?;
     let names = current_names(&agent.pipeline);
     let mut enforcing = Enforcing::new();
     for direction in Direction::BOTH {
@@ -36,18 +40,33 @@ pub(super) async fn get(
         });
         enforcing.insert(direction.as_str().to_owned(), policies.unwrap_or_default());
     }
-    let failsafe = agent.failsafe.iter().map(|entry| FailsafeFlow {
-        flow: format_failsafe(entry),
-        packets: 0,
-        bytes: 0,
-    });
     Ok(Json(EndpointDetail {
         endpoint: Endpoint::from(&status),
         options: config_of(&status),
         enforcing,
-        failsafe: failsafe.collect(),
+        failsafe: failsafe(agent)?,
         error: status.error.clone(),
     }))
+}
+
+/// Each entry of `--failsafe` with its hits.
+fn failsafe(agent: &Agent) -> Result<Vec<FailsafeFlow>, Refusal> {
+    let hits = rule_hits(&agent.inspector, &agent.pipeline)?;
+    let entries = agent.failsafe.iter().enumerate();
+    let flows = entries.map(|(position, entry)| {
+        let own = hits
+            .iter()
+            .filter(|(_, rule)| rule.section == Section::Failsafe && rule.index == position);
+        let (packets, bytes) = own.fold((0, 0), |(packets, bytes), (hit, _)| {
+            (packets + hit.packets, bytes + hit.bytes)
+        });
+        FailsafeFlow {
+            flow: format_failsafe(entry),
+            packets,
+            bytes,
+        }
+    });
+    Ok(flows.collect())
 }
 
 pub(super) async fn log(

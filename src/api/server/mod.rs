@@ -8,6 +8,7 @@ mod follow;
 mod identities;
 mod kernel;
 mod policies;
+mod problems;
 mod reply;
 mod socket;
 mod status;

@@ -6,18 +6,18 @@ use axum::Json;
 use axum::extract::{Query, State};
 use serde::Deserialize;
 
+use super::problems;
 use super::reply::{Reply, blocking};
 use crate::api::Agent;
 use crate::api::model::{
-    Check, DeviceStatus, EnforcementStatus, HistoryLine, Problem, QueueLine, RealizedLine,
-    SourceLine, Status,
+    Check, DeviceStatus, EnforcementStatus, HistoryLine, KernelStatus, MapUse, ProgramLine,
+    QueueLine, RealizedLine, SourceLine, Status,
 };
 use crate::datapath::kernel::Mechanism;
 use crate::endpoint::HOST_ENDPOINT;
 use crate::endpoint::{EndpointStatus, Enforcement};
 use crate::metrics::current_names;
 use crate::policy::Direction;
-use crate::queues::PipelineStatus;
 
 #[derive(Deserialize)]
 pub(super) struct Options {
@@ -49,7 +49,8 @@ fn build(agent: &Agent, verify: bool) -> Status {
         devices: devices(agent),
         sources: sources(agent),
         queues: queues(agent),
-        problems: problems(agent, &pipeline, endpoint.as_ref()),
+        kernel: kernel(agent),
+        problems: problems::gather(agent, &pipeline, endpoint.as_ref()),
         checks: if verify { checks(agent) } else { Vec::new() },
     }
 }
@@ -175,58 +176,31 @@ fn queues(agent: &Agent) -> Vec<QueueLine> {
     lines.collect()
 }
 
-fn problems(
-    agent: &Agent,
-    pipeline: &PipelineStatus,
-    endpoint: Option<&EndpointStatus>,
-) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let mut add = |from: &str, subject: String, message: String| {
-        problems.push(Problem {
-            from: from.to_owned(),
-            subject,
-            message,
-        });
-    };
-    for (source, report) in agent.board.reports() {
-        for problem in report.problems {
-            add(source.as_str(), problem.subject, problem.message);
-        }
+fn kernel(agent: &Agent) -> KernelStatus {
+    let programs = agent.inspector.programs().into_iter();
+    let maps = agent.occupancy.read().clone().into_iter();
+    KernelStatus {
+        release: rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned(),
+        object: agent.inspector.object_hash().to_owned(),
+        adopted: agent.start.adopted.is_some(),
+        programs: programs
+            .map(|program| ProgramLine {
+                name: program.name.to_owned(),
+                id: program.id,
+                verified_insns: program.verified_insns,
+            })
+            .collect(),
+        conntrack: maps
+            .map(|map| MapUse {
+                name: map.map.to_owned(),
+                entries: map.entries,
+                capacity: map.max,
+            })
+            .collect(),
     }
-    for problem in agent.devices.report().problems {
-        add("devices", problem.subject, problem.message);
-    }
-    for warning in &agent.start.warnings {
-        add("datapath", agent.node.clone(), warning.clone());
-    }
-    for refusal in agent.pipeline.refused().iter() {
-        let mut errors = refusal.errors.clone();
-        agent.board.locate(&refusal.key, &mut errors);
-        for mut error in errors {
-            let origin = &refusal.origin;
-            let line = error.line.take().unwrap_or(origin.line);
-            let kept = if refusal.in_force {
-                "; the last valid version stays in force"
-            } else {
-                ""
-            };
-            let place = format!("{}:{line}: {}", origin.file, refusal.key);
-            add("policy", place, format!("{error}{kept}"));
-        }
-    }
-    for (from, message) in [
-        ("store", pipeline.store_problem.clone()),
-        ("datapath", pipeline.datapath_problem.clone()),
-        (
-            "endpoint",
-            endpoint.and_then(|endpoint| endpoint.error.clone()),
-        ),
-    ] {
-        if let Some(message) = message {
-            add(from, agent.node.clone(), message);
-        }
-    }
-    problems
 }
 
 pub(super) async fn history(State(agent): State<Arc<Agent>>) -> Json<Vec<HistoryLine>> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::events::{RepositoryChange, Resource, ResourceKey, SourceName};
-use crate::policy::documents::{self, FileReading, Positions};
+use crate::policy::documents::{self, FileReading, Positions, Skipped};
 use crate::sources::SourceProblem;
 
 /// What was seen of one file.
@@ -41,6 +41,8 @@ pub struct Settled {
 struct FileState {
     resources: Vec<Held>,
     problems: Vec<SourceProblem>,
+    /// What it holds besides, in one line.
+    note: Option<SourceProblem>,
 }
 
 /// All files, and what was told about them.
@@ -173,6 +175,13 @@ impl ManifestState {
         self.told.keys().cloned().collect()
     }
 
+    /// Objects that are left out because of their kind, by file.
+    #[must_use]
+    pub fn notes(&self) -> Vec<SourceProblem> {
+        let files = self.files.values();
+        files.filter_map(|file| file.note.clone()).collect()
+    }
+
     /// Everything that could not be read or is there twice.
     #[must_use]
     pub fn problems(&self) -> Vec<SourceProblem> {
@@ -202,6 +211,7 @@ impl FileState {
             kept = std::mem::take(&mut self.resources);
             kept.retain(|held| !read.contains(&held.resource.key));
         }
+        self.note = note_of(name, &reading.skipped);
         self.problems = reading
             .errors
             .iter()
@@ -216,6 +226,21 @@ impl FileState {
         resources.extend(kept);
         self.resources = resources;
     }
+}
+
+fn note_of(name: &str, skipped: &[Skipped]) -> Option<SourceProblem> {
+    let first = skipped.first()?;
+    let others = match skipped.len() - 1 {
+        0 => String::new(),
+        others => format!(" (and {others} more objects)"),
+    };
+    Some(SourceProblem {
+        subject: format!("{name}:{}", first.line),
+        message: format!(
+            "{}/{} is left out: {}{others}",
+            first.kind, first.name, first.reason
+        ),
+    })
 }
 
 fn is_same(told: &Arc<Resource>, wanted: &Arc<Resource>) -> bool {

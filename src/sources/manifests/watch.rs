@@ -332,6 +332,7 @@ impl ManifestWatch {
                 resources: self.state.keys().len(),
                 detail: directories.join(", "),
                 problems,
+                notes: self.state.notes(),
             },
         );
     }
