@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Moment;
+
 /// Place of an event in the journal; journal order is queue order.
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
@@ -9,11 +11,10 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Sequence(pub u64);
 
-/// An event with its place, cause and time.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+/// An event on its way: with its place, and when it was accepted.
+#[derive(Clone, PartialEq, Debug)]
 pub struct Envelope<E> {
     pub sequence: Sequence,
-    /// Wall-clock time in milliseconds since 1970 at which it was accepted.
-    pub accepted_ms: u64,
+    pub since: Moment,
     pub event: E,
 }

@@ -10,7 +10,7 @@ use palisade_state::StoreError;
 use serde::{Deserialize, Serialize};
 
 use super::known::Known;
-use crate::events::{RepositoryChange, Sequence, SourceName};
+use crate::events::{RepositoryChange, Revision, Sequence, SourceName};
 use crate::policy::{Applied, PolicyOptions, Repository, RepositoryImportError, RepositoryRecord};
 
 /// One event of the journal.
@@ -48,6 +48,7 @@ pub struct DeskRecord {
     pub repository: RepositoryRecord,
     pub waiting: BTreeSet<SourceName>,
     pub deferred: Vec<(Sequence, RepositoryChange)>,
+    pub was_open: bool,
     pub known: Known,
 }
 
@@ -68,6 +69,7 @@ pub struct Desk {
     pub repository: Repository,
     waiting: BTreeSet<SourceName>,
     deferred: Vec<(Sequence, RepositoryChange)>,
+    was_open: bool,
     known: Known,
 }
 
@@ -79,7 +81,18 @@ impl Desk {
             repository: Repository::new(options),
             waiting: BTreeSet::new(),
             deferred: Vec::new(),
+            was_open: false,
             known: Known::default(),
+        }
+    }
+
+    /// Counts revisions on from that of a lost store, so that the kernel's
+    /// revision never goes back. Legal while the repository is empty.
+    pub fn continue_from(&mut self, revision: Revision, options: &PolicyOptions) {
+        let mut record = self.repository.export();
+        record.revision = record.revision.max(revision);
+        if let Ok(repository) = Repository::import(record, options.clone()) {
+            self.repository = repository;
         }
     }
 
@@ -89,6 +102,7 @@ impl Desk {
             repository: Repository::import(record.repository, options)?,
             waiting: record.waiting,
             deferred: record.deferred,
+            was_open: record.was_open,
             known: record.known,
         })
     }
@@ -100,6 +114,7 @@ impl Desk {
             repository: self.repository.export(),
             waiting: self.waiting.clone(),
             deferred: self.deferred.clone(),
+            was_open: self.was_open,
             known: self.known.clone(),
         }
     }
@@ -108,6 +123,13 @@ impl Desk {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// Whether every source was ever in sync: then the repository is a whole,
+    /// which may be enforced before they speak again.
+    #[must_use]
+    pub fn was_open(&self) -> bool {
+        self.was_open
     }
 
     /// What each source told last.
@@ -147,6 +169,7 @@ impl Desk {
         if !self.waiting.is_empty() {
             return Vec::new();
         }
+        self.was_open = true;
         let mut done: Vec<Done> = std::mem::take(&mut self.deferred)
             .into_iter()
             .map(|(sequence, change)| self.apply(sequence, change))

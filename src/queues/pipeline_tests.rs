@@ -318,7 +318,37 @@ fn a_lost_store_regenerates_nothing_before_the_sources_have_spoken() {
     agent.submit(policy("a", "22"));
     agent.in_sync(&["a"]);
     assert_eq!(kernel.commits(), commits, "the same verdicts are adopted");
-    assert_eq!(agent.status().revision.realized, Revision(2));
+    assert_eq!(
+        agent.status().revision.realized,
+        Revision(3),
+        "counted on from what the kernel had"
+    );
+}
+
+#[test]
+fn a_torn_event_costs_what_follows_it_once_and_never_again() {
+    let (kernel, disk) = (FakeKernel::new(), MemoryDisk::new());
+    let mut agent = Stepped::start(&kernel, &disk);
+    agent.in_sync(&[]);
+    agent.submit(policy("a", "22"));
+    agent.submit(policy("b", "22"));
+    disk.crash(0);
+    // The start, the source in sync, a, b.
+    disk.tear_event(4);
+    let mut agent = Stepped::start(&kernel, &disk);
+    assert_eq!(agent.pipeline.repository().policies.len(), 1);
+    let history = agent.pipeline.history();
+    assert!(history.iter().any(|entry| entry.event == "store-problem"));
+    agent.submit(policy("b", "22"));
+    agent.submit(policy("c", "22"));
+    disk.crash(0);
+    let agent = Stepped::start(&kernel, &disk);
+    assert_eq!(
+        agent.pipeline.repository().policies.len(),
+        3,
+        "{:#?}",
+        agent.pipeline.history()
+    );
 }
 
 #[test]

@@ -249,6 +249,8 @@ impl RepositoryWorker {
             .map_err(Into::into)
             .and_then(|bytes| self.shared.store.save_snapshot(self.applied.0, &bytes));
         if let Err(error) = saved {
+            // Due again after the next group.
+            self.since_snapshot = SNAPSHOT_EVENTS_MAX;
             tracing::warn!("no snapshot of the repository could be saved: {error}");
         }
     }
@@ -257,6 +259,10 @@ impl RepositoryWorker {
     pub fn leave(&mut self) {
         // Taken and not run: dropping them tells their producers.
         self.group.clear();
+        // What was accepted is for the next agent.
+        if let Err(error) = self.flushes.flush(&self.shared.store) {
+            tracing::warn!("the journal could not be flushed: {error}");
+        }
         self.save_snapshot();
         self.shared.changes.consumer_left();
     }

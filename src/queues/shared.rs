@@ -8,7 +8,9 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::clock::Clock;
 use crate::endpoint::{AuditSetting, Endpoint, EndpointManager, Published, Signal};
-use crate::events::{EndpointId, EndpointRegenerationEvent, Revision, RuleReaction, SourceName};
+use crate::events::{
+    EndpointId, EndpointRegenerationEvent, Envelope, Revision, RuleReaction, SourceName,
+};
 use crate::policy::PolicySnapshot;
 
 use super::desk::JournalEvent;
@@ -16,13 +18,7 @@ use super::event_queue::EventQueue;
 use super::outcome::ChangeOutcome;
 
 /// An event of the RepositoryChangeQueue, already in the journal.
-#[derive(Clone, PartialEq, Debug)]
-pub struct RepositoryEvent {
-    pub sequence: crate::events::Sequence,
-    /// When it was accepted, for the delay until it is enforced.
-    pub since: crate::clock::Moment,
-    pub event: JournalEvent,
-}
+pub(super) type RepositoryEvent = Envelope<JournalEvent>;
 
 /// An event of an endpoint's queue.
 #[derive(Clone, PartialEq, Eq, Debug)]

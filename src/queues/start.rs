@@ -52,8 +52,14 @@ pub(super) fn start(
     let audit_flag = std::mem::take(&mut options.policy.audit);
     let store = Arc::new(store);
     let mut restored = restore(&store, &options.policy);
-    let found = restored.desk.repository.revision();
-    let is_restored = found > Revision(1);
+    let realized = datapath.realized();
+    let is_restored = restored.desk.was_open();
+    let is_empty = restored.desk.repository.revision() == Revision(1);
+    let counts_on = realized.filter(|_| is_empty);
+    if let Some(realized) = counts_on {
+        let desk = &mut restored.desk;
+        desk.continue_from(realized.revision, &options.policy);
+    }
     let known = restored.desk.known().clone();
 
     let audit = store.audit().unwrap_or_else(|error| {
@@ -65,7 +71,6 @@ pub(super) fn start(
         }
     });
     let records = store.generations().unwrap_or_default();
-    let realized = datapath.realized();
     let published = Arc::new(Published::new(Arc::clone(&clock), realized));
     let shared = share(
         &options,
@@ -83,13 +88,19 @@ pub(super) fn start(
     adopt(&shared, realized, &records);
     first_builds(&shared, &restored, realized.is_none() && is_restored);
 
-    let workers = hire(
+    // What cannot be read must not stand in the way of what follows it; and a
+    // first revision that is not 1 must be known to the next start.
+    let begin_anew = !restored.problems.is_empty() || counts_on.is_some();
+    let mut workers = hire(
         &shared,
         restored,
         datapath,
         options.settings,
         options.build_permits,
     );
+    if begin_anew {
+        workers.repository.save_snapshot();
+    }
     (shared, known, workers)
 }
 

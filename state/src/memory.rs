@@ -68,6 +68,18 @@ impl MemoryDisk {
         image.failing_writes = 0;
     }
 
+    /// Cuts the record of one event of the journal in the middle.
+    pub fn tear_event(&self, sequence: u64) {
+        let key = crate::store::key::journal(sequence);
+        let mut guard = self.image.lock();
+        let image = &mut *guard;
+        for map in [&mut image.durable, &mut image.current] {
+            if let Some(bytes) = map.get_mut(&key) {
+                bytes.truncate(bytes.len() / 2);
+            }
+        }
+    }
+
     /// Overwrites the bytes of every durable key that begins with `prefix`.
     #[cfg(test)]
     pub(crate) fn damage(&self, prefix: u8, change: impl Fn(&mut Vec<u8>)) {
