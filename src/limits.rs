@@ -53,6 +53,8 @@ pub const READY_POLL: Duration = Duration::from_millis(50);
 pub const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// Flows that one request may list.
 pub const API_FLOWS_MAX: usize = 1_000_000;
+/// How long a change of an endpoint's options waits until it is enforced.
+pub const ENDPOINT_CONFIG_WAIT: Duration = Duration::from_secs(10);
 /// Longest wait of an API request (Cilium: 6 minutes).
 pub const API_WAIT_MAX: Duration = Duration::from_secs(360);
 /// Major events that `palisade history` and `endpoint log` can show.

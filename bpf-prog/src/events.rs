@@ -26,7 +26,8 @@ pub struct Decision {
     /// One of `palisade_abi::event::kind`.
     pub kind: u8,
     pub reason: u8,
-    pub rejudged: bool,
+    /// Bits of `palisade_abi::event::flags`.
+    pub flags: u8,
     pub rule: u32,
     pub identity: u32,
 }
@@ -82,10 +83,7 @@ pub fn emit<F: Family>(
         (*event).proto = packet.l4.proto;
         (*event).tcp_flags_or_type = packet.l4.tcp_flags_or_type;
         (*event).icmp_code = packet.l4.icmp_code;
-        let mut bits = 0;
-        if decision.rejudged {
-            bits |= flags::REJUDGED;
-        }
+        let mut bits = decision.flags;
         if packet.l4.state == l4_state::FRAGMENT_KNOWN
             || packet.l4.state == l4_state::FRAGMENT_UNKNOWN
         {

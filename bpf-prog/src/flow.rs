@@ -77,7 +77,8 @@ struct Exit {
     event: Option<u8>,
     /// Reason in the event: for audit, why it would have been dropped.
     event_reason: u8,
-    rejudged: bool,
+    /// Bits of `event::flags`.
+    flags: u8,
     /// Deciding rule, 0 if none.
     rule: u32,
     /// Identity of the peer, 0 if it was not needed.
@@ -92,7 +93,7 @@ impl Exit {
             reason,
             event: None,
             event_reason: 0,
-            rejudged: false,
+            flags: 0,
             rule: 0,
             identity: 0,
         }
@@ -109,7 +110,7 @@ impl Exit {
             reason,
             event,
             event_reason: reason,
-            rejudged: false,
+            flags: 0,
             rule: 0,
             identity,
         }
@@ -123,7 +124,7 @@ impl Exit {
         direction: u32,
         cell: Cell,
         identity: u32,
-        rejudged: bool,
+        flags: u8,
         report: bool,
     ) -> Self {
         let denial = match cell.action() {
@@ -150,7 +151,7 @@ impl Exit {
             reason,
             event,
             event_reason: denial,
-            rejudged,
+            flags,
             rule: cell.rule(),
             identity,
         }
@@ -178,7 +179,7 @@ pub fn judge<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff) -> i32 {
         let decision = Decision {
             kind,
             reason: exit.event_reason,
-            rejudged: exit.rejudged,
+            flags: exit.flags,
             rule: exit.rule,
             identity: exit.identity,
         };
@@ -252,12 +253,14 @@ fn established<F: Family, const DIRECTION: u32>(
     // SAFETY: a non-null pointer from a lookup.
     let entry = unsafe { &mut *found.entry };
     let mut cell = Cell(entry.cell);
+    let mut forward = conntrack::opened(entry.flags) == DIRECTION;
     let old = entry.epoch != word.epoch() && entry.flags & flags::UNJUDGED == 0;
     if old {
         cell = Cell(conntrack::judge_again::<F>(skb, word.0, key, found.entry));
+        // A guess at the opener may have been corrected.
+        forward = conntrack::opened(entry.flags) == DIRECTION;
     }
     if cell.passes() {
-        let forward = conntrack::opened(entry.flags) == DIRECTION;
         // SAFETY: `skb` is the context.
         let bytes = unsafe { (*skb).len };
         conntrack::refresh(entry, word.slot(), &packet.l4, forward, now, bytes);
@@ -269,8 +272,17 @@ fn established<F: Family, const DIRECTION: u32>(
             }
         }
     }
+    let mut bits = if old { event::flags::REJUDGED } else { 0 };
+    if !forward {
+        bits |= event::flags::REPLY;
+    }
     let report = old && cell.action() != action::ALLOW;
-    Exit::judged(word, DIRECTION, cell, entry.identity, old, report)
+    let mut exit = Exit::judged(word, DIRECTION, cell, entry.identity, bits, report);
+    if exit.reason == reason::AUDITED && !forward {
+        // What would be dropped is the opener's packet; its answer only follows.
+        exit.reason = reason::FORWARDED;
+    }
+    exit
 }
 
 /// An ICMP error passes with the flow it is about.
@@ -340,6 +352,7 @@ fn first_packet<F: Family, const DIRECTION: u32>(
         return Exit::refused(word, DIRECTION, reason::INVALID_SOURCE, peer.identity);
     }
     let (cell, bits) = judge_first::<F, DIRECTION>(skb, word, packet, peer);
+    let reply = conntrack::opened(bits) != DIRECTION;
     if cell.passes() && is_trackable::<F, DIRECTION>(skb, &packet.l4) {
         if shadowed {
             let _ = F::full().remove(&packet.key::<DIRECTION>());
@@ -348,12 +361,13 @@ fn first_packet<F: Family, const DIRECTION: u32>(
             return Exit::refused(word, DIRECTION, reason::CT_INSERT, peer.identity);
         }
     }
+    let event = if reply { event::flags::REPLY } else { 0 };
     Exit::judged(
         word,
         DIRECTION,
         cell,
         peer.identity,
-        false,
+        event,
         word.enforced(DIRECTION),
     )
 }

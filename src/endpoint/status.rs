@@ -99,6 +99,21 @@ pub struct EndpointStatus {
     pub log: Vec<LogEntry>,
 }
 
+impl EndpointStatus {
+    /// Whether what is enforced is in the audit mode that is asked for.
+    #[must_use]
+    pub fn audit_in_force(&self) -> bool {
+        let wanted = if self.audit_effective {
+            Enforcement::Audit
+        } else {
+            Enforcement::Enabled
+        };
+        [self.policy.ingress, self.policy.egress]
+            .into_iter()
+            .all(|is| is == Enforcement::Disabled || is == wanted)
+    }
+}
+
 fn label_strings<S: serde::Serializer>(labels: &LabelSet, to: S) -> Result<S::Ok, S::Error> {
     to.collect_seq(labels.iter().map(ToString::to_string))
 }

@@ -114,8 +114,11 @@ fn policies_of(
         return vec![rule.resource.clone()];
     }
     let decided_by_default = event.rule == 0 && is_policy(event.reason);
+    // An answer is dropped by the verdict on its flow, in the flow's direction.
+    let against = u8::from(event.flags & flags::REPLY != 0);
+    let judged = usize::from((event.direction ^ against) & 1);
     match names {
-        Some(names) if decided_by_default => names.enforcing[usize::from(event.direction & 1)]
+        Some(names) if decided_by_default => names.enforcing[judged]
             .iter()
             .map(ToString::to_string)
             .collect(),

@@ -276,6 +276,16 @@ impl Pipeline {
         Err(SubmitError::TimedOut)
     }
 
+    /// Waits until an endpoint enforces in the audit mode that is set for it.
+    /// False after `span`, or if there is no such endpoint.
+    pub fn wait_audit(&self, id: EndpointId, span: Duration) -> bool {
+        let in_force = || {
+            self.endpoint(id)
+                .is_some_and(|status| status.audit_in_force())
+        };
+        self.shared.published.wait(span, in_force)
+    }
+
     /// The names of a generation's rules, for one of the last generations.
     #[must_use]
     pub fn rules_of(&self, generation: GenerationNumber) -> Option<Arc<GenerationNames>> {

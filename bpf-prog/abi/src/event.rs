@@ -55,6 +55,9 @@ pub mod flags {
     pub const REJUDGED: u8 = 1 << 0;
     /// A fragment.
     pub const FRAGMENT: u8 = 1 << 1;
+    /// The packet went against its flow: the verdict is that of the other
+    /// direction, in which the flow was opened.
+    pub const REPLY: u8 = 1 << 2;
 }
 
 /// Size of the ring buffer in bytes (a power of two, pages).

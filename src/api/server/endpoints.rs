@@ -13,6 +13,7 @@ use crate::api::model::{
 use crate::config::format_failsafe;
 use crate::endpoint::{AuditSetting, EndpointStatus};
 use crate::events::EndpointId;
+use crate::limits::ENDPOINT_CONFIG_WAIT;
 use crate::metrics::{current_names, rule_hits};
 use crate::policy::{Direction, Section};
 
@@ -108,6 +109,16 @@ pub(super) async fn set_config(
     blocking(move || {
         if !agent.pipeline.set_audit(EndpointId(id), setting)? {
             return Err(Refusal::no_endpoint(id));
+        }
+        if !agent
+            .pipeline
+            .wait_audit(EndpointId(id), ENDPOINT_CONFIG_WAIT)
+        {
+            return Err(Refusal::timeout(format!(
+                "PolicyAuditMode={} is stored but not enforced yet; \
+                 `palisade endpoint log {id}` says why",
+                wanted.policy_audit_mode
+            )));
         }
         Ok(Json(wanted))
     })
