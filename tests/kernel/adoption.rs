@@ -139,3 +139,94 @@ fn connections_opened_before_the_agent_live_on_when_policy_allows_their_opener()
         drop(peer.udp);
     });
 }
+
+/// A namespace behind the host, whose traffic leaves under the host's address;
+/// a UDP socket in it.
+fn container() -> UdpSocket {
+    run("ip link add c0 type veth peer name c1");
+    run("ip addr add 10.3.0.1/24 dev c0");
+    run("ip link set c0 up");
+    let (to_container, ready) = mpsc::channel::<()>();
+    let (tell, told) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let container = scope.spawn(move || {
+            netns::enter_new().expect("a new network");
+            tell.send(rustix::thread::gettid().as_raw_nonzero())
+                .expect("the test listens");
+            ready.recv().expect("the device is here");
+            run("ip addr add 10.3.0.2/24 dev c1");
+            run("ip link set c1 up");
+            run("ip route add default via 10.3.0.1");
+            UdpSocket::bind("10.3.0.2:7000").expect("bind")
+        });
+        let tid = told.recv().expect("a number");
+        run(&format!("ip link set c1 netns {tid}"));
+        to_container.send(()).expect("the container listens");
+        container.join().expect("the container")
+    })
+}
+
+#[test]
+fn flows_of_the_kernels_own_conntrack_are_adopted_masqueraded_ones_unjudged() {
+    in_world(|world| {
+        if std::process::Command::new("nft")
+            .arg("-v")
+            .output()
+            .is_err()
+        {
+            super::guard::skip("`nft` of nftables is missing");
+            return;
+        }
+        let serve = TcpListener::bind("0.0.0.0:8000").expect("bind");
+        let peer = peer(world, &serve);
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("forwarding");
+        run("nft add table ip test");
+        run("nft add chain ip test post { type nat hook postrouting priority 100 ; }");
+        run("nft add rule ip test post oifname v0 meta l4proto udp masquerade to :40000-40010");
+        let timeout = Some(Duration::from_secs(5));
+        peer.udp.set_read_timeout(timeout).expect("timeout");
+        let ask = |from: &UdpSocket| {
+            from.set_read_timeout(timeout).expect("timeout");
+            from.send_to(b"?", (PEER, 53)).expect("send");
+            let mut buffer = [0; 8];
+            let (_, source) = peer.udp.recv_from(&mut buffer).expect("a question");
+            peer.udp.send_to(b"!", source).expect("send");
+            from.recv_from(&mut buffer).expect("an answer");
+            source.port()
+        };
+        let container = container();
+        let masqueraded = ask(&container);
+        let unconnected = ask(&UdpSocket::bind((HOST, 0)).expect("bind"));
+
+        let (mut datapath, _) = world.open();
+        datapath
+            .stage(&generation(1, Some(tcp_ports(&[])), Some(tcp_ports(&[]))))
+            .expect("stage");
+        datapath.commit().expect("commit");
+        assert_eq!(datapath.adoption().expect("a report").warnings, [""; 0]);
+        let mut found = Vec::new();
+        let all = datapath.inspector().for_each_flow(|flow| {
+            let unjudged = flow.flags & flags::UNJUDGED != 0;
+            let egress = flow.flags & flags::OPENED_EGRESS != 0;
+            found.push((
+                flow.proto,
+                flow.local.to_string(),
+                flow.local_port,
+                flow.remote_port,
+                egress,
+                unjudged,
+            ));
+            true
+        });
+        all.expect("flows");
+        let host = HOST.to_owned();
+        let expected = [
+            (17, host.clone(), masqueraded, 53, true, true),
+            (17, host, unconnected, 53, true, false),
+        ];
+        for flow in expected {
+            assert!(found.contains(&flow), "{flow:?} in {found:?}");
+        }
+        drop((peer.listener, peer.inbound));
+    });
+}

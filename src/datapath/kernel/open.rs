@@ -14,6 +14,7 @@ use super::datapath::{KernelDatapath, Shared};
 use super::ipcache;
 use super::maps::{MapName, kernel};
 use super::options::KernelOptions;
+use super::pins::{self, Pin};
 use super::programs;
 use super::slots::Tables;
 use crate::datapath::{DatapathError, DatapathSettings, Realized};
@@ -56,6 +57,7 @@ impl KernelDatapath {
                 options.ct_entries_max
             ));
         }
+        report.warnings.extend(other_versions(&options.bpffs)?);
         let shared = Arc::new(Shared {
             tables: Tables::open(&maps)?,
             word: CommitCell::open(&maps)?,
@@ -84,6 +86,22 @@ impl KernelDatapath {
         };
         Ok((datapath, report))
     }
+}
+
+/// Links of another layout version go on enforcing what they enforced last.
+fn other_versions(dir: &Path) -> Result<Option<String>, DatapathError> {
+    let found = pins::list(dir).map_err(kernel(format!("list {}", dir.display())))?;
+    let other = found
+        .iter()
+        .filter(|pin| matches!(pin, Pin::OtherVersion { .. }))
+        .count();
+    Ok((other != 0).then(|| {
+        format!(
+            "{other} pins in {} are of another version of Palisade; what that one attached goes on \
+             enforcing its last policy beside this one's until `palisade detach`",
+            dir.display()
+        )
+    }))
 }
 
 /// Before the first commit both slots get programs and lifetimes, so that
