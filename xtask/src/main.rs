@@ -17,7 +17,7 @@ usage: cargo xtask <command>
   bpf           rebuild bpf-prog/palisade.bpf.o and its stamp from bpf-prog/
   bpf --check   rebuild it elsewhere and compare it with the committed one
   test          set up and run everything: format, lints, all tests, the lab
-  ci            bpf --check, the dependencies, then test
+  ci            what CI checks besides: bpf --check and the dependencies
   lab ...       `palisade lab`, built for release
 ";
 
