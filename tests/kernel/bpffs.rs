@@ -9,7 +9,7 @@ use palisade::datapath::netns;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use super::build::{generation, tcp_ports};
-use super::guard::{pins, run_on_thread, skipped, under_temp};
+use super::guard::{in_world, pins, run_on_thread, skipped, under_temp};
 
 /// Unmounts what a failing test leaves.
 struct Unmount<'a>(&'a Path);
@@ -110,4 +110,15 @@ fn a_directory_that_cannot_be_made_is_told_with_its_name() {
     })
     .expect_err("no directory there");
     assert!(error.to_string().contains("/proc/palisade"), "{error}");
+}
+
+#[test]
+fn detach_leaves_an_ordinary_directory_alone() {
+    in_world(|_| {
+        let temp = tempfile::tempdir().expect("a directory");
+        let file = temp.path().join("pal_ct4_v1");
+        std::fs::write(&file, "not a pin").expect("a file");
+        assert_eq!(detach(temp.path()).expect("detach"), [""; 0]);
+        assert!(file.exists());
+    });
 }

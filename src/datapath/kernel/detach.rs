@@ -23,6 +23,11 @@ pub fn detach(bpffs_dir: &Path) -> Result<Vec<String>, DatapathError> {
     let mut done = Vec::new();
     let mut failed = Vec::new();
     bpffs::borrow_existing(bpffs_dir);
+    if !bpffs::is_on_bpffs(bpffs_dir) {
+        // No pins can be here, and an ordinary directory is not ours.
+        remove_filters(&[], &mut done, &mut failed);
+        return outcome(done, &failed);
+    }
     if bpffs_dir.exists() && lock(bpffs_dir)?.is_none() {
         return Err(DatapathError::Other(format!(
             "an agent runs on {}; it would put everything back: stop it first",
@@ -61,6 +66,10 @@ pub fn detach(bpffs_dir: &Path) -> Result<Vec<String>, DatapathError> {
              another network namespace (detach there as well)"
         ));
     }
+    outcome(done, &failed)
+}
+
+fn outcome(done: Vec<String>, failed: &[String]) -> Result<Vec<String>, DatapathError> {
     if failed.is_empty() {
         return Ok(done);
     }
