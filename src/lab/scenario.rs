@@ -137,6 +137,7 @@ impl Scenario {
                 family: *family,
                 kind: Kind::Tcp(SSH),
                 old_connection: true,
+                with_policy: true,
                 expected: Seen::Passed,
                 seen,
                 policy: None,
@@ -164,6 +165,7 @@ fn plan(with_policy: bool) -> Vec<Row> {
                     family,
                     kind,
                     old_connection: false,
+                    with_policy,
                     expected: if with_policy && closed {
                         Seen::Dropped
                     } else {
@@ -195,7 +197,8 @@ fn run_rows(sandbox: &Sandbox, mut rows: Vec<Row>) -> Vec<Row> {
     rows
 }
 
-/// Names the deciding policy of each drop from the monitor's events.
+/// Names who decided each probe to the host, from the monitor's events: once,
+/// for a probe is one new flow.
 fn find_policies(sandbox: &Sandbox, rows: &mut [Row]) {
     const LOOKS_MAX: usize = 40;
     for _ in 0..LOOKS_MAX {
@@ -204,12 +207,12 @@ fn find_policies(sandbox: &Sandbox, rows: &mut [Row]) {
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok())
             .collect();
-        for row in rows.iter_mut().filter(|row| row.seen == Seen::Dropped) {
+        for row in rows.iter_mut().filter(|row| row.is_decided()) {
             row.policy = events.iter().find_map(|event| deciding_policy(event, row));
         }
         if rows
             .iter()
-            .all(|row| row.seen != Seen::Dropped || row.policy.is_some())
+            .all(|row| !row.is_decided() || row.policy.is_some())
         {
             return;
         }
@@ -217,11 +220,17 @@ fn find_policies(sandbox: &Sandbox, rows: &mut [Row]) {
     }
 }
 
-/// The policy that a drop event names, if it is about the row's probe.
+/// The policy that an event names, and its rule where one matched, if the event
+/// is about the row's probe.
 fn deciding_policy(event: &Value, row: &Row) -> Option<String> {
     let to = row.to.address(row.family);
     let port = event["destination"]["port"].as_u64();
-    let same = event["type"] == "drop"
+    let verdict = if row.seen == Seen::Dropped {
+        "denied"
+    } else {
+        "allowed"
+    };
+    let same = event["verdict"] == verdict
         && event["source"]["ip"] == row.from.address(row.family).to_string()
         && event["destination"]["ip"] == to.to_string()
         && event["protocol"] == row.kind.protocol(to).to_lowercase()
@@ -230,6 +239,15 @@ fn deciding_policy(event: &Value, row: &Row) -> Option<String> {
             .port()
             .is_none_or(|wanted| port == Some(wanted.into()));
     let policies = event["policies"].as_array().filter(|_| same)?;
-    let names: Vec<&str> = policies.iter().filter_map(Value::as_str).collect();
-    (!names.is_empty()).then(|| names.join(", "))
+    let names: Vec<&str> = policies
+        .iter()
+        .filter_map(Value::as_str)
+        .map(|name| name.rsplit('/').next().unwrap_or(name))
+        .collect();
+    let rule = &event["rule"];
+    let place = match (rule["section"].as_str(), rule["index"].as_u64()) {
+        (Some(section), Some(index)) => format!(" {section}[{index}]"),
+        _ => " (default deny)".to_owned(),
+    };
+    (!names.is_empty()).then(|| names.join(", ") + &place)
 }

@@ -16,15 +16,23 @@ pub struct Row {
     pub old_connection: bool,
     pub expected: Seen,
     pub seen: Seen,
-    /// The policy that dropped it, as the agent's monitor said.
+    /// Whether policy was in force when it was sent.
+    pub with_policy: bool,
+    /// Who decided, as the agent's monitor said.
     pub policy: Option<String>,
 }
 
 impl Row {
-    /// What was expected was seen, and a drop has its policy.
+    /// What was expected was seen, and what policy decided has its name.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.seen == self.expected && (self.seen != Seen::Dropped || self.policy.is_some())
+        self.seen == self.expected && (!self.is_decided() || self.policy.is_some())
+    }
+
+    /// Whether policy decided: it enforces ingress of the host, for new flows.
+    #[must_use]
+    pub fn is_decided(&self) -> bool {
+        self.with_policy && self.to == Place::Host && !self.old_connection
     }
 
     fn cells(&self) -> [String; 7] {
