@@ -544,3 +544,26 @@ fn what_does_not_fit_is_told_with_the_numbers() {
         &fits.rules
     ));
 }
+
+/// Nested ranges, the narrowest first: each item decides on two columns.
+#[test]
+fn many_nested_port_ranges_cost_no_square() {
+    let ranges = 12_000u32;
+    let mut spec = "nodeSelector: {}\ningress:\n".to_owned();
+    for number in (1..=ranges).rev() {
+        let end = 65_535 - number;
+        spec.push_str(&format!(
+            "- toPorts: [{{ports: [{{port: {number}, endPort: {end}, protocol: TCP}}]}}]\n"
+        ));
+    }
+    let mut repository = Repository::new(options());
+    repository.apply(&policy("p", &spec));
+    let snapshot = repository.snapshot();
+    let endpoint = resolve(&snapshot, HOST, false).expect("fits");
+    // One column for each item, one for no match, one for fragments.
+    assert_eq!(endpoint.direction(Ingress).table.column_count, ranges + 2);
+    for (port, index) in [(1, 11_999), (12_000, 0), (30_000, 0), (65_534, 11_999)] {
+        let found = cell(&snapshot, &endpoint, Ingress, "192.0.2.1", tcp(port));
+        assert_eq!(show(&snapshot, found), format!("allow p ingress[{index}]"));
+    }
+}
