@@ -33,5 +33,7 @@ mod hostile;
 mod metrics;
 #[path = "e2e/monitor.rs"]
 mod monitor;
+#[path = "e2e/policies.rs"]
+mod policies;
 #[path = "e2e/traffic.rs"]
 mod traffic;
