@@ -60,6 +60,20 @@ impl Disk {
         Ok(disk)
     }
 
+    /// Where it lies.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Bytes on the disk.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        let blobs = std::fs::read_dir(self.folder.join("blobs"));
+        let blobs = blobs.into_iter().flatten().flatten();
+        let blobs = blobs.filter_map(|entry| entry.metadata().ok());
+        let file = self.file.metadata().map_or(0, |file| file.len());
+        file + blobs.map(|blob| blob.len()).sum::<u64>()
+    }
+
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, MediumError> {
         contained("read", || self.database.get(key)).map(|value| value.map(|value| value.to_vec()))
     }
@@ -129,7 +143,7 @@ pub(crate) fn set_aside(folder: &Path) -> std::io::Result<PathBuf> {
     ))
 }
 
-fn sync_folder(path: &Path) -> Result<(), MediumError> {
+pub(crate) fn sync_folder(path: &Path) -> Result<(), MediumError> {
     File::open(path)
         .and_then(|folder| folder.sync_all())
         .map_err(|error| io("fsync", path, &error))

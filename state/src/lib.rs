@@ -5,10 +5,11 @@
 //!
 //! Reading order: `store` (the API), `records` (typed records), `envelope`
 //! (bytes of a record), `schema` (versions), `backend` with `disk` (sled) and
-//! `memory` (simulation).
+//! `memory` (simulation); `compact` (space).
 #![forbid(unsafe_code)]
 
 mod backend;
+mod compact;
 mod disk;
 mod envelope;
 mod memory;

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::backend::{Backend, MediumError};
+use crate::compact::{self, COMPACT_BYTES_MIN, COMPACT_GROWTH};
 use crate::disk::{Disk, set_aside};
 use crate::envelope::{EnvelopeError, RecordKind, decode, encode};
 use crate::memory::MemoryDisk;
@@ -111,6 +112,10 @@ pub struct Store {
     /// One flush at a time; those that wait find their work done.
     flushing: Mutex<()>,
     problem: Mutex<Option<String>>,
+    /// Size of the database after it was last rewritten.
+    compacted_bytes: Mutex<u64>,
+    /// Size below which it is not rewritten.
+    compact_bytes_min: u64,
     /// Held for as long as the store is open.
     _lock: Option<std::fs::File>,
 }
@@ -132,6 +137,9 @@ impl Store {
             }
         };
         let folder = dir.join("journal");
+        if let Err(error) = compact::recover(&folder) {
+            return Ok(Self::forgetful(format!("{}: {error}", dir.display())));
+        }
         let mut store = match Self::try_open(&folder) {
             Ok(store) => store,
             // A newer agent's store is not broken: it stays where it is.
@@ -164,6 +172,7 @@ impl Store {
             backend.scan(family)?;
         }
         drop(backend);
+        store.compact_if_grown();
         Ok(store)
     }
 
@@ -199,6 +208,8 @@ impl Store {
             progress: Mutex::default(),
             flushing: Mutex::new(()),
             problem: Mutex::new(None),
+            compacted_bytes: Mutex::new(0),
+            compact_bytes_min: COMPACT_BYTES_MIN,
             _lock: None,
         };
         // A damaged snapshot is reported where it is loaded.
@@ -316,7 +327,40 @@ impl Store {
         };
         self.put(RecordKind::SnapshotHead, 0, &head)?;
         self.flush()?;
-        self.trim(sequence)
+        self.trim(sequence)?;
+        self.compact_if_grown();
+        Ok(())
+    }
+
+    /// Rewrites the database when most of it is waste. A failure is no harm:
+    /// the old one serves on, or the store says that it runs without history.
+    fn compact_if_grown(&self) {
+        let _one = self.flushing.lock();
+        let mut backend = self.backend.write();
+        let Backend::Disk(disk) = &*backend else {
+            return;
+        };
+        let grown = self.compacted_bytes.lock().saturating_mul(COMPACT_GROWTH);
+        let due = self.compact_bytes_min.max(grown);
+        if disk.size_bytes() < due || compact::copy(disk).is_err() {
+            return;
+        }
+        let folder = disk.folder().to_owned();
+        // sled must have let go of its files before they are renamed.
+        *backend = Backend::Memory(MemoryDisk::new());
+        let swapped = compact::swap(&folder);
+        match Disk::open(&folder) {
+            Ok(disk) => {
+                *self.compacted_bytes.lock() = disk.size_bytes();
+                *backend = Backend::Disk(disk);
+            }
+            Err(error) => {
+                let swapped = swapped.err().map(|error| error.0).unwrap_or_default();
+                *self.problem.lock() = Some(format!(
+                    "{error} after a rewrite {swapped}; running without history"
+                ));
+            }
+        }
     }
 
     /// Drops what the snapshot of `sequence` covers. Lasts with a later flush;

@@ -243,3 +243,45 @@ fn an_event_over_its_limit_is_refused() {
     assert!(error.to_string().contains("exceeds its limit"), "{error}");
     assert_eq!(store.append(&"small").expect("appends"), 1);
 }
+
+#[test]
+fn a_database_that_has_grown_is_rewritten_and_loses_nothing() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let size = |dir: &Path| {
+        let store = std::fs::metadata(dir.join("journal/db")).expect("exists");
+        store.len()
+    };
+    let mut store = Store::open(dir.path()).expect("opens");
+    let min = 2 << 20;
+    store.compact_bytes_min = min;
+    store.put_audit(&audit_on()).expect("puts");
+    let body = "x".repeat(2 << 10);
+    let (mut largest, mut rewritten) = (0, false);
+    for round in 1..=24_u64 {
+        for _ in 0..200 {
+            store.append(&body).expect("appends");
+            store.flush().expect("flushes");
+        }
+        let before = size(dir.path());
+        largest = largest.max(before);
+        store
+            .save_snapshot(round * 200 - 1, format!("{round}").as_bytes())
+            .expect("saves");
+        rewritten |= size(dir.path()) < before;
+    }
+    assert!(rewritten, "{largest}, {:?}", store.compacted_bytes);
+    assert!(largest < min * 3, "{largest}: it only grows");
+    assert_eq!(store.problem(), None);
+    assert_eq!(events(&store).len(), 1);
+    assert_eq!(store.append(&"next").expect("appends"), 4_801);
+    store.flush().expect("flushes");
+    drop(store);
+    let store = Store::open(dir.path()).expect("opens");
+    assert_eq!(store.problem(), None);
+    assert_eq!(events(&store).len(), 2);
+    assert_eq!(store.audit().expect("reads"), audit_on());
+    let snapshot = store.load_snapshot().expect("loads").expect("there is one");
+    assert_eq!(snapshot.bytes, b"24");
+    assert!(!dir.path().join("journal.old").exists());
+    assert!(!dir.path().join("journal.new").exists());
+}
