@@ -44,7 +44,7 @@ pub fn entry<const DIRECTION: u32, const L2: u32>(context: &TcContext) -> i32 {
     let mut l3 = L2;
     // SAFETY: as above.
     unsafe {
-        if (*skb).vlan_present != 0 && !is_allowed_vlan(skb, (*skb).vlan_tci) {
+        if (*skb).vlan_present != 0 && !is_allowed_vlan(skb, word, (*skb).vlan_tci) {
             return refuse_vlan(skb, word, DIRECTION);
         }
     }
@@ -55,7 +55,7 @@ pub fn entry<const DIRECTION: u32, const L2: u32>(context: &TcContext) -> i32 {
         let Some(tag) = read::<[u16; 2]>(skb, l3) else {
             break;
         };
-        if !is_allowed_vlan(skb, u32::from(u16::from_be(tag[0]))) {
+        if !is_allowed_vlan(skb, word, u32::from(u16::from_be(tag[0]))) {
             return refuse_vlan(skb, word, DIRECTION);
         }
         protocol = u16::from_be(tag[1]);
@@ -103,16 +103,16 @@ fn jump<const DIRECTION: u32>(context: &TcContext, word: CommitWord, slot_a: u32
 /// Whether a VLAN id is a sub-device of this device or in the allow list.
 /// Priority tags (id 0) are no VLAN.
 #[inline(always)]
-fn is_allowed_vlan(skb: *mut __sk_buff, tci: u32) -> bool {
+fn is_allowed_vlan(skb: *mut __sk_buff, word: CommitWord, tci: u32) -> bool {
     let id = tci & 0xfff;
     if id == 0 {
         return true;
     }
-    // SAFETY: `skb` is the context; values are only tested for presence.
+    let of_slot = 1 << word.slot();
+    // SAFETY: `skb` is the context; each value is read once.
     unsafe {
-        VLANS.get(vlan_key((*skb).ifindex, id)).is_some()
-            || VLANS.get(vlan_key(0, id)).is_some()
-            || VLANS.get(vlan_key(0, 0)).is_some()
+        let allows = |key| VLANS.get(key).is_some_and(|slots| slots & of_slot != 0);
+        allows(vlan_key((*skb).ifindex, id)) || allows(vlan_key(0, id)) || allows(vlan_key(0, 0))
     }
 }
 

@@ -113,6 +113,13 @@ fn sections(status: &Status) -> String {
         ]);
     }
     text.push_str(&table.render());
+    text.push_str(&findings(status));
+    text
+}
+
+/// The kernel's side, problems and checks.
+fn findings(status: &Status) -> String {
+    let mut text = String::new();
     let kernel = &status.kernel;
     text.push_str(&format!(
         "\nKernel: {}, {} programs of object {:.12}{}\n",

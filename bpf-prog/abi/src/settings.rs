@@ -46,7 +46,8 @@ pub struct Settings {
     pub pad: u32,
 }
 
-/// Key of the VLAN allow map: `ifindex << 12 | vid`; ifindex 0 = any device.
+/// Key of the VLAN allow map: `ifindex << 12 | vid`; ifindex 0 = any device,
+/// vid 0 = any id. Bit n of the value: allowed in slot n.
 #[inline(always)]
 #[must_use]
 pub const fn vlan_key(ifindex: u32, vid: u32) -> u32 {
