@@ -211,6 +211,19 @@ fn check_extras(checker: &mut Checker, at: &At<'_>, object: &Map<String, Value>)
     }
 }
 
+/// The annotation of a policy in audit is not read yet. To enforce such a policy
+/// in spite of it could cut what its author means to watch only.
+fn refuse_enforcement(checker: &mut Checker, at: &At<'_>, metadata: &Map<String, Value>) {
+    const ENFORCEMENT: &str = "palisade.io/enforcement";
+    let annotations = field(metadata, "annotations").and_then(Value::as_object);
+    if let Some(value) = annotations.and_then(|annotations| field(annotations, ENFORCEMENT)) {
+        let reason = "not supported yet; remove it, or audit the whole endpoint with \
+                      `palisade endpoint config ID PolicyAuditMode=Enabled`";
+        let at = at.key("annotations");
+        checker.error(&at.key(ENFORCEMENT), Fault::new(value, reason));
+    }
+}
+
 /// Unknown fields of metadata and status are harmless: warnings.
 fn check_metadata(checker: &mut Checker, at: &At<'_>, object: &Map<String, Value>) {
     const METADATA: [&str; 15] = [
@@ -237,6 +250,7 @@ fn check_metadata(checker: &mut Checker, at: &At<'_>, object: &Map<String, Value
             let at = at.key("metadata");
             checker.warn(&at.key("namespace"), Fault::new(namespace, reason));
         }
+        refuse_enforcement(checker, &at.key("metadata"), metadata);
     }
     if let Some(status) = field(object, "status").and_then(Value::as_object) {
         let known = ["conditions", "nodes", "derivativePolicies"];

@@ -268,6 +268,21 @@ fn errors_of_whole_policies() {
     );
 }
 
+/// A policy that asks for audit is never enforced instead.
+#[test]
+fn the_annotation_of_a_policy_in_audit_is_refused() {
+    let reading = read_policy(&body(
+        "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: p, \
+         annotations: {other: x, palisade.io/enforcement: audit}}\n\
+         spec: {nodeSelector: {}, ingress: [{}]}",
+    ));
+    let [error] = &lines(&reading.errors)[..] else {
+        panic!("{:?}", reading.errors);
+    };
+    assert!(error.contains("palisade.io/enforcement"), "{error}");
+    assert!(error.contains("not supported yet"), "{error}");
+}
+
 /// Items of all rules of a policy are counted through, section by section.
 #[test]
 fn items_are_numbered_over_spec_and_specs() {
