@@ -38,7 +38,7 @@ pub fn run(config: &Config) -> Result<()> {
     let metrics = Metrics::install(&config.metrics_prefix)?;
     let store = Store::open(&config.state_dir)?;
     let options = kernel_options(config);
-    let (datapath, start) = KernelDatapath::open(&options).context("datapath")?;
+    let (datapath, start) = KernelDatapath::open(&options).with_context(needs)?;
     for warning in &start.warnings {
         tracing::warn!("{warning}");
     }
@@ -76,6 +76,15 @@ pub fn run(config: &Config) -> Result<()> {
     rooms.stop();
     threads.join();
     outcome
+}
+
+/// What the most likely cause of a failed start is.
+fn needs() -> &'static str {
+    if rustix::process::geteuid().is_root() {
+        "datapath"
+    } else {
+        "the agent needs root to load programs; datapath"
+    }
 }
 
 fn kernel_options(config: &Config) -> KernelOptions {

@@ -14,12 +14,18 @@ use crate::policy::{
 use crate::sources::manifests::{read_capped, scan};
 
 /// Refuses to start where the first commit would seal the node and nobody said
-/// that this is meant. What enforces already is not sealed anew.
+/// that this is meant. A node that is enforced in both directions already, and
+/// whose manifests cannot be listed now, goes on as it was.
 pub(super) fn check(config: &Config, adopted: Option<Realized>) -> Result<()> {
     let asked_for = config.enforcement != EnforcementMode::Always
         || config.seal_confirmed
         || !config.failsafe.is_empty();
-    if asked_for || adopted.is_some() || has_rules(config) {
+    let goes_on = adopted.is_some_and(|realized| realized.enforced == [true, true])
+        && config
+            .manifests
+            .iter()
+            .any(|directory| scan(directory).is_err());
+    if asked_for || goes_on || has_rules(config) {
         return Ok(());
     }
     bail!(

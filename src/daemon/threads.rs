@@ -96,3 +96,7 @@ impl Threads {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "threads_tests.rs"]
+mod tests;
