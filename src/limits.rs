@@ -45,6 +45,9 @@ pub const LOCAL_POLL: Duration = Duration::from_millis(250);
 pub const LOCAL_RESYNC: Duration = Duration::from_secs(30);
 /// How often the agent's own events and losses are told to the monitor.
 pub const MONITOR_NOTES_POLL: Duration = Duration::from_millis(200);
+/// How long a start waits for the lock of an agent that is just ending.
+pub const START_LOCK_MAX: Duration = Duration::from_secs(3);
+pub const START_LOCK_POLL: Duration = Duration::from_millis(20);
 /// How long the workers may take to end when the agent stops.
 pub const STOP_MAX: Duration = Duration::from_secs(5);
 /// How often readiness is looked at until it is told to the service manager,

@@ -2,8 +2,8 @@
 //! sources, API, metrics, signals. No logic.
 //!
 //! Reading order: this file, `rooms` (who holds what), `runtime` (the part on
-//! tokio: API, metrics, signals, readiness), `threads`, `seal`, `notify`,
-//! `logging`, `detach`.
+//! tokio: API, metrics, signals, readiness), `threads`, `start`, `seal`,
+//! `notify`, `logging`, `detach`.
 
 mod detach;
 mod logging;
@@ -11,6 +11,7 @@ mod notify;
 mod rooms;
 mod runtime;
 mod seal;
+mod start;
 mod threads;
 
 pub use detach::detach;
@@ -18,7 +19,6 @@ pub use detach::detach;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use palisade_state::Store;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -36,7 +36,7 @@ pub fn run(config: &Config) -> Result<()> {
     logging::start(config.log_format);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let metrics = Metrics::install(&config.metrics_prefix)?;
-    let store = Store::open(&config.state_dir)?;
+    let store = start::store(&config.state_dir, &*clock)?;
     let options = kernel_options(config);
     let (datapath, start) = KernelDatapath::open(&options).with_context(needs)?;
     for warning in &start.warnings {
