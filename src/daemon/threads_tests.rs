@@ -17,7 +17,7 @@ fn first_end(threads: &mut Threads) -> End {
 fn a_panic_is_told_with_its_words() {
     let mut threads = Threads::default();
     let (held, wait) = std::sync::mpsc::sync_channel::<()>(1);
-    threads.spawn("idle", move || drop(wait.recv()));
+    threads.spawn("idle", move || assert!(wait.recv().is_err()));
     threads.spawn("worker", || panic!("queue {} is broken", 7));
     let end = first_end(&mut threads);
     assert_eq!(end.name, "worker");
