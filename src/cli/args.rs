@@ -205,7 +205,7 @@ pub(super) enum IpCommand {
 
 #[derive(clap::Args, Debug)]
 pub(super) struct MonitorOptions {
-    /// Kinds of events: drop, policy-verdict, trace, agent
+    /// Kinds of events: drop, policy-verdict, trace (none are sent yet), agent
     #[arg(
         short = 't',
         long = "type",

@@ -31,6 +31,11 @@ pub(super) fn run(client: &Client, out: Output, options: &MonitorOptions) -> Res
     ] {
         query.extend(id.map(|id| format!("{name}={id}")));
     }
+    if kinds.contains(&EventKind::Trace.as_str()) {
+        eprintln!(
+            "note: this release sends no trace events; packets show as drop or policy-verdict"
+        );
+    }
     if out.is_table() {
         eprintln!("Listening for events, press Ctrl-C to quit");
     }
