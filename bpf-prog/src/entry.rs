@@ -13,8 +13,7 @@ use palisade_abi::{
 
 use crate::{
     conntrack, counters,
-    family::Family,
-    flow::Packet,
+    family::{Family, Packet},
     maps::{CALLS_EG, CALLS_IN, COMMIT, FAILSAFE, SETTINGS, VLANS},
     packet::{NEXT, l4_state, read},
     v4::V4,

@@ -14,8 +14,7 @@ use palisade_abi::{
 
 use crate::{
     counters,
-    family::Family,
-    flow::Packet,
+    family::{Family, Packet},
     maps::{BUDGET, EVENTS, SETTINGS},
     packet::l4_state,
 };

@@ -1,10 +1,58 @@
-//! What differs between IPv4 and IPv6. Everything else is written once, generic
-//! over this trait, and compiled into one program per family and direction.
+//! What differs between IPv4 and IPv6, and a packet of either. Everything else
+//! is written once, generic over this trait, and compiled into one program per
+//! family and direction.
 
 use aya_ebpf::{bindings::__sk_buff, maps::LruHashMap};
-use palisade_abi::conntrack::{CtEntry, FragValue};
+use palisade_abi::{
+    conntrack::{CtEntry, FragValue, kind},
+    direction::{EGRESS, INGRESS},
+};
 
-use crate::{flow::Packet, verdict::Peer};
+use crate::{packet::L4, verdict::Peer};
+
+/// A packet's addresses and transport header.
+pub struct Packet<F: Family> {
+    pub source: F::Addr,
+    pub destination: F::Addr,
+    pub l4: L4,
+}
+
+impl<F: Family> Packet<F> {
+    /// Local address, remote address, local port, remote port.
+    #[inline(always)]
+    pub fn sides<const DIRECTION: u32>(&self) -> (F::Addr, F::Addr, u16, u16) {
+        let l4 = &self.l4;
+        if DIRECTION == INGRESS {
+            (
+                self.destination,
+                self.source,
+                l4.destination_port,
+                l4.source_port,
+            )
+        } else {
+            (
+                self.source,
+                self.destination,
+                l4.source_port,
+                l4.destination_port,
+            )
+        }
+    }
+
+    /// The key of the packet's flow.
+    #[inline(always)]
+    pub fn key<const DIRECTION: u32>(&self) -> F::Key {
+        let (local, remote, local_port, remote_port) = self.sides::<DIRECTION>();
+        let kind = if self.l4.proto != F::ICMP {
+            kind::TUPLE
+        } else if (self.l4.tcp_flags_or_type == F::ECHO_REQUEST) == (DIRECTION == EGRESS) {
+            kind::ECHO_LOCAL
+        } else {
+            kind::ECHO_REMOTE
+        };
+        F::key(local, remote, local_port, remote_port, self.l4.proto, kind)
+    }
+}
 
 /// Header of the packet that an ICMP error is about.
 pub struct Inner<F: Family> {

@@ -8,7 +8,7 @@ use aya_ebpf::bindings::__sk_buff;
 use palisade_abi::{
     cb,
     commit::CommitWord,
-    conntrack::{CtEntry, flags, kind},
+    conntrack::{CtEntry, flags},
     direction::{EGRESS, INGRESS},
     event, identity, proto, reason,
     table::{Cell, action, column},
@@ -18,55 +18,11 @@ use crate::{
     conntrack::{self, Found},
     counters,
     events::{Decision, emit},
-    family::Family,
+    family::{Family, Packet},
     packet::{L4, PACKET_HOST, PACKET_OTHERHOST, TCP_RST, l4_state},
     transport::REFUSED,
     verdict::{self, Peer},
 };
-
-/// A packet's addresses and transport header.
-pub struct Packet<F: Family> {
-    pub source: F::Addr,
-    pub destination: F::Addr,
-    pub l4: L4,
-}
-
-impl<F: Family> Packet<F> {
-    /// Local address, remote address, local port, remote port.
-    #[inline(always)]
-    pub fn sides<const DIRECTION: u32>(&self) -> (F::Addr, F::Addr, u16, u16) {
-        let l4 = &self.l4;
-        if DIRECTION == INGRESS {
-            (
-                self.destination,
-                self.source,
-                l4.destination_port,
-                l4.source_port,
-            )
-        } else {
-            (
-                self.source,
-                self.destination,
-                l4.source_port,
-                l4.destination_port,
-            )
-        }
-    }
-
-    /// The key of the packet's flow.
-    #[inline(always)]
-    pub fn key<const DIRECTION: u32>(&self) -> F::Key {
-        let (local, remote, local_port, remote_port) = self.sides::<DIRECTION>();
-        let kind = if self.l4.proto != F::ICMP {
-            kind::TUPLE
-        } else if (self.l4.tcp_flags_or_type == F::ECHO_REQUEST) == (DIRECTION == EGRESS) {
-            kind::ECHO_LOCAL
-        } else {
-            kind::ECHO_REMOTE
-        };
-        F::key(local, remote, local_port, remote_port, self.l4.proto, kind)
-    }
-}
 
 /// How a packet leaves: the reason that is counted, and what is reported.
 #[derive(Clone, Copy)]

@@ -11,8 +11,7 @@ use palisade_abi::{
 };
 
 use crate::{
-    family::{Family, Inner},
-    flow::Packet,
+    family::{Family, Inner, Packet},
     kernel,
     maps::{CT4, FRAG4, HALF4, IPCACHE4},
     packet::{l4_state, read},

@@ -11,8 +11,7 @@ use palisade_abi::{
 };
 
 use crate::{
-    family::{Family, Inner},
-    flow::Packet,
+    family::{Family, Inner, Packet},
     kernel,
     maps::{CT6, FRAG6, HALF6, IPCACHE6},
     packet::{L4, l4_state, read},
