@@ -5,10 +5,12 @@
 //!
 //! Reading order: `store` (the API), `records` (typed records), `envelope`
 //! (bytes of a record), `schema` (versions), `backend` with `disk` (sled) and
-//! `memory` (simulation); `compact` (space).
+//! `memory` (simulation); `compact` (space); `beside`
+//! (what must outlive the database).
 #![forbid(unsafe_code)]
 
 mod backend;
+mod beside;
 mod compact;
 mod disk;
 mod envelope;

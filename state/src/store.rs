@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::backend::{Backend, MediumError};
+use crate::beside::Beside;
 use crate::compact::{self, COMPACT_BYTES_MIN, COMPACT_GROWTH};
 use crate::disk::{Disk, set_aside};
 use crate::envelope::{EnvelopeError, RecordKind, decode, encode};
@@ -116,6 +117,8 @@ pub struct Store {
     compacted_bytes: Mutex<u64>,
     /// Size below which it is not rewritten.
     compact_bytes_min: u64,
+    /// None in memory.
+    beside: Option<Beside>,
     /// Held for as long as the store is open.
     _lock: Option<std::fs::File>,
 }
@@ -149,6 +152,7 @@ impl Store {
             Err(error) => Self::open_again(&folder, &error),
         };
         store._lock = Some(lock);
+        store.stand_beside(Beside::new(dir));
         Ok(store)
     }
 
@@ -162,6 +166,30 @@ impl Store {
     /// A store on a disk in memory that outlives it (the simulation).
     pub fn on(disk: MemoryDisk) -> Result<Self, StoreError> {
         Self::around(Backend::Memory(disk))
+    }
+
+    /// Compares the database with what was written beside it: sled opens a
+    /// file that it cannot read at all as an empty one.
+    fn stand_beside(&mut self, beside: Beside) {
+        if !matches!(*self.backend.get_mut(), Backend::Disk(_)) {
+            self.beside = Some(beside);
+            return;
+        }
+        let ours = self.identity().ok().flatten().unwrap_or_default();
+        let expected = beside.identity();
+        if expected.as_ref() != Some(&ours) {
+            let problem = self.problem.get_mut();
+            if let (Some(expected), None) = (expected, &problem) {
+                *problem = Some(format!(
+                    "the store was {} and is {}: it was lost or swapped; what was in it is gone",
+                    expected.id, ours.id
+                ));
+            }
+            if let Err(error) = beside.put_identity(&ours) {
+                *self.problem.get_mut() = Some(error.to_string());
+            }
+        }
+        self.beside = Some(beside);
     }
 
     fn try_open(folder: &Path) -> Result<Self, StoreError> {
@@ -210,6 +238,7 @@ impl Store {
             problem: Mutex::new(None),
             compacted_bytes: Mutex::new(0),
             compact_bytes_min: COMPACT_BYTES_MIN,
+            beside: None,
             _lock: None,
         };
         // A damaged snapshot is reported where it is loaded.
@@ -420,11 +449,20 @@ impl Store {
         self.put(RecordKind::Endpoint, record.id, record)
     }
 
-    /// Audit options; the default if none was ever set.
+    /// Audit options; the default if none was ever set. They outlive the
+    /// database.
     pub fn audit(&self) -> Result<AuditRecord, StoreError> {
-        Ok(self.get(RecordKind::Audit, 0)?.unwrap_or_default())
+        let beside = || self.beside.as_ref().and_then(Beside::audit);
+        match (self.get(RecordKind::Audit, 0), beside) {
+            (Ok(Some(record)), _) => Ok(record),
+            (Ok(None), beside) => Ok(beside().unwrap_or_default()),
+            (Err(error), beside) => beside().ok_or(error),
+        }
     }
     pub fn put_audit(&self, record: &AuditRecord) -> Result<(), StoreError> {
+        if let Some(beside) = &self.beside {
+            beside.put_audit(record)?;
+        }
         self.put(RecordKind::Audit, 0, record)
     }
 
