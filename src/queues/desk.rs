@@ -86,8 +86,8 @@ impl Desk {
         }
     }
 
-    /// Counts revisions on from that of a lost store, so that the kernel's
-    /// revision never goes back. Legal while the repository is empty.
+    /// Counts revisions on from that of the kernel, when the store has lost
+    /// what led to it, so that revisions never go back.
     pub fn continue_from(&mut self, revision: Revision, options: &PolicyOptions) {
         let mut record = self.repository.export();
         record.revision = record.revision.max(revision);

@@ -27,7 +27,7 @@ use crate::endpoint::{
     Attempts, BuildPermits, Committer, CommitterParts, Endpoint, EndpointManager, GenerationNames,
     HOST_ENDPOINT, OfferBox, Published, policy_status,
 };
-use crate::events::{EndpointRegenerationEvent, RegenerationCause, Revision, Sequence};
+use crate::events::{EndpointRegenerationEvent, RegenerationCause, Sequence};
 use crate::limits::{ENDPOINT_QUEUE_MAX, FLUSH_ATTEMPTS_MAX, REPOSITORY_QUEUE_MAX};
 use crate::policy::{Direction, PolicyOptions, PolicySnapshot, resolve};
 
@@ -54,8 +54,8 @@ pub(super) fn start(
     let mut restored = restore(&store, &options.policy);
     let realized = datapath.realized();
     let is_restored = restored.desk.was_open();
-    let is_empty = restored.desk.repository.revision() == Revision(1);
-    let counts_on = realized.filter(|_| is_empty);
+    let found = restored.desk.repository.revision();
+    let counts_on = realized.filter(|realized| realized.revision > found);
     if let Some(realized) = counts_on {
         let desk = &mut restored.desk;
         desk.continue_from(realized.revision, &options.policy);

@@ -322,6 +322,11 @@ impl Store {
             let Some(sequence) = key::sequence_of(&key).filter(|sequence| *sequence > after) else {
                 continue;
             };
+            let due = after + replay.events.len() as u64 + 1;
+            if sequence != due {
+                replay.problem = Some(format!("journal ends before {due}, which is missing"));
+                break;
+            }
             let event = decode(RecordKind::JournalEvent, &value)
                 .map_err(StoreError::from)
                 .and_then(|(_, body)| Ok(serde_json::from_slice(body)?));

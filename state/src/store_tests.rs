@@ -287,3 +287,20 @@ fn a_database_that_has_grown_is_rewritten_and_loses_nothing() {
     assert!(!dir.path().join("journal.old").exists());
     assert!(!dir.path().join("journal.new").exists());
 }
+
+#[test]
+fn a_missing_event_ends_the_replay() {
+    let store = Store::memory();
+    for body in ["one", "two", "three"] {
+        store.append(&body).expect("appends");
+    }
+    let lost = store.backend.read().delete(&key::journal(2));
+    assert_eq!(lost, Ok(()));
+    let replay: Replay<String> = store.journal().expect("journal reads");
+    assert_eq!(replay.events, [(1, "one".to_owned())]);
+    assert!(
+        replay
+            .problem
+            .is_some_and(|problem| problem.contains("before 2"))
+    );
+}
