@@ -49,13 +49,16 @@ pub fn lookup(slot: u32, direction: u32, index: u32, class: u32, key: u16) -> Ce
     ) else {
         return Cell::default();
     };
+    // The compiler knows that a port fits and would drop the mask; the verifier
+    // of Linux 6.1 loses the bound on the way here and needs to see it.
+    let key = core::hint::black_box(u64::from(key)) as usize & 0xffff;
     // SAFETY: each index is masked to the size of the element it indexes, which
     // the verifier proves again.
     unsafe {
         let base = *rows
             .cast::<u32>()
             .add(index as usize & (IDENTITIES_MAX - 1));
-        let column = *columns.cast::<u16>().add(key as usize);
+        let column = *columns.cast::<u16>().add(key);
         let cell = (base as usize + column as usize) & (CELLS_MAX - 1);
         Cell(*cells.cast::<u32>().add(cell))
     }
