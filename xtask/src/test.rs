@@ -64,8 +64,15 @@ pub(crate) fn run_all() -> Result<()> {
         command
     };
     println!("format");
-    run(cargo().args(["fmt", "--all", "--check"]))
-        .context("run `cargo fmt --all` (rustup component add rustfmt)")?;
+    // The programs are a workspace of their own.
+    for manifest in ["Cargo.toml", "bpf-prog/Cargo.toml"] {
+        run(cargo().args(["fmt", "--all", "--check", "--manifest-path", manifest]))
+            .with_context(|| {
+                format!(
+                    "run `cargo fmt --all --manifest-path {manifest}` (rustup component add rustfmt)"
+                )
+            })?;
+    }
     println!("lints");
     let clippy = [
         "clippy",
