@@ -60,10 +60,17 @@ pub fn detach(bpffs_dir: &Path) -> Result<Vec<String>, DatapathError> {
         Err(error) => failed.push(format!("remove {}: {error}", bpffs_dir.display())),
     }
     let left = objects.wait_until_freed();
-    if left != 0 {
+    if left.others != 0 {
         failed.push(format!(
-            "{left} maps and programs are still in use: by another process, or by clsact filters in \
-             another network namespace (detach there as well)"
+            "{} maps and programs are still in use: by another process, or by clsact filters in \
+             another network namespace (detach there as well)",
+            left.others
+        ));
+    } else if left.program_arrays != 0 {
+        done.push(format!(
+            "note: the kernel keeps {} empty program arrays that nothing uses, because somebody \
+             listed maps in the instant of their end (seen on Linux 6.18); a reboot frees them",
+            left.program_arrays
         ));
     }
     outcome(done, &failed)
@@ -84,21 +91,40 @@ fn outcome(done: Vec<String>, failed: &[String]) -> Result<Vec<String>, Datapath
     )))
 }
 
+/// The maps that hold programs.
+const PROGRAM_ARRAYS: [&str; 2] = ["pal_calls_in", "pal_calls_eg"];
+
 /// The kernel's numbers of what is pinned.
 struct Objects {
     maps: Vec<u32>,
+    program_arrays: Vec<u32>,
     programs: Vec<u32>,
+}
+
+/// What the kernel has not freed.
+#[derive(Clone, Copy, Default)]
+struct Left {
+    program_arrays: usize,
+    others: usize,
 }
 
 impl Objects {
     fn of(dir: &Path, found: &[Pin]) -> Self {
-        let (mut maps, mut programs) = (Vec::new(), Vec::new());
+        let (mut maps, mut program_arrays, mut programs) = (Vec::new(), Vec::new(), Vec::new());
         for pin in found {
             let Ok(Some(fd)) = sys::obj_get(&pin.path(dir)) else {
                 continue;
             };
             match pin {
-                Pin::Map { .. } => maps.extend(sys::map_info(fd.as_fd()).map(|info| info.id)),
+                Pin::Map { name } => {
+                    let is_array = PROGRAM_ARRAYS.contains(&name.as_str());
+                    let to = if is_array {
+                        &mut program_arrays
+                    } else {
+                        &mut maps
+                    };
+                    to.extend(sys::map_info(fd.as_fd()).map(|info| info.id));
+                }
                 Pin::Program { .. } => {
                     programs.extend(sys::prog_info(fd.as_fd()).map(|info| info.id));
                 }
@@ -109,22 +135,31 @@ impl Objects {
                 | Pin::Foreign { .. } => {}
             }
         }
-        Self { maps, programs }
+        Self {
+            maps,
+            program_arrays,
+            programs,
+        }
+    }
+
+    fn left(&self) -> Left {
+        let maps = self.maps.iter().filter(|id| sys::has_map(**id)).count();
+        let programs = self.programs.iter().filter(|id| sys::has_prog(**id));
+        let arrays = self.program_arrays.iter().filter(|id| sys::has_map(**id));
+        Left {
+            program_arrays: arrays.count(),
+            others: maps + programs.count(),
+        }
     }
 
     /// The kernel frees after a grace period. Waiting here means that whoever
     /// looks next sees nothing; and a program array that is looked at by number
     /// in the instant of its end is never freed at all (kernel 6.18).
-    fn wait_until_freed(&self) -> usize {
-        let mut left = 0;
+    fn wait_until_freed(&self) -> Left {
+        let mut left = Left::default();
         for _ in 0..limits::DETACH_POLLS_MAX {
-            left = self.maps.iter().filter(|id| sys::has_map(**id)).count()
-                + self
-                    .programs
-                    .iter()
-                    .filter(|id| sys::has_prog(**id))
-                    .count();
-            if left == 0 {
+            left = self.left();
+            if left.others + left.program_arrays == 0 {
                 break;
             }
             std::thread::sleep(limits::DETACH_POLL_INTERVAL);
