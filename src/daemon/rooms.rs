@@ -164,7 +164,7 @@ impl Rooms {
     fn restored(&self) -> Vec<Resource> {
         let snapshot = self.agent.pipeline.repository();
         let policies = snapshot.policies.values().map(|stored| &stored.resource);
-        let resources = policies.chain(snapshot.nodes.iter());
+        let resources = policies.chain(snapshot.objects.values().map(|stored| &stored.resource));
         resources
             .filter(|resource| resource.source == SourceName::Manifests)
             .map(|resource| Resource::clone(resource))
@@ -206,5 +206,6 @@ pub(super) fn policy_options(config: &Config) -> PolicyOptions {
         enforcement: config.enforcement,
         audit: config.audit,
         failsafe: config.failsafe.clone(),
+        ..PolicyOptions::default()
     }
 }

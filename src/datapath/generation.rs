@@ -1,8 +1,8 @@
 //! A generation: everything that one flip of the commit word makes current.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
@@ -55,8 +55,8 @@ pub struct Generation {
     pub revision: Revision,
     /// Today: exactly the host endpoint.
     pub endpoints: Vec<Arc<EndpointPolicy>>,
-    pub ipcache4: Arc<BTreeMap<Ipv4Net, IpcacheEntry>>,
-    pub ipcache6: Arc<BTreeMap<Ipv6Net, IpcacheEntry>>,
+    pub ipcache4: OrdMap<Ipv4Net, IpcacheEntry>,
+    pub ipcache6: OrdMap<Ipv6Net, IpcacheEntry>,
     pub settings: Arc<DatapathSettings>,
 }
 

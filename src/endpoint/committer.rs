@@ -182,8 +182,8 @@ impl Committer {
                 .values()
                 .map(|held| Arc::clone(&held.policy))
                 .collect(),
-            ipcache4: Arc::clone(&snapshot.ipcache4),
-            ipcache6: Arc::clone(&snapshot.ipcache6),
+            ipcache4: snapshot.ipcache4.clone(),
+            ipcache6: snapshot.ipcache6.clone(),
             settings: Arc::clone(&self.parts.settings),
         }
     }
@@ -258,9 +258,7 @@ impl Committer {
         let names = GenerationNames {
             generation: realized.generation,
             revision: realized.revision,
-            rules: host
-                .map(|policy| Arc::clone(&policy.rules))
-                .unwrap_or_default(),
+            rules: host.map(|policy| policy.rules.clone()).unwrap_or_default(),
             enforcing: Direction::BOTH.map(|direction| {
                 host.map(|policy| policy.direction(direction).enforcing.clone())
                     .unwrap_or_default()

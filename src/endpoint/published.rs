@@ -19,7 +19,7 @@ use crate::policy::{PolicySnapshot, RuleCatalogue};
 pub struct GenerationNames {
     pub generation: GenerationNumber,
     pub revision: Revision,
-    pub rules: Arc<RuleCatalogue>,
+    pub rules: RuleCatalogue,
     /// The policies that made each direction default-deny.
     pub enforcing: [Vec<ResourceKey>; 2],
     /// Labels of the identities, and all else of that revision.

@@ -9,8 +9,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum ResourceKind {
     CiliumClusterwideNetworkPolicy,
+    CiliumNetworkPolicy,
+    CiliumCIDRGroup,
     Node,
     CiliumNode,
+    Namespace,
+    Pod,
+    Service,
+    EndpointSlice,
+    CiliumIdentity,
+    CiliumEndpoint,
 }
 
 impl ResourceKind {
@@ -19,9 +27,39 @@ impl ResourceKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            Self::CiliumNetworkPolicy => "CiliumNetworkPolicy",
+            Self::CiliumCIDRGroup => "CiliumCIDRGroup",
             Self::Node => "Node",
             Self::CiliumNode => "CiliumNode",
+            Self::Namespace => "Namespace",
+            Self::Pod => "Pod",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::CiliumIdentity => "CiliumIdentity",
+            Self::CiliumEndpoint => "CiliumEndpoint",
         }
+    }
+
+    /// Whether the object holds rules; the others are what rules talk about.
+    #[must_use]
+    pub fn is_policy(self) -> bool {
+        matches!(
+            self,
+            Self::CiliumClusterwideNetworkPolicy | Self::CiliumNetworkPolicy
+        )
+    }
+
+    /// Whether an object of the kind lives in a namespace.
+    #[must_use]
+    pub fn is_namespaced(self) -> bool {
+        matches!(
+            self,
+            Self::CiliumNetworkPolicy
+                | Self::Pod
+                | Self::Service
+                | Self::EndpointSlice
+                | Self::CiliumEndpoint
+        )
     }
 }
 
@@ -78,6 +116,10 @@ pub struct Origin {
     pub document: usize,
     /// One-based line at which the document begins.
     pub line: usize,
+    /// Of a policy: the one-based line of each rule item, by its path
+    /// (`spec.ingress[0]`, `specs[1].egressDeny[2]`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub item_lines: BTreeMap<String, usize>,
 }
 
 /// One object as its source gave it: well-formed, not yet validated.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
@@ -65,8 +66,8 @@ pub struct IpcacheClaim {
 #[derive(Clone, Debug)]
 pub struct Ipcache {
     claims: BTreeMap<IpNet, BTreeSet<IpcacheClaim>>,
-    v4: Arc<BTreeMap<Ipv4Net, IpcacheEntry>>,
-    v6: Arc<BTreeMap<Ipv6Net, IpcacheEntry>>,
+    v4: OrdMap<Ipv4Net, IpcacheEntry>,
+    v6: OrdMap<Ipv6Net, IpcacheEntry>,
     changes: u64,
 }
 
@@ -75,8 +76,8 @@ impl Default for Ipcache {
     fn default() -> Self {
         let mut ipcache = Self {
             claims: BTreeMap::new(),
-            v4: Arc::default(),
-            v6: Arc::default(),
+            v4: OrdMap::new(),
+            v6: OrdMap::new(),
             changes: 0,
         };
         let world = Allocated::reserved(Reserved::World);
@@ -98,13 +99,13 @@ impl Default for Ipcache {
 impl Ipcache {
     /// IPv4 entries.
     #[must_use]
-    pub fn v4(&self) -> Arc<BTreeMap<Ipv4Net, IpcacheEntry>> {
-        Arc::clone(&self.v4)
+    pub fn v4(&self) -> OrdMap<Ipv4Net, IpcacheEntry> {
+        self.v4.clone()
     }
     /// IPv6 entries.
     #[must_use]
-    pub fn v6(&self) -> Arc<BTreeMap<Ipv6Net, IpcacheEntry>> {
-        Arc::clone(&self.v6)
+    pub fn v6(&self) -> OrdMap<Ipv6Net, IpcacheEntry> {
+        self.v6.clone()
     }
     /// Rises with each change of an entry.
     #[must_use]
@@ -149,15 +150,13 @@ impl Ipcache {
 
 /// Sets or removes an entry; whether that changed anything.
 fn put<P: Copy + Ord>(
-    entries: &mut Arc<BTreeMap<P, IpcacheEntry>>,
+    entries: &mut OrdMap<P, IpcacheEntry>,
     prefix: P,
     entry: Option<IpcacheEntry>,
 ) -> bool {
     if entries.get(&prefix).copied() == entry {
         return false;
     }
-    // Copies the map only when a snapshot still holds it.
-    let entries = Arc::make_mut(entries);
     match entry {
         Some(entry) => entries.insert(prefix, entry),
         None => entries.remove(&prefix),
@@ -168,8 +167,8 @@ fn put<P: Copy + Ord>(
 /// The entry of the longest prefix that holds an address.
 #[must_use]
 pub fn longest_match(
-    v4: &BTreeMap<Ipv4Net, IpcacheEntry>,
-    v6: &BTreeMap<Ipv6Net, IpcacheEntry>,
+    v4: &OrdMap<Ipv4Net, IpcacheEntry>,
+    v6: &OrdMap<Ipv6Net, IpcacheEntry>,
     address: IpAddr,
 ) -> Option<(IpNet, IpcacheEntry)> {
     match address {

@@ -119,7 +119,7 @@ impl Collector {
         let resources: std::collections::BTreeSet<_> = snapshot
             .rules
             .values()
-            .filter_map(|rule| rule.resource.as_ref())
+            .filter_map(|entry| entry.rule.resource.as_ref())
             .collect();
         gauge!(names::POLICY).set(number(resources.len()));
         let realized = self.pipeline.realized();

@@ -45,7 +45,7 @@ pub fn rule_hits(
     let hits = inspector.rules(names.rules.keys().copied())?;
     let named = hits.into_iter().filter_map(|hit| {
         let rule = names.rules.get(&hit.rule)?;
-        Some((hit, rule.clone()))
+        Some((hit, rule.rule.clone()))
     });
     Ok(named.collect())
 }

@@ -100,7 +100,8 @@ fn reason_of(event: &Event) -> &'static str {
 
 fn rule_of(event: &Event, names: Option<&GenerationNames>) -> Option<RuleName> {
     let number = RuleNumber(event.rule);
-    names?.rules.get(&number).map(RuleName::from)
+    let entry = names?.rules.get(&number)?;
+    Some(RuleName::from(&entry.rule))
 }
 
 /// The policy of the deciding rule; where none matched, those that made the

@@ -1,7 +1,5 @@
 //! Records to events, and events to readers.
 
-use std::collections::BTreeMap;
-
 use palisade_abi::event::{Event, kind};
 use palisade_abi::reason;
 
@@ -10,7 +8,7 @@ use crate::api::model::{EventKind, MonitorEvent};
 use crate::datapath::GenerationNumber;
 use crate::events::{ResourceKey, ResourceKind, Revision};
 use crate::limits::MONITOR_BUFFER_MAX;
-use crate::policy::{PolicyOptions, Repository, RuleNumber, RuleRef, Section};
+use crate::policy::{PolicyOptions, Repository, RuleEntry, RuleNumber, RuleRef, Section};
 use crate::queues::GenerationNames;
 
 fn record(kind: u8, reason: u8, rule: u32) -> Event {
@@ -42,15 +40,20 @@ fn names() -> GenerationNames {
         namespace: None,
         name: "demo".to_owned(),
     };
-    let rule = RuleRef {
-        resource: Some(key.clone()),
-        section: Section::IngressDeny,
-        index: 1,
+    let entry = RuleEntry {
+        rule: RuleRef {
+            resource: Some(key.clone()),
+            section: Section::IngressDeny,
+            index: 1,
+        },
+        log: None,
+        file: String::new(),
+        line: None,
     };
     GenerationNames {
         generation: GenerationNumber(7),
         revision: Revision(9),
-        rules: std::sync::Arc::new(BTreeMap::from([(RuleNumber(4), rule)])),
+        rules: imbl::OrdMap::unit(RuleNumber(4), entry.into()),
         enforcing: [vec![key], Vec::new()],
         snapshot: Repository::new(PolicyOptions::default()).snapshot(),
     }

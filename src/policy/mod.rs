@@ -9,11 +9,13 @@ pub mod documents;
 mod explain;
 pub mod language;
 mod nearest;
+pub mod objects;
 mod options;
 pub mod oracle;
 mod path;
 mod repository;
 mod resolve;
+mod selections;
 mod snapshot;
 mod table;
 
@@ -21,11 +23,12 @@ pub use explain::{ExplainedIdentity, ExplainedRule, Explanation, Packet, Query, 
 pub use options::{EnforcementMode, FailsafeEntry, PolicyOptions};
 pub use repository::{
     Affected, Applied, Change, Refusal, Repository, RepositoryImportError, RepositoryRecord,
-    RuleNumbersRecord, StoredPolicy,
+    RuleNumbersRecord, StoredObject, StoredPolicy,
 };
 pub use resolve::{ResolveError, Subject, resolve};
+pub use selections::{Selections, Selector, SelectorId, Signature};
 pub use snapshot::{PolicySnapshot, SelectorEntry};
 pub use table::{
-    Direction, DirectionPolicy, EndpointPolicy, RuleCatalogue, RuleNumber, RuleRef, Section,
-    VerdictTable,
+    Direction, DirectionPolicy, EndpointPolicy, RuleCatalogue, RuleEntry, RuleNumber, RuleRef,
+    Section, VerdictTable,
 };

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::language::NamedPort;
+
 /// When a direction is enforced (Cilium: `enable-policy`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -31,7 +33,7 @@ pub struct FailsafeEntry {
 }
 
 /// Options of the repository.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PolicyOptions {
     /// The name of this node: which Node object is our own.
     pub node_name: String,
@@ -42,4 +44,30 @@ pub struct PolicyOptions {
     /// Audit for all endpoints (`--policy-audit-mode`).
     pub audit: bool,
     pub failsafe: Vec<FailsafeEntry>,
+    /// `--policy-cidr-match-mode nodes`: CIDR rules match other nodes as well.
+    pub cidr_match_nodes: bool,
+    /// Value of the label `io.cilium.k8s.policy.cluster` of pods.
+    pub cluster_name: String,
+    /// What named ports of rules for ingress mean on this host.
+    pub named_ports: Vec<NamedPort>,
+}
+
+impl PolicyOptions {
+    /// Cilium's name of a cluster that nobody named.
+    pub const CLUSTER_NAME: &str = "default";
+}
+
+impl Default for PolicyOptions {
+    fn default() -> Self {
+        Self {
+            node_name: String::new(),
+            node_labels: BTreeMap::new(),
+            enforcement: EnforcementMode::default(),
+            audit: false,
+            failsafe: Vec::new(),
+            cidr_match_nodes: false,
+            cluster_name: Self::CLUSTER_NAME.to_owned(),
+            named_ports: Vec::new(),
+        }
+    }
 }

@@ -191,7 +191,7 @@ fn items<'a>(
         for rule in &stored.policy.rules {
             let selects = match &rule.subject {
                 RuleSubject::Node(selector) => selector.matches(labels),
-                RuleSubject::Endpoint => false,
+                RuleSubject::Endpoint(_) => false,
             };
             let of_direction = rule
                 .items
@@ -227,6 +227,9 @@ fn peers_match(peers: &Peers, address: IpAddr, side: Side) -> bool {
                 side == Side::World
                     && cidr.contains(&address)
                     && !except.iter().any(|prefix| prefix.contains(&address))
+            }
+            Peer::CidrGroup { .. } | Peer::Endpoints(_) | Peer::Nodes(_) | Peer::Services(_) => {
+                false
             }
         }),
     }
@@ -281,7 +284,11 @@ fn ports_match(ports: &Ports, packet: Packet) -> PortsMatch {
         (L4Match::Icmp(kind), Packet::Icmp { icmp_type })
         | (L4Match::Icmpv6(kind), Packet::Icmpv6 { icmp_type }) => *kind == icmp_type,
         (
-            L4Match::Ports { .. } | L4Match::Protocol(_) | L4Match::Icmp(_) | L4Match::Icmpv6(_),
+            L4Match::Ports { .. }
+            | L4Match::Named { .. }
+            | L4Match::Protocol(_)
+            | L4Match::Icmp(_)
+            | L4Match::Icmpv6(_),
             _,
         ) => false,
     });

@@ -1,16 +1,18 @@
 //! An immutable state of the repository: all that a regeneration reads.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
 use super::language::{Peer, Peers};
 use super::repository::selects_host;
 use super::resolve::positions;
-use super::{PolicyOptions, Refusal, RuleCatalogue, StoredPolicy};
-use crate::events::{Resource, ResourceKey, Revision};
+use super::{PolicyOptions, Refusal, RuleCatalogue, Selections, StoredObject, StoredPolicy};
+use crate::events::{ResourceKey, Revision};
 use crate::identity::{IdentityNumber, IdentityTable, IpcacheEntry, LabelSet};
 
 /// One revision of everything.
@@ -21,14 +23,17 @@ pub struct PolicySnapshot {
     /// `reserved:host` and all labels of the node.
     pub host_labels: Arc<LabelSet>,
     /// The valid policies, whether they select this node or not.
-    pub policies: Arc<BTreeMap<ResourceKey, Arc<StoredPolicy>>>,
-    /// The valid Node and CiliumNode objects, by key.
-    pub nodes: Arc<[Arc<Resource>]>,
+    pub policies: OrdMap<ResourceKey, Arc<StoredPolicy>>,
+    /// The valid context objects, by key.
+    pub objects: OrdMap<ResourceKey, Arc<StoredObject>>,
+    /// The node's own addresses, sorted.
+    pub local_addresses: Arc<[IpAddr]>,
     pub identities: Arc<IdentityTable>,
-    pub ipcache4: Arc<BTreeMap<Ipv4Net, IpcacheEntry>>,
-    pub ipcache6: Arc<BTreeMap<Ipv6Net, IpcacheEntry>>,
+    pub selections: Selections,
+    pub ipcache4: OrdMap<Ipv4Net, IpcacheEntry>,
+    pub ipcache6: OrdMap<Ipv6Net, IpcacheEntry>,
     /// What each rule number stands for.
-    pub rules: Arc<RuleCatalogue>,
+    pub rules: RuleCatalogue,
     /// Refused versions of resources, with their errors.
     pub refused: Arc<Vec<Refusal>>,
 }

@@ -3,9 +3,9 @@
 //! Invariant: two equal sets of (rules, identities, options) give equal tables,
 //! bit for bit; so a restart that finds the same table in the kernel writes nothing.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use palisade_abi::table::Cell;
 use serde::{Deserialize, Serialize};
 
@@ -110,8 +110,37 @@ pub struct RuleRef {
     pub index: usize,
 }
 
-/// Names of all rule numbers of a revision.
-pub type RuleCatalogue = BTreeMap<RuleNumber, RuleRef>;
+/// What is known of a numbered item.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RuleEntry {
+    pub rule: RuleRef,
+    /// `log.value` of its rule.
+    pub log: Option<String>,
+    /// Where it was read; empty for a failsafe entry.
+    pub file: String,
+    /// One-based; None where the source has no lines.
+    pub line: Option<usize>,
+}
+
+impl RuleEntry {
+    /// An entry of the failsafe list.
+    #[must_use]
+    pub fn failsafe(index: usize) -> Self {
+        Self {
+            rule: RuleRef {
+                resource: None,
+                section: Section::Failsafe,
+                index,
+            },
+            log: None,
+            file: String::new(),
+            line: None,
+        }
+    }
+}
+
+/// All rule numbers of a revision.
+pub type RuleCatalogue = OrdMap<RuleNumber, Arc<RuleEntry>>;
 
 /// The verdicts of one endpoint, both directions.
 #[derive(Clone, PartialEq, Debug)]
@@ -121,7 +150,7 @@ pub struct EndpointPolicy {
     pub revision: Revision,
     /// By [`Direction::number`].
     pub directions: [Arc<DirectionPolicy>; 2],
-    pub rules: Arc<RuleCatalogue>,
+    pub rules: RuleCatalogue,
 }
 
 impl EndpointPolicy {

@@ -348,7 +348,7 @@ fn names(
     GenerationNames {
         generation: realized.generation,
         revision: realized.revision,
-        rules: Arc::clone(&policy.rules),
+        rules: policy.rules.clone(),
         enforcing: Direction::BOTH.map(|direction| policy.direction(direction).enforcing.clone()),
         snapshot: Arc::clone(snapshot),
     }

@@ -1,6 +1,6 @@
 //! Generations for the tests.
 
-use std::collections::BTreeMap;
+use imbl::OrdMap;
 use std::sync::Arc;
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -53,13 +53,13 @@ pub(crate) fn generation(
         endpoint: EndpointId(1),
         revision: Revision(revision),
         directions: [policy(ingress), policy(egress)],
-        rules: Arc::default(),
+        rules: OrdMap::new(),
     };
     Generation {
         revision: Revision(revision),
         endpoints: vec![Arc::new(endpoint)],
-        ipcache4: Arc::new(prefixes4(&[("0.0.0.0/0", 200, 1)])),
-        ipcache6: Arc::new(prefixes6(&[("::/0", 200, 1)])),
+        ipcache4: prefixes4(&[("0.0.0.0/0", 200, 1)]),
+        ipcache6: prefixes6(&[("::/0", 200, 1)]),
         settings: Arc::new(DatapathSettings::default()),
     }
 }
@@ -71,15 +71,15 @@ fn entry(identity: u32, index: u32) -> IpcacheEntry {
     }
 }
 
-pub(crate) fn prefixes4(list: &[(&str, u32, u32)]) -> BTreeMap<Ipv4Net, IpcacheEntry> {
-    let net = |text: &str| text.parse().expect("a CIDR");
+pub(crate) fn prefixes4(list: &[(&str, u32, u32)]) -> OrdMap<Ipv4Net, IpcacheEntry> {
+    let net = |text: &str| text.parse::<Ipv4Net>().expect("a CIDR");
     list.iter()
         .map(|(text, identity, index)| (net(text), entry(*identity, *index)))
         .collect()
 }
 
-pub(crate) fn prefixes6(list: &[(&str, u32, u32)]) -> BTreeMap<Ipv6Net, IpcacheEntry> {
-    let net = |text: &str| text.parse().expect("a CIDR");
+pub(crate) fn prefixes6(list: &[(&str, u32, u32)]) -> OrdMap<Ipv6Net, IpcacheEntry> {
+    let net = |text: &str| text.parse::<Ipv6Net>().expect("a CIDR");
     list.iter()
         .map(|(text, identity, index)| (net(text), entry(*identity, *index)))
         .collect()

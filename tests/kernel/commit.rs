@@ -1,5 +1,6 @@
 //! Stage, commit, flip: what is read back is what was given.
 
+use imbl::OrdMap;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -117,7 +118,7 @@ fn every_kind_of_change_moves_the_epoch() {
         };
         assert_eq!(commit(base()), 1);
         let mut changed = base();
-        changed.ipcache4 = Arc::new(prefixes4(&[("0.0.0.0/0", 200, 1), ("10.0.0.0/8", 201, 0)]));
+        changed.ipcache4 = prefixes4(&[("0.0.0.0/0", 200, 1), ("10.0.0.0/8", 201, 0)]);
         assert_eq!(commit(changed), 2, "an identity");
         assert_eq!(commit(base()), 3, "and back");
         let mut changed = base();
@@ -144,7 +145,7 @@ fn a_new_prefix_means_nothing_new_until_the_flip() {
         let (mut datapath, _) = world.open();
         let inspector = datapath.inspector();
         let mut first = generation(1, Some(tcp_ports(&[22])), None);
-        first.ipcache4 = Arc::new(prefixes4(&[("0.0.0.0/0", 2, 0), ("10.0.0.0/8", 100, 1)]));
+        first.ipcache4 = prefixes4(&[("0.0.0.0/0", 2, 0), ("10.0.0.0/8", 100, 1)]);
         datapath.stage(&first).expect("stage");
         datapath.commit().expect("commit");
         let dump = || -> Vec<(String, u32)> {
@@ -160,8 +161,8 @@ fn a_new_prefix_means_nothing_new_until_the_flip() {
             ("10.1.0.0/16", 101, 1),
             ("192.0.2.7/32", 102, 1),
         ];
-        second.ipcache4 = Arc::new(prefixes4(&wanted));
-        second.ipcache6 = Arc::new(prefixes6(&[("::/0", 2, 0), ("fd00::/8", 103, 1)]));
+        second.ipcache4 = prefixes4(&wanted);
+        second.ipcache6 = prefixes6(&[("::/0", 2, 0), ("fd00::/8", 103, 1)]);
         datapath.stage(&second).expect("stage");
         assert_eq!(dump(), before);
         datapath.commit().expect("commit");
@@ -193,7 +194,7 @@ fn random_sequences_of_prefixes_read_back_as_given() {
         });
         let datapath = std::cell::RefCell::new(&mut datapath);
         let run = runner.run(&one, |map| {
-            let want: BTreeMap<Ipv4Net, IpcacheEntry> = map
+            let want: OrdMap<Ipv4Net, IpcacheEntry> = map
                 .into_iter()
                 .map(|((bits, len), number)| {
                     let net = Ipv4Net::new((bits << 26).into(), len)
@@ -207,7 +208,7 @@ fn random_sequences_of_prefixes_read_back_as_given() {
                 })
                 .collect();
             let mut next = generation(1, None, None);
-            next.ipcache4 = Arc::new(want.clone());
+            next.ipcache4 = want.clone();
             let mut datapath = datapath.borrow_mut();
             datapath.stage(&next).expect("stage");
             datapath.commit().expect("commit");

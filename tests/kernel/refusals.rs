@@ -1,6 +1,6 @@
 //! What does not fit is refused whole, with the numbers, before anything is written.
 
-use std::collections::BTreeMap;
+use imbl::OrdMap;
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
@@ -18,9 +18,9 @@ fn ingress(change: impl FnOnce(&mut VerdictTable)) -> Generation {
     generation(9, Some(table), None)
 }
 
-fn with_ipcache(ipcache4: BTreeMap<Ipv4Net, IpcacheEntry>) -> Generation {
+fn with_ipcache(ipcache4: OrdMap<Ipv4Net, IpcacheEntry>) -> Generation {
     Generation {
-        ipcache4: Arc::new(ipcache4),
+        ipcache4,
         ..generation(9, None, None)
     }
 }
@@ -64,7 +64,7 @@ fn too_much() -> Vec<(&'static str, Generation)> {
         ),
         (
             "identity indexes",
-            with_ipcache([(Ipv4Net::default(), entry(largest))].into()),
+            with_ipcache(OrdMap::unit(Ipv4Net::default(), entry(largest))),
         ),
         ("IPv4 prefixes", with_ipcache(hosts.collect())),
         (

@@ -190,8 +190,8 @@ impl Host {
         let generation = Generation {
             revision: snapshot.revision,
             endpoints: vec![Arc::new(policy)],
-            ipcache4: Arc::clone(&snapshot.ipcache4),
-            ipcache6: Arc::clone(&snapshot.ipcache6),
+            ipcache4: snapshot.ipcache4.clone(),
+            ipcache6: snapshot.ipcache6.clone(),
             settings: Arc::new(self.settings.clone()),
         };
         self.datapath.stage(&generation).expect("it is staged");

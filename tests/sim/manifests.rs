@@ -42,7 +42,7 @@ pub(crate) fn version(key: &ResourceKey, random: &mut Random) -> Value {
                 valid_policy(&key.name, random)
             }
         }
-        ResourceKind::Node | ResourceKind::CiliumNode => node(&key.name, random),
+        _ => node(&key.name, random),
     }
 }
 

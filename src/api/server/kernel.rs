@@ -156,7 +156,7 @@ fn rule_of(cell: Cell, names: Option<&GenerationNames>) -> Option<RuleOfCell> {
     let rule = names?.rules.get(&RuleNumber(number))?;
     Some(RuleOfCell {
         number,
-        name: rule_name(rule),
+        name: rule_name(&rule.rule),
     })
 }
 

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 
+use imbl::OrdMap;
 use ipnet::{Ipv4Net, Ipv6Net};
 use palisade_abi::table::{IDENTITIES_MAX, IPCACHE_MAX, IpcacheValue};
 
@@ -159,7 +160,7 @@ impl<P: Prefix, V: Copy + Default> Covers<P, V> {
 impl<P: Prefix> Shadow<P> {
     fn merge<'a>(
         &'a self,
-        want: &'a BTreeMap<P, IpcacheEntry>,
+        want: &'a OrdMap<P, IpcacheEntry>,
     ) -> impl Iterator<Item = (P, Option<&'a IpcacheValue>, Option<&'a IpcacheEntry>)> {
         Merge {
             held: self.0.iter().peekable(),
@@ -169,7 +170,7 @@ impl<P: Prefix> Shadow<P> {
     }
 
     /// What makes `slot`'s view equal to `want` and leaves the other slot's alone.
-    pub(crate) fn plan(&self, slot: usize, want: &BTreeMap<P, IpcacheEntry>) -> Plan<P> {
+    pub(crate) fn plan(&self, slot: usize, want: &OrdMap<P, IpcacheEntry>) -> Plan<P> {
         let mut plan = Plan {
             puts: Vec::new(),
             removes: Vec::new(),
@@ -195,7 +196,7 @@ impl<P: Prefix> Shadow<P> {
     }
 
     /// Whether every address has in `slot` the identity that `want` gives it.
-    pub(crate) fn holds(&self, slot: usize, want: &BTreeMap<P, IpcacheEntry>) -> bool {
+    pub(crate) fn holds(&self, slot: usize, want: &OrdMap<P, IpcacheEntry>) -> bool {
         let mut covers = Covers::<P, (View, View)>(Vec::new());
         self.merge(want).all(|(prefix, held, entry)| {
             let (cover_held, cover_want) = covers.around(&prefix);
@@ -230,7 +231,7 @@ impl<P: Prefix> Shadow<P> {
 }
 
 /// Refuses entries that the maps cannot hold.
-pub(crate) fn check<P: Prefix>(want: &BTreeMap<P, IpcacheEntry>) -> Result<(), DatapathError> {
+pub(crate) fn check<P: Prefix>(want: &OrdMap<P, IpcacheEntry>) -> Result<(), DatapathError> {
     if let Some(prefix) = want.keys().find(|prefix| !prefix.is_network()) {
         return Err(DatapathError::Other(format!(
             "the ipcache prefix {prefix} has bits set past its length"

@@ -1,6 +1,8 @@
 //! The two-slot ipcache against a naive model: two plain prefix maps.
 
 use std::collections::BTreeMap;
+
+use imbl::OrdMap;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -10,7 +12,7 @@ use proptest::prelude::*;
 use super::ipcache::Shadow;
 use crate::identity::{IdentityIndex, IdentityNumber, IpcacheEntry};
 
-type Want = BTreeMap<Ipv4Net, IpcacheEntry>;
+type Want = OrdMap<Ipv4Net, IpcacheEntry>;
 
 /// Prefixes over six bits of address, so that they nest and collide.
 fn prefix() -> impl Strategy<Value = Ipv4Net> {

@@ -1,5 +1,7 @@
 //! From the value of a document to resources: kinds, names, `List`s.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::reader::Reader;
@@ -145,6 +147,7 @@ impl Reader<'_> {
                 key,
                 source: self.source,
                 origin: Origin {
+                    item_lines: BTreeMap::new(),
                     file: self.file.to_owned(),
                     document: place.document,
                     line: place.line,

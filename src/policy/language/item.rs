@@ -77,6 +77,7 @@ pub(super) fn read_item(
     Some(Item {
         section: around.section,
         index,
+        path: at.path(),
         peers,
         ports,
     })

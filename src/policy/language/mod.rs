@@ -23,7 +23,8 @@ pub use node::{NodeObject, read_node};
 pub use rule::read_policy;
 pub use selector::{LabelSelector, Operator, Requirement};
 pub use types::{
-    Entity, Item, L4Match, Peer, Peers, Policy, PortProtocol, Ports, Rule, RuleSubject,
+    CidrGroups, Entity, Item, L4Match, NamedPort, Peer, Peers, Policy, PortProtocol, Ports, Rule,
+    RuleSubject, ServiceBy, ServiceReference,
 };
 
 /// What was read from one object: the value if there is no error.

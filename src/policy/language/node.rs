@@ -34,7 +34,7 @@ fn read(checker: &mut Checker, kind: ResourceKind, body: &Value) -> Option<NodeO
     let object = checker.object(&At::ROOT, body)?;
     let (part, address_field) = match kind {
         ResourceKind::CiliumNode => ("spec", "ip"),
-        ResourceKind::Node | ResourceKind::CiliumClusterwideNetworkPolicy => ("status", "address"),
+        _ => ("status", "address"),
     };
     let mut node = NodeObject {
         labels: read_labels(checker, object),

@@ -66,14 +66,17 @@ impl PolicyReader {
         for (index, spec) in specs.into_iter().flatten().enumerate() {
             rules.extend(self.rule(&specs_at.index(index), spec));
         }
-        Some(Policy { rules })
+        Some(Policy {
+            rules,
+            audit: false,
+        })
     }
 
     fn rule(&mut self, at: &At<'_>, value: &Value) -> Option<Rule> {
         let object = self.checker.object(at, value)?;
         self.checker.known_fields(at, object, &SPEC_FIELDS);
         let subject = self.subject(at, object);
-        let held = matches!(subject, Some(RuleSubject::Endpoint));
+        let held = matches!(subject, Some(RuleSubject::Endpoint(_)));
         let default_deny = self.default_deny(at, object);
         check_extras(&mut self.checker, at, object);
         let mut items = Vec::new();
@@ -93,6 +96,7 @@ impl PolicyReader {
             subject: subject?,
             default_deny,
             items,
+            log: None,
         })
     }
 
@@ -111,7 +115,7 @@ impl PolicyReader {
                               with endpointSelector never selects the host";
                 let at = at.key("endpointSelector");
                 self.checker.warn(&at, Fault::missing(reason));
-                endpoint_selector.map(|_| RuleSubject::Endpoint)
+                endpoint_selector.map(RuleSubject::Endpoint)
             }
             (Some(_), Some(_)) => {
                 let reason = "nodeSelector and endpointSelector exclude each other";

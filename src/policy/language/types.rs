@@ -1,6 +1,7 @@
 //! The rules, as validated.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
 
 use super::LabelSelector;
 use crate::policy::{Direction, Section};
@@ -10,6 +11,9 @@ use crate::policy::{Direction, Section};
 pub struct Policy {
     /// `spec` first, then `specs`.
     pub rules: Vec<Rule>,
+    /// Annotation `palisade.io/enforcement: audit`: what it denies, by a rule or
+    /// by default, is reported and passes; what it allows grants nothing.
+    pub audit: bool,
 }
 
 /// One rule: a subject and its items.
@@ -20,6 +24,8 @@ pub struct Rule {
     pub default_deny: [Option<bool>; 2],
     /// All sections, in the order ingress, ingressDeny, egress, egressDeny.
     pub items: Vec<Item>,
+    /// `log.value`: carried by the events of this rule.
+    pub log: Option<String>,
 }
 
 impl Rule {
@@ -38,7 +44,7 @@ pub enum RuleSubject {
     /// `nodeSelector`: host endpoints.
     Node(LabelSelector),
     /// `endpointSelector`: workload endpoints; held, never selects the host.
-    Endpoint,
+    Endpoint(LabelSelector),
 }
 
 /// One item of a section: peers AND ports.
@@ -47,6 +53,8 @@ pub struct Item {
     pub section: Section,
     /// Zero-based, over all rules of the policy.
     pub index: usize,
+    /// Where it stands in the object: `specs[1].ingressDeny[0]`.
+    pub path: String,
     pub peers: Peers,
     pub ports: Ports,
 }
@@ -69,6 +77,46 @@ pub enum Peer {
         cidr: IpNet,
         except: Vec<IpNet>,
     },
+    /// What is in a prefix of the groups and in none of `except`.
+    CidrGroup {
+        groups: CidrGroups,
+        except: Vec<IpNet>,
+    },
+    /// `fromEndpoints`, `toEndpoints`: whom the selector matches, by identity
+    /// labels. What the namespace defaults add is part of the selector.
+    Endpoints(LabelSelector),
+    /// `fromNodes`, `toNodes`: other nodes, by their labels of source `node`.
+    Nodes(LabelSelector),
+    /// `toServices`: what stands behind services.
+    Services(ServiceReference),
+}
+
+/// The CiliumCIDRGroups that a rule means.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum CidrGroups {
+    /// `cidrGroupRef`
+    Named(String),
+    /// `cidrGroupSelector`, over the labels of the groups (source `k8s`).
+    Labelled(LabelSelector),
+}
+
+/// The Services that a rule means. A service with a selector stands for the
+/// pods that it selects in its namespace, one without for the addresses of its
+/// EndpointSlices, as CIDRs.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ServiceReference {
+    /// None: of any namespace.
+    pub namespace: Option<String>,
+    pub by: ServiceBy,
+}
+
+/// How services are named.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ServiceBy {
+    /// `k8sService.serviceName`
+    Name(String),
+    /// `k8sServiceSelector.selector`, over the labels of the services.
+    Labels(LabelSelector),
 }
 
 /// Peers with names (REFERENCE.md of Cilium's entities).
@@ -160,14 +208,34 @@ impl std::fmt::Display for Peer {
             Self::Entity(entity) => write!(f, "entity {}", entity.as_str()),
             Self::Cidr { cidr, except } => {
                 write!(f, "cidr {cidr}")?;
-                for (number, prefix) in except.iter().enumerate() {
-                    let before = if number == 0 { " except " } else { ", " };
-                    write!(f, "{before}{prefix}")?;
+                write_except(f, except)
+            }
+            Self::CidrGroup { groups, except } => {
+                match groups {
+                    CidrGroups::Named(name) => write!(f, "cidr group {name}")?,
+                    CidrGroups::Labelled(labels) => write!(f, "cidr groups {labels}")?,
                 }
-                Ok(())
+                write_except(f, except)
+            }
+            Self::Endpoints(selector) => write!(f, "endpoints {selector}"),
+            Self::Nodes(selector) => write!(f, "nodes {selector}"),
+            Self::Services(ServiceReference { namespace, by }) => {
+                let namespace = namespace.as_deref().unwrap_or("*");
+                match by {
+                    ServiceBy::Name(name) => write!(f, "service {namespace}/{name}"),
+                    ServiceBy::Labels(labels) => write!(f, "services {namespace}/{labels}"),
+                }
             }
         }
     }
+}
+
+fn write_except(f: &mut std::fmt::Formatter<'_>, except: &[IpNet]) -> std::fmt::Result {
+    for (number, prefix) in except.iter().enumerate() {
+        let before = if number == 0 { " except " } else { ", " };
+        write!(f, "{before}{prefix}")?;
+    }
+    Ok(())
 }
 
 /// The ports of an item.
@@ -180,7 +248,8 @@ pub enum Ports {
 }
 
 /// Protocols with ports.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PortProtocol {
     Tcp,
     Udp,
@@ -202,7 +271,7 @@ impl PortProtocol {
 }
 
 /// One thing that `toPorts` or `icmps` can match.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum L4Match {
     /// Destination ports, both ends included.
     Ports {
@@ -210,10 +279,25 @@ pub enum L4Match {
         first: u16,
         last: u16,
     },
+    /// A port by its name, lower-case. Ingress: a named port of this host, from
+    /// configuration. Egress: a named port of the peer's pods.
+    Named {
+        protocol: PortProtocol,
+        name: String,
+    },
     /// A protocol without ports, by IP protocol number.
     Protocol(u8),
     /// An ICMP type.
     Icmp(u8),
     /// An ICMPv6 type.
     Icmpv6(u8),
+}
+
+/// A port with a name: of a pod, or of this host.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct NamedPort {
+    /// Lower-case.
+    pub name: String,
+    pub protocol: PortProtocol,
+    pub port: u16,
 }

@@ -5,12 +5,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::effects::{DoesNotFit, Effects, NodeClaim};
-use super::{Affected, Applied, Change, Refusal, Repository, StoredNode, StoredPolicy};
+use super::{Affected, Applied, Change, Refusal, Repository, StoredObject, StoredPolicy};
 use crate::events::{
     Origin, RegenerationCause, RepositoryChange, Resource, ResourceKey, ResourceKind, SourceName,
 };
 use crate::identity::{IpcacheSource, Label, LabelSet, Reserved};
-use crate::policy::language::{FieldError, NodeObject, read_node, read_policy};
+use crate::policy::language::{FieldError, Item, NodeObject, Policy, Rule, read_node, read_policy};
+use crate::policy::objects::Object;
+use crate::policy::{RuleNumber, RuleRef};
 
 /// What the parts of a snapshot looked like before a change.
 struct Before {
@@ -24,8 +26,17 @@ impl Repository {
     pub fn apply(&mut self, change: &RepositoryChange) -> Applied {
         match change {
             RepositoryChange::Upsert(resource) => match resource.key.kind {
-                ResourceKind::CiliumClusterwideNetworkPolicy => self.upsert_policy(resource),
+                ResourceKind::CiliumClusterwideNetworkPolicy
+                | ResourceKind::CiliumNetworkPolicy => self.upsert_policy(resource),
                 ResourceKind::Node | ResourceKind::CiliumNode => self.upsert_node(resource),
+                // No source gives these yet.
+                ResourceKind::CiliumCIDRGroup
+                | ResourceKind::Namespace
+                | ResourceKind::Pod
+                | ResourceKind::Service
+                | ResourceKind::EndpointSlice
+                | ResourceKind::CiliumIdentity
+                | ResourceKind::CiliumEndpoint => Applied::Unchanged,
             },
             RepositoryChange::Delete { key, source } => self.delete(key, *source),
             RepositoryChange::LocalAddresses(addresses) => self.set_local_addresses(addresses),
@@ -45,9 +56,9 @@ impl Repository {
             return self.refuse(resource, reading.errors, existing.is_some());
         };
         let old = existing.as_ref().map_or_else(Effects::default, |stored| {
-            Effects::of_policy(key, &stored.policy, &self.host_labels)
+            Effects::of_policy(&stored.resource, &stored.policy, &self.host_labels)
         });
-        let new = Effects::of_policy(key, &policy, &self.host_labels);
+        let new = Effects::of_policy(resource, &policy, &self.host_labels);
         let before = self.before();
         if let Err(excess) = self.ledger.replace(&old, &new) {
             return self.refuse(resource, vec![too_many(&excess)], existing.is_some());
@@ -55,12 +66,13 @@ impl Repository {
         self.forget_refusal(key, resource.source);
         let same = existing.is_some_and(|stored| stored.policy == policy);
         let stored = StoredPolicy {
+            numbers: self.numbers_of(key, &policy),
             resource: Arc::new(resource.clone()),
             policy,
             warnings: reading.warnings.clone(),
             selects_host: new.selects_host,
         };
-        Arc::make_mut(&mut self.policies).insert(key.clone(), Arc::new(stored));
+        self.policies.insert(key.clone(), Arc::new(stored));
         if same {
             return Applied::Unchanged;
         }
@@ -73,8 +85,8 @@ impl Repository {
 
     fn upsert_node(&mut self, resource: &Resource) -> Applied {
         let key = &resource.key;
-        let existing = self.nodes.get(key).map(|stored| stored.node.clone());
-        let owner = self.nodes.get(key).map(|stored| stored.resource.source);
+        let existing = self.node(key).cloned();
+        let owner = self.objects.get(key).map(|stored| stored.resource.source);
         if let Err(applied) = self.check_owner(resource, owner) {
             return *applied;
         }
@@ -83,16 +95,16 @@ impl Repository {
             return self.refuse(resource, reading.errors, existing.is_some());
         };
         let before = self.before();
-        let stored = StoredNode {
+        let stored = StoredObject {
             resource: Arc::new(resource.clone()),
-            node: node.clone(),
+            object: Object::Node(node.clone()),
         };
-        let previous = self.nodes.insert(key.clone(), stored);
+        let previous = self.objects.insert(key.clone(), Arc::new(stored));
         if let Err(excess) = self.settle_host_labels() {
             // More labels selected more rules than fit: as if it had not come.
             match previous {
-                Some(previous) => self.nodes.insert(key.clone(), previous),
-                None => self.nodes.remove(key),
+                Some(previous) => self.objects.insert(key.clone(), previous),
+                None => self.objects.remove(key),
             };
             return self.refuse(resource, vec![too_many(&excess)], existing.is_some());
         }
@@ -102,13 +114,10 @@ impl Repository {
     }
 
     fn delete(&mut self, key: &ResourceKey, source: SourceName) -> Applied {
-        let owner = match key.kind {
-            ResourceKind::CiliumClusterwideNetworkPolicy => {
-                self.policies.get(key).map(|stored| stored.resource.source)
-            }
-            ResourceKind::Node | ResourceKind::CiliumNode => {
-                self.nodes.get(key).map(|stored| stored.resource.source)
-            }
+        let owner = if key.kind.is_policy() {
+            self.policies.get(key).map(|stored| stored.resource.source)
+        } else {
+            self.objects.get(key).map(|stored| stored.resource.source)
         };
         self.forget_refusal(key, source);
         // Unknown, or another source's: deleting it here changes nothing.
@@ -116,34 +125,31 @@ impl Repository {
             return Applied::Unchanged;
         }
         let before = self.before();
-        match key.kind {
-            ResourceKind::CiliumClusterwideNetworkPolicy => {
-                let Some(stored) = Arc::make_mut(&mut self.policies).remove(key) else {
-                    return Applied::Unchanged;
-                };
-                let old = Effects::of_policy(key, &stored.policy, &self.host_labels);
-                // Giving back always fits.
-                let _ = self.ledger.replace(&old, &Effects::default());
-                let affected = Affected {
-                    host: old.selects_host,
-                };
-                let cause = RegenerationCause::PolicyDeleted;
-                self.changed(&before, affected, cause, Vec::new())
-            }
-            ResourceKind::Node | ResourceKind::CiliumNode => {
-                let Some(stored) = self.nodes.remove(key) else {
-                    return Applied::Unchanged;
-                };
-                if let Err(excess) = self.settle_host_labels() {
-                    // A rule with NotIn selects more without the labels.
-                    let resource = stored.resource.clone();
-                    self.nodes.insert(key.clone(), stored);
-                    return self.refuse(&resource, vec![too_many(&excess)], true);
-                }
-                self.replace_addresses(key, &stored.node, &NodeObject::default());
-                self.changed_if_visible(&before, Vec::new())
-            }
+        if key.kind.is_policy() {
+            let Some(stored) = self.policies.remove(key) else {
+                return Applied::Unchanged;
+            };
+            let old = Effects::of_policy(&stored.resource, &stored.policy, &self.host_labels);
+            // Giving back always fits.
+            let _ = self.ledger.replace(&old, &Effects::default());
+            let affected = Affected {
+                host: old.selects_host,
+            };
+            let cause = RegenerationCause::PolicyDeleted;
+            return self.changed(&before, affected, cause, Vec::new());
         }
+        let node = self.node(key).cloned().unwrap_or_default();
+        let Some(stored) = self.objects.remove(key) else {
+            return Applied::Unchanged;
+        };
+        if let Err(excess) = self.settle_host_labels() {
+            // A rule with NotIn selects more without the labels.
+            let resource = stored.resource.clone();
+            self.objects.insert(key.clone(), stored);
+            return self.refuse(&resource, vec![too_many(&excess)], true);
+        }
+        self.replace_addresses(key, &node, &NodeObject::default());
+        self.changed_if_visible(&before, Vec::new())
     }
 
     fn set_local_addresses(&mut self, addresses: &[IpAddr]) -> Applied {
@@ -173,6 +179,19 @@ impl Repository {
             return self.refuse_key(key, SourceName::Local, Origin::default(), errors, true);
         }
         self.changed_if_visible(&before, Vec::new())
+    }
+
+    /// The numbers of a policy's items, by rule and item.
+    fn numbers_of(&self, key: &ResourceKey, policy: &Policy) -> Vec<Vec<RuleNumber>> {
+        let number = |item: &Item| {
+            self.ledger.numbers.of(&RuleRef {
+                resource: Some(key.clone()),
+                section: item.section,
+                index: item.index,
+            })
+        };
+        let of_rule = |rule: &Rule| rule.items.iter().map(number).collect();
+        policy.rules.iter().map(of_rule).collect()
     }
 
     /// The first source to own a key keeps it.
@@ -231,7 +250,7 @@ impl Repository {
                 namespace: None,
                 name: self.options.node_name.clone(),
             };
-            let node = self.nodes.get(&key).map(|stored| &stored.node.labels);
+            let node = self.node(&key).map(|node| &node.labels);
             for (key, value) in node.into_iter().flatten() {
                 labels.insert(key, value);
             }
@@ -254,21 +273,35 @@ impl Repository {
             return Ok(());
         }
         let mut ledger = self.ledger.clone();
-        let mut policies = BTreeMap::new();
-        for (key, stored) in self.policies.iter() {
-            let old = Effects::of_policy(key, &stored.policy, &self.host_labels);
-            let new = Effects::of_policy(key, &stored.policy, &labels);
+        let mut selected = Vec::new();
+        for (key, stored) in &self.policies {
+            let old = Effects::of_policy(&stored.resource, &stored.policy, &self.host_labels);
+            let new = Effects::of_policy(&stored.resource, &stored.policy, &labels);
             ledger.replace(&old, &new)?;
-            let mut stored = Arc::clone(stored);
-            if stored.selects_host != new.selects_host {
-                Arc::make_mut(&mut stored).selects_host = new.selects_host;
+            if old.rules.keys().ne(new.rules.keys()) {
+                selected.push((key.clone(), new.selects_host));
             }
-            policies.insert(key.clone(), stored);
         }
         self.ledger = ledger;
-        self.policies = Arc::new(policies);
+        for (key, selects_host) in selected {
+            let Some(mut stored) = self.policies.get(&key).cloned() else {
+                continue;
+            };
+            let numbers = self.numbers_of(&key, &stored.policy);
+            let changed = Arc::make_mut(&mut stored);
+            changed.selects_host = selects_host;
+            changed.numbers = numbers;
+            self.policies.insert(key, stored);
+        }
         self.host_labels = labels;
         Ok(())
+    }
+
+    fn node(&self, key: &ResourceKey) -> Option<&NodeObject> {
+        match &self.objects.get(key)?.object {
+            Object::Node(node) => Some(node),
+            _ => None,
+        }
     }
 
     fn node_owner<'a>(&self, key: &ResourceKey, owner: &'a str) -> NodeClaim<'a> {
@@ -276,9 +309,7 @@ impl Repository {
             own: key.name == self.options.node_name,
             source: match key.kind {
                 ResourceKind::CiliumNode => IpcacheSource::CustomResource,
-                ResourceKind::Node | ResourceKind::CiliumClusterwideNetworkPolicy => {
-                    IpcacheSource::K8s
-                }
+                _ => IpcacheSource::K8s,
             },
             owner,
         }
@@ -312,8 +343,11 @@ impl Repository {
         };
         let key = resource.key.clone();
         self.replace_addresses(&key, &NodeObject::default(), &node);
-        let resource = Arc::new(resource);
-        self.nodes.insert(key, StoredNode { resource, node });
+        let stored = StoredObject {
+            resource: Arc::new(resource),
+            object: Object::Node(node),
+        };
+        self.objects.insert(key, Arc::new(stored));
     }
 
     pub(super) fn restore_policy(&mut self, resource: Resource) {
@@ -323,25 +357,28 @@ impl Repository {
             return;
         };
         let key = resource.key.clone();
-        let effects = Effects::of_policy(&key, &policy, &self.host_labels);
+        let effects = Effects::of_policy(&resource, &policy, &self.host_labels);
         if let Err(excess) = self.ledger.replace(&Effects::default(), &effects) {
             self.refuse(&resource, vec![too_many(&excess)], false);
             return;
         }
         let stored = StoredPolicy {
+            numbers: self.numbers_of(&key, &policy),
             resource: Arc::new(resource),
             policy,
             warnings: reading.warnings,
             selects_host: effects.selects_host,
         };
-        Arc::make_mut(&mut self.policies).insert(key, Arc::new(stored));
+        self.policies.insert(key, Arc::new(stored));
     }
 
     /// Gives back numbers and identities of a record that nothing needs.
     pub(super) fn drop_unused(&mut self) {
         let mut rules = Effects::of_failsafe(&self.options.failsafe).rules;
-        for (key, stored) in self.policies.iter() {
-            rules.extend(Effects::of_policy(key, &stored.policy, &self.host_labels).rules);
+        for stored in self.policies.values() {
+            rules.extend(
+                Effects::of_policy(&stored.resource, &stored.policy, &self.host_labels).rules,
+            );
         }
         self.ledger.numbers.retain(&rules);
         self.ledger.sweep();

@@ -8,19 +8,19 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::numbers::RuleNumbers;
-use crate::events::ResourceKey;
+use crate::events::Resource;
 use crate::identity::{
     Allocated, IdentityAllocator, IdentityKey, Ipcache, IpcacheClaim, IpcacheSource, LabelSet,
     Reserved,
 };
 use crate::policy::language::{Peer, Peers, Policy, Rule, RuleSubject};
-use crate::policy::{FailsafeEntry, RuleRef, Section};
+use crate::policy::{FailsafeEntry, RuleEntry, RuleRef};
 
 /// What one policy needs on this node.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Effects {
     pub(super) prefixes: BTreeSet<IpNet>,
-    pub(super) rules: BTreeSet<RuleRef>,
+    pub(super) rules: BTreeMap<RuleRef, Arc<RuleEntry>>,
     pub(super) selects_host: bool,
 }
 
@@ -28,13 +28,14 @@ pub(super) struct Effects {
 pub(in crate::policy) fn selects_host(rule: &Rule, host_labels: &LabelSet) -> bool {
     match &rule.subject {
         RuleSubject::Node(selector) => selector.matches(host_labels),
-        RuleSubject::Endpoint => false,
+        RuleSubject::Endpoint(_) => false,
     }
 }
 
 impl Effects {
     /// Those of a policy. Policies for other nodes need nothing here.
-    pub(super) fn of_policy(key: &ResourceKey, policy: &Policy, host_labels: &LabelSet) -> Self {
+    pub(super) fn of_policy(resource: &Resource, policy: &Policy, host_labels: &LabelSet) -> Self {
+        let Resource { key, origin, .. } = resource;
         let mut effects = Self::default();
         for rule in &policy.rules {
             if !selects_host(rule, host_labels) {
@@ -42,11 +43,18 @@ impl Effects {
             }
             effects.selects_host = true;
             for item in &rule.items {
-                effects.rules.insert(RuleRef {
+                let reference = RuleRef {
                     resource: Some(key.clone()),
                     section: item.section,
                     index: item.index,
-                });
+                };
+                let entry = RuleEntry {
+                    rule: reference.clone(),
+                    log: rule.log.clone(),
+                    file: origin.file.clone(),
+                    line: origin.item_lines.get(&item.path).copied(),
+                };
+                effects.rules.insert(reference, Arc::new(entry));
                 effects.add_prefixes(&item.peers);
             }
         }
@@ -64,6 +72,10 @@ impl Effects {
                     self.prefixes.extend(except);
                 }
                 Peer::Entity(entity) => self.prefixes.extend(entity.prefix()),
+                Peer::CidrGroup { .. }
+                | Peer::Endpoints(_)
+                | Peer::Nodes(_)
+                | Peer::Services(_) => {}
             }
         }
     }
@@ -77,15 +89,21 @@ impl Effects {
                 .map(|peer| peer.trunc())
                 .collect(),
             rules: (0..entries.len())
-                .map(|index| RuleRef {
-                    resource: None,
-                    section: Section::Failsafe,
-                    index,
+                .map(|index| {
+                    let entry = RuleEntry::failsafe(index);
+                    (entry.rule.clone(), Arc::new(entry))
                 })
                 .collect(),
             selects_host: false,
         }
     }
+}
+
+/// The items of `old` that `new` does not have.
+fn gone_rules<'a>(old: &'a Effects, new: &'a Effects) -> impl Iterator<Item = &'a RuleRef> {
+    old.rules
+        .keys()
+        .filter(|rule| !new.rules.contains_key(rule))
 }
 
 /// More than fits, with the numbers.
@@ -144,7 +162,7 @@ impl Ledger {
         let gone: Vec<IpNet> = old.prefixes.difference(&new.prefixes).copied().collect();
         let come: Vec<IpNet> = new.prefixes.difference(&old.prefixes).copied().collect();
         self.check(old, new, &gone, &come)?;
-        self.numbers.release(old.rules.difference(&new.rules));
+        self.numbers.release(gone_rules(old, new));
         for prefix in gone {
             self.release_prefix(prefix);
         }
@@ -163,14 +181,12 @@ impl Ledger {
         gone: &[IpNet],
         come: &[IpNet],
     ) -> Result<(), DoesNotFit> {
-        let freed = old
-            .rules
-            .difference(&new.rules)
+        let freed = gone_rules(old, new)
             .filter(|rule| self.numbers.contains(rule))
             .count();
         let more = new
             .rules
-            .iter()
+            .keys()
             .filter(|rule| !self.numbers.contains(rule))
             .count();
         let needed = self.numbers.len() - freed + more;

@@ -15,16 +15,18 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::language::NodeObject;
-use super::{PolicyOptions, PolicySnapshot};
-use crate::events::{Resource, ResourceKey, Revision, SourceName};
+use imbl::OrdMap;
+
+use super::{PolicyOptions, PolicySnapshot, Selections};
+use crate::events::{ResourceKey, Revision, SourceName};
 use crate::identity::{IdentityAllocator, IdentityTable, LabelSet};
 use effects::Ledger;
 pub(super) use effects::selects_host;
 use numbers::RuleNumbers;
 pub use numbers::RuleNumbersRecord;
 pub use types::{
-    Affected, Applied, Change, Refusal, RepositoryImportError, RepositoryRecord, StoredPolicy,
+    Affected, Applied, Change, Refusal, RepositoryImportError, RepositoryRecord, StoredObject,
+    StoredPolicy,
 };
 
 /// All resources, and what follows from them.
@@ -32,8 +34,8 @@ pub use types::{
 pub struct Repository {
     options: Arc<PolicyOptions>,
     revision: Revision,
-    policies: Arc<BTreeMap<ResourceKey, Arc<StoredPolicy>>>,
-    nodes: BTreeMap<ResourceKey, StoredNode>,
+    policies: OrdMap<ResourceKey, Arc<StoredPolicy>>,
+    objects: OrdMap<ResourceKey, Arc<StoredObject>>,
     /// Sorted, without duplicates.
     local_addresses: Vec<IpAddr>,
     node_labels: BTreeMap<String, String>,
@@ -41,13 +43,6 @@ pub struct Repository {
     host_labels: Arc<LabelSet>,
     ledger: Ledger,
     identities: Arc<IdentityTable>,
-}
-
-/// A valid Node or CiliumNode.
-#[derive(Clone, Debug)]
-struct StoredNode {
-    resource: Arc<Resource>,
-    node: NodeObject,
 }
 
 impl Repository {
@@ -67,8 +62,8 @@ impl Repository {
             node_labels: options.node_labels.clone(),
             options: Arc::new(options),
             revision,
-            policies: Arc::default(),
-            nodes: BTreeMap::new(),
+            policies: OrdMap::new(),
+            objects: OrdMap::new(),
             local_addresses: Vec::new(),
             refused: BTreeMap::new(),
             host_labels: Arc::default(),
@@ -93,12 +88,10 @@ impl Repository {
             revision: self.revision,
             options: Arc::clone(&self.options),
             host_labels: Arc::clone(&self.host_labels),
-            policies: Arc::clone(&self.policies),
-            nodes: self
-                .nodes
-                .values()
-                .map(|stored| Arc::clone(&stored.resource))
-                .collect(),
+            policies: self.policies.clone(),
+            objects: self.objects.clone(),
+            local_addresses: self.local_addresses.clone().into(),
+            selections: Selections::default(),
             identities: Arc::clone(&self.identities),
             ipcache4: self.ledger.ipcache.v4(),
             ipcache6: self.ledger.ipcache.v6(),

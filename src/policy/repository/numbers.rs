@@ -1,12 +1,12 @@
 //! Stable numbers of rule items.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use palisade_abi::table::RULES_MAX;
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{RuleCatalogue, RuleNumber, RuleRef};
+use crate::policy::{RuleCatalogue, RuleEntry, RuleNumber, RuleRef};
 
 const FIRST: u32 = 1;
 const LAST: u32 = RULES_MAX - 1;
@@ -15,8 +15,8 @@ const LAST: u32 = RULES_MAX - 1;
 /// gone around, so that old counters and events do not name the wrong rule.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RuleNumbers {
-    by_ref: std::collections::BTreeMap<RuleRef, RuleNumber>,
-    catalogue: Arc<RuleCatalogue>,
+    by_ref: BTreeMap<RuleRef, RuleNumber>,
+    catalogue: RuleCatalogue,
     next: u32,
 }
 
@@ -33,17 +33,28 @@ impl RuleNumbers {
     pub(super) fn len(&self) -> usize {
         self.by_ref.len()
     }
-    pub(super) fn catalogue(&self) -> Arc<RuleCatalogue> {
-        Arc::clone(&self.catalogue)
+    pub(super) fn catalogue(&self) -> RuleCatalogue {
+        self.catalogue.clone()
+    }
+    /// The number of an item; 0 if it has none.
+    pub(super) fn of(&self, rule: &RuleRef) -> RuleNumber {
+        self.by_ref.get(rule).copied().unwrap_or_default()
     }
     pub(super) fn contains(&self, rule: &RuleRef) -> bool {
         self.by_ref.contains_key(rule)
     }
 
-    /// Gives a number to each that has none; the caller has checked that they fit.
-    pub(super) fn acquire(&mut self, rules: &BTreeSet<RuleRef>) {
-        for rule in rules {
-            if self.by_ref.contains_key(rule) || self.by_ref.len() >= Self::MAX {
+    /// Gives a number to each that has none, and notes what is known of it; the
+    /// caller has checked that they fit.
+    pub(super) fn acquire(&mut self, rules: &BTreeMap<RuleRef, Arc<RuleEntry>>) {
+        for (rule, entry) in rules {
+            if let Some(number) = self.by_ref.get(rule) {
+                if self.catalogue.get(number) != Some(entry) {
+                    self.catalogue.insert(*number, Arc::clone(entry));
+                }
+                continue;
+            }
+            if self.by_ref.len() >= Self::MAX {
                 continue;
             }
             let mut number = self.next.clamp(FIRST, LAST);
@@ -52,24 +63,24 @@ impl RuleNumbers {
             }
             self.next = after(number);
             self.by_ref.insert(rule.clone(), RuleNumber(number));
-            Arc::make_mut(&mut self.catalogue).insert(RuleNumber(number), rule.clone());
+            self.catalogue.insert(RuleNumber(number), Arc::clone(entry));
         }
     }
 
     pub(super) fn release<'a>(&mut self, rules: impl IntoIterator<Item = &'a RuleRef>) {
         for rule in rules {
             if let Some(number) = self.by_ref.remove(rule) {
-                Arc::make_mut(&mut self.catalogue).remove(&number);
+                self.catalogue.remove(&number);
             }
         }
     }
 
     /// Releases all that `keep` does not hold (after an import).
-    pub(super) fn retain(&mut self, keep: &BTreeSet<RuleRef>) {
+    pub(super) fn retain(&mut self, keep: &BTreeMap<RuleRef, Arc<RuleEntry>>) {
         let gone: Vec<RuleRef> = self
             .by_ref
             .keys()
-            .filter(|rule| !keep.contains(rule))
+            .filter(|rule| !keep.contains_key(rule))
             .cloned()
             .collect();
         self.release(&gone);
@@ -91,11 +102,18 @@ impl RuleNumbers {
             next: record.next,
             ..Self::default()
         };
-        let catalogue = Arc::make_mut(&mut numbers.catalogue);
         for (rule, number) in record.numbers {
-            let fits = (FIRST..=LAST).contains(&number.0) && !catalogue.contains_key(&number);
+            let fits =
+                (FIRST..=LAST).contains(&number.0) && !numbers.catalogue.contains_key(&number);
             if fits && !numbers.by_ref.contains_key(&rule) {
-                catalogue.insert(number, rule.clone());
+                // What else is known of it comes with its policy.
+                let entry = RuleEntry {
+                    rule: rule.clone(),
+                    log: None,
+                    file: String::new(),
+                    line: None,
+                };
+                numbers.catalogue.insert(number, Arc::new(entry));
                 numbers.by_ref.insert(rule, number);
             }
         }

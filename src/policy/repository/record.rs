@@ -23,7 +23,7 @@ impl Repository {
                 .map(|stored| Resource::clone(&stored.resource))
                 .collect(),
             nodes: self
-                .nodes
+                .objects
                 .values()
                 .map(|stored| Resource::clone(&stored.resource))
                 .collect(),

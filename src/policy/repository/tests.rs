@@ -273,7 +273,8 @@ fn numbers_of_rules_are_stable() {
         let rules = repository.snapshot().rules.clone();
         rules
             .iter()
-            .map(|(number, rule)| {
+            .map(|(number, entry)| {
+                let rule = &entry.rule;
                 let name = rule.resource.as_ref().map_or("", |key| &key.name);
                 format!(
                     "{} {name} {} {}",

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::numbers::RuleNumbersRecord;
 use crate::events::{Origin, RegenerationCause, Resource, ResourceKey, Revision, SourceName};
 use crate::identity::AllocatorRecord;
-use crate::policy::Subject;
 use crate::policy::language::{FieldError, Policy};
+use crate::policy::objects::Object;
+use crate::policy::{RuleNumber, Subject};
 
 /// What a change did.
 #[derive(Clone, PartialEq, Debug)]
@@ -88,6 +89,17 @@ pub struct StoredPolicy {
     pub warnings: Vec<FieldError>,
     /// Whether one of its rules selects the host endpoint of this node.
     pub selects_host: bool,
+    /// The numbers of its items, by rule and item; 0 where the rule selects no
+    /// local endpoint.
+    pub numbers: Vec<Vec<RuleNumber>>,
+}
+
+/// A valid context object.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StoredObject {
+    /// As its source gave it.
+    pub resource: Arc<Resource>,
+    pub object: Object,
 }
 
 /// The repository as the journal's snapshot holds it. Resources are kept as

@@ -86,7 +86,7 @@ pub(super) fn gather(
     let numbers: HashMap<&RuleRef, RuleNumber> = snapshot
         .rules
         .iter()
-        .map(|(number, rule)| (rule, *number))
+        .map(|(number, entry)| (&entry.rule, *number))
         .collect();
     let mut interner = Interner::new(&snapshot.identities);
     let mut denies = Vec::new();
@@ -274,6 +274,7 @@ fn port_set(ports: &Ports) -> PortSet {
             let start = *protocol as usize * PORT_KEYS;
             start + usize::from(*first)..start + usize::from(*last) + 1
         }
+        L4Match::Named { .. } => 0..0,
         L4Match::Protocol(number) => {
             one(OTHER + column::OTHER_PROTOCOL as usize + usize::from(*number))
         }

@@ -90,6 +90,6 @@ pub fn resolve(
         endpoint: subject.endpoint(),
         revision: snapshot.revision,
         directions: [of(Direction::Ingress)?, of(Direction::Egress)?],
-        rules: Arc::clone(&snapshot.rules),
+        rules: snapshot.rules.clone(),
     })
 }

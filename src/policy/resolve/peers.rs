@@ -24,6 +24,7 @@ pub(in crate::policy) fn positions(identities: &IdentityTable, peers: &Peers) ->
                     .collect();
                 ranges.extend(without(&within, &joined(holes)));
             }
+            Peer::CidrGroup { .. } | Peer::Endpoints(_) | Peer::Nodes(_) | Peer::Services(_) => {}
         }
     }
     joined(ranges)

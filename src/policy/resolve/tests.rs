@@ -1,7 +1,5 @@
 //! Verdicts of tables, each held against the oracle too.
 
-use std::sync::Arc;
-
 use palisade_abi::table::{Cell, action, column};
 
 use super::{ResolveError, Subject, resolve};
@@ -65,7 +63,8 @@ fn show(snapshot: &PolicySnapshot, cell: Cell) -> String {
         .rules
         .iter()
         .find(|(number, _)| number.0 == cell.rule());
-    let name = rule.map_or(String::new(), |(_, rule)| {
+    let name = rule.map_or(String::new(), |(_, entry)| {
+        let rule = &entry.rule;
         let resource = rule.resource.as_ref().map_or("", |key| &key.name);
         format!(" {resource} {}[{}]", rule.section.as_str(), rule.index)
     });
@@ -110,10 +109,10 @@ pub(super) fn agree(
     let judgement = judge(snapshot, HOST, direction, peer, packet);
     let audit = endpoint.direction(direction).audit;
     let number = judgement.rule.as_ref().map_or(0, |rule| {
-        let of = |(number, known): (&crate::policy::RuleNumber, &crate::policy::RuleRef)| {
-            (known == rule).then_some(number.0)
-        };
-        snapshot.rules.iter().find_map(of).unwrap_or(0)
+        let mut rules = snapshot.rules.iter();
+        rules
+            .find(|(_, entry)| entry.rule == *rule)
+            .map_or(0, |(number, _)| number.0)
     });
     let expected = match judgement.outcome {
         Outcome::NotEnforced | Outcome::Allowed | Outcome::AllowedByDefault => {
@@ -539,10 +538,7 @@ fn what_does_not_fit_is_told_with_the_numbers() {
             max: 1 << 20,
         }
     );
-    assert!(Arc::ptr_eq(
-        &resolve(&fits, HOST, false).expect("fits").rules,
-        &fits.rules
-    ));
+    assert_eq!(resolve(&fits, HOST, false).expect("fits").rules, fits.rules);
 }
 
 /// Nested ranges, the narrowest first: each item decides on two columns.

@@ -1,0 +1,41 @@
+//! Which identities each peer selector selects, at one revision.
+//!
+//! The repository keeps it up to date by what changes; a regeneration reads it
+//! and compares it with the one before (maps share what did not change).
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use ipnet::IpNet;
+
+use super::language::{NamedPort, Peer};
+use crate::identity::IdentityIndex;
+
+/// Something that selects identities.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Selector {
+    /// A peer of a rule.
+    Peer(Peer),
+    /// Addresses within the prefix of a failsafe entry, whoever they belong to
+    /// but this host.
+    Address(IpNet),
+}
+
+/// Number of a selector in use. Not stable over restarts; never in a table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SelectorId(pub u32);
+
+/// The selectors that select one identity, sorted.
+pub type Signature = Arc<[SelectorId]>;
+
+/// All selectors in use by rules that select a local endpoint, and whom they
+/// select.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Selections {
+    /// The selectors in use.
+    pub ids: OrdMap<Selector, SelectorId>,
+    /// For every live identity the selectors that select it.
+    pub by_identity: OrdMap<IdentityIndex, Signature>,
+    /// Named ports of the pods of an identity, sorted; absent where it has none.
+    pub named_ports: OrdMap<IdentityIndex, Arc<[NamedPort]>>,
+}
