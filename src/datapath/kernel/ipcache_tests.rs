@@ -1,10 +1,9 @@
 //! The two-slot ipcache against a naive model: two plain prefix maps.
 
 use std::collections::BTreeMap;
-
-use imbl::OrdMap;
 use std::net::Ipv4Addr;
 
+use imbl::OrdMap;
 use ipnet::Ipv4Net;
 use palisade_abi::table::IpcacheValue;
 use proptest::prelude::*;
@@ -109,20 +108,25 @@ proptest! {
     }
 
     #[test]
-    fn holds_is_true_exactly_for_equal_answers(one in want(), other in want()) {
+    fn holds_is_true_only_for_equal_answers(one in want(), other in want()) {
         let mut shadow = Shadow::default();
         apply(&mut shadow, 0, &one, &Want::new());
+        prop_assert!(shadow.holds(0, &one));
         let equal = addresses().all(|at| plain_answer(&one, at) == plain_answer(&other, at));
-        prop_assert_eq!(shadow.holds(0, &other), equal);
+        // Two halves answer as the whole does, but are not taken for it: that
+        // costs a write too many, never one too few.
+        prop_assert!(equal || !shadow.holds(0, &other));
     }
 
     #[test]
-    fn the_slots_agree_exactly_when_they_answer_alike(one in want(), other in want()) {
+    fn the_slots_agree_only_when_they_answer_alike(one in want(), other in want()) {
         let mut shadow = Shadow::default();
         apply(&mut shadow, 0, &one, &Want::new());
         apply(&mut shadow, 1, &other, &one);
         let equal = addresses().all(|at| plain_answer(&one, at) == plain_answer(&other, at));
-        prop_assert_eq!(shadow.slots_agree(), equal);
+        prop_assert!(equal || !shadow.slots_agree());
+        apply(&mut shadow, 1, &one, &one);
+        prop_assert!(shadow.slots_agree());
     }
 
     #[test]
