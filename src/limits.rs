@@ -72,6 +72,9 @@ pub const KERNEL_EVENTS_BATCH_MAX: usize = 4_096;
 /// table): flows with answers, flows seen from one side.
 pub const CT_ENTRIES_MAX: u32 = 524_288;
 pub const CT_HALF_ENTRIES_MAX: u32 = 131_072;
+/// How often a program is loaded that the kernel could not verify without being
+/// interrupted by a signal (libbpf: 5).
+pub const PROGRAM_LOADS_MAX: u32 = 5;
 /// How often and how many times `detach` looks whether the kernel has freed all.
 pub const DETACH_POLL_INTERVAL: Duration = Duration::from_millis(10);
 pub const DETACH_POLLS_MAX: u32 = 300;

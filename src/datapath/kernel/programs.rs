@@ -4,10 +4,11 @@
 //! hash; otherwise the object is loaded against the pinned maps, and the other
 //! hash's pins go. Running ones stay: links and program arrays hold them.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use aya::programs::SchedClassifier;
+use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
 
 use super::maps::{Map, MapName, MapSpec, Maps, SPECS, kernel};
@@ -16,6 +17,7 @@ use super::pins::{self, Pin};
 use super::slots::Checksum;
 use super::sys;
 use crate::datapath::DatapathError;
+use crate::limits::PROGRAM_LOADS_MAX;
 
 /// The compiled programs, as committed.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/palisade.bpf.o"));
@@ -277,9 +279,24 @@ fn load_program(object: &mut Ebpf, name: &str, path: &Path) -> Result<(), Datapa
         .program_mut(name)
         .ok_or_else(|| DatapathError::Other(format!("the eBPF object has no program {name}")))?;
     let program: &mut SchedClassifier = program.try_into().map_err(|error| fail(&error))?;
-    program.load().map_err(|error| fail(&error))?;
+    load_uninterrupted(program).map_err(|error| fail(&error))?;
     let fd = program.fd().map_err(|error| fail(&error))?;
     sys::obj_pin(fd.as_fd(), path).map_err(kernel(format!("pin {}", path.display())))
+}
+
+/// Loads; the verifier gives up with `EAGAIN` when a signal is pending.
+fn load_uninterrupted(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+    let mut loads = 1;
+    loop {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.kind() == ErrorKind::WouldBlock && loads < PROGRAM_LOADS_MAX =>
+            {
+                loads += 1;
+            }
+            result => return result,
+        }
+    }
 }
 
 /// The map that only user space knows.
