@@ -15,3 +15,5 @@ mod headers;
 mod host;
 #[path = "packets/verdicts.rs"]
 mod verdicts;
+#[path = "packets/watched.rs"]
+mod watched;

@@ -5,7 +5,7 @@ use palisade_abi::{
     commit::CommitWord,
     conntrack::{CtEntry, flags},
     direction, proto,
-    table::{Cell, action, column},
+    table::column,
 };
 
 use crate::{
@@ -124,9 +124,9 @@ pub fn judge_again<F: Family>(
         }
     }
     let direction = opened(bits);
-    let mut cell = Cell::new(action::ALLOW, false, 0);
+    let mut cell = verdict::UNENFORCED;
     let mut identity = 0;
-    if word.enforced(direction) {
+    if word.asks(direction) {
         let peer = F::peer(F::key_remote(key), word.slot());
         let port = if direction == direction::INGRESS {
             local_port

@@ -2,7 +2,8 @@
 //!
 //! Order (DESIGN: the packet's way): headers, what always passes, conntrack;
 //! on a miss: is it ours, is its source a lie, who is the peer, the verdict.
-//! Nothing is dropped in a direction that is not enforced.
+//! Nothing is dropped in a direction that is not enforced; a direction that is
+//! watched reports its verdicts all the same.
 
 use aya_ebpf::bindings::__sk_buff;
 use palisade_abi::{
@@ -21,7 +22,7 @@ use crate::{
     family::{Family, Packet},
     packet::{L4, PACKET_HOST, PACKET_OTHERHOST, TCP_RST, l4_state},
     transport::REFUSED,
-    verdict::{self, Peer},
+    verdict::{self, Peer, UNENFORCED},
 };
 
 /// How a packet leaves: the reason that is counted, and what is reported.
@@ -313,29 +314,22 @@ fn first_packet<F: Family, const DIRECTION: u32>(
         if shadowed {
             let _ = F::full().remove(&packet.key::<DIRECTION>());
         }
-        if !create::<F, DIRECTION>(skb, word, packet, cell, peer.identity, bits) {
+        let created = create::<F, DIRECTION>(skb, word, packet, cell, peer.identity, bits);
+        // Where nothing is dropped, the verdict is reported even so.
+        if !created && !word.watched(DIRECTION) {
             return Exit::refused(word, DIRECTION, reason::CT_INSERT, peer.identity);
         }
     }
     let event = if reply { event::flags::REPLY } else { 0 };
-    Exit::judged(
-        word,
-        DIRECTION,
-        cell,
-        peer.identity,
-        event,
-        word.enforced(DIRECTION),
-    )
+    let report = word.asks(DIRECTION);
+    Exit::judged(word, DIRECTION, cell, peer.identity, event, report)
 }
-
-/// The verdict where policy is not enforced.
-const UNENFORCED: Cell = Cell::new(action::ALLOW, false, 0);
 
 /// Verdict of a first packet, and the flags of its entry.
 ///
 /// A TCP packet in mid-stream may belong to a flow that is older than we are or
-/// whose entry was evicted: where policy does not simply allow it, the kernel's
-/// sockets tell who opened the flow, and it is judged in that direction.
+/// whose entry was evicted: where enforced policy does not simply allow it, the
+/// kernel's sockets tell who opened the flow, and it is judged in that direction.
 #[inline(always)]
 fn judge_first<F: Family, const DIRECTION: u32>(
     skb: *mut __sk_buff,
@@ -345,7 +339,7 @@ fn judge_first<F: Family, const DIRECTION: u32>(
 ) -> (Cell, u32) {
     let l4 = &packet.l4;
     let mut cell = UNENFORCED;
-    if word.enforced(DIRECTION) {
+    if word.asks(DIRECTION) {
         cell = verdict_of::<F>(word.slot(), DIRECTION, peer, l4, l4.destination_port);
     }
     let mut bits = if DIRECTION == EGRESS {
@@ -373,7 +367,7 @@ fn judge_first<F: Family, const DIRECTION: u32>(
     if opener != DIRECTION {
         // The other direction's server port is this packet's source port.
         cell = UNENFORCED;
-        if word.enforced(opener) {
+        if word.asks(opener) {
             cell = verdict_of::<F>(word.slot(), opener, peer, l4, l4.source_port);
         }
     }

@@ -1,7 +1,7 @@
 //! Identity and verdict: a trie lookup and three array lookups.
 
 use palisade_abi::table::{
-    CELLS_MAX, Cell, IDENTITIES_MAX, IpcacheValue, columns_element, rows_element,
+    CELLS_MAX, Cell, IDENTITIES_MAX, IpcacheValue, action, columns_element, rows_element,
 };
 
 use crate::maps::{CELLS, COLUMNS, ROWS};
@@ -36,6 +36,9 @@ impl Peer {
         }
     }
 }
+
+/// The verdict where no table is asked.
+pub const UNENFORCED: Cell = Cell::new(action::ALLOW, false, 0);
 
 /// The verdict of the tables of (slot, direction). `class` and `key` are those
 /// of `palisade_abi::table::column`. What cannot be looked up is denied.

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::{Datapath, DatapathError, Generation, GenerationNumber, Realized, StageReport};
 use crate::events::Revision;
+use crate::policy::DirectionPolicy;
 
 /// A fault that the next call of that kind meets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -172,16 +173,17 @@ impl Datapath for FakeDatapath {
         let last = state
             .current
             .map_or(0, |(_, realized)| realized.generation.0);
-        let staged = state.slots[slot]
-            .as_ref()
-            .map(|slot| (slot.generation.revision, enforced(&slot.generation)));
-        let Some((revision, enforced)) = staged else {
+        let Some(Slot {
+            generation: staged, ..
+        }) = &state.slots[slot]
+        else {
             return Err(DatapathError::Other("the slot is empty".to_owned()));
         };
         let realized = Realized {
             generation: GenerationNumber(last.wrapping_add(1)),
-            revision,
-            enforced,
+            revision: staged.revision,
+            enforced: by_direction(staged, |direction| direction.enforced),
+            watched: by_direction(staged, |direction| direction.watched),
         };
         state.current = Some((slot, realized));
         state.commits.push(realized);
@@ -217,14 +219,12 @@ impl Datapath for FakeDatapath {
     }
 }
 
-fn enforced(generation: &Generation) -> [bool; 2] {
-    let mut enforced = [false; 2];
-    for policy in &generation.endpoints {
-        for (place, direction) in policy.directions.iter().enumerate() {
-            enforced[place] |= direction.enforced;
-        }
-    }
-    enforced
+/// Whether `holds` is true of any endpoint's policy, by direction number.
+fn by_direction(generation: &Generation, holds: fn(&DirectionPolicy) -> bool) -> [bool; 2] {
+    [0, 1].map(|place| {
+        let mut policies = generation.endpoints.iter();
+        policies.any(|policy| holds(&policy.directions[place]))
+    })
 }
 
 fn same_verdicts(a: &Generation, b: &Generation) -> bool {

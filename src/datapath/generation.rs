@@ -67,6 +67,8 @@ pub struct Realized {
     pub revision: Revision,
     /// By direction number.
     pub enforced: [bool; 2],
+    /// By direction number: not enforced, but its verdicts are reported.
+    pub watched: [bool; 2],
 }
 
 /// What staging did.

@@ -320,14 +320,19 @@ impl Committer {
 /// Enforcement by direction, as a policy brings it.
 #[must_use]
 pub fn policy_status(policy: &EndpointPolicy) -> EndpointPolicyStatus {
-    let of = |direction: &DirectionPolicy| match (direction.enforced, direction.audit) {
-        (false, _) => Enforcement::Disabled,
-        (true, false) => Enforcement::Enabled,
-        (true, true) => Enforcement::Audit,
+    let of = |direction: &DirectionPolicy| {
+        if direction.watched || (direction.enforced && direction.audit) {
+            Enforcement::Audit
+        } else if direction.enforced {
+            Enforcement::Enabled
+        } else {
+            Enforcement::Disabled
+        }
     };
     EndpointPolicyStatus {
         ingress: of(policy.direction(Direction::Ingress)),
         egress: of(policy.direction(Direction::Egress)),
+        audit_mode: policy.directions.iter().any(|direction| direction.audit),
     }
 }
 

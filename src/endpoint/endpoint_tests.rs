@@ -142,3 +142,90 @@ fn a_failure_loses_nothing_of_what_was_asked_meanwhile() {
     assert_eq!(event.revision, Revision(3));
     assert_eq!(event.causes.len(), 3);
 }
+
+/// What is asked of audit mode is in force as soon as the policy was computed
+/// with it, though a direction may stay in audit by its policies alone.
+#[test]
+fn audit_by_policies_is_told_from_audit_mode() {
+    use crate::endpoint::Enforcement::{Audit, Disabled, Enabled};
+    use crate::endpoint::committer::policy_status;
+    use crate::policy::{DirectionPolicy, EndpointPolicy, RuleCatalogue, VerdictTable};
+    let direction = |enforced, watched, audit| {
+        let table = VerdictTable {
+            rows: Vec::new(),
+            columns: Default::default(),
+            column_count: 0,
+            cells: Vec::new(),
+        };
+        Arc::new(DirectionPolicy {
+            enforced,
+            watched,
+            audit,
+            enforcing: Vec::new(),
+            table,
+        })
+    };
+    for (ingress, egress, mode, words, in_force) in [
+        (
+            (false, false),
+            (false, false),
+            false,
+            [Disabled, Disabled],
+            [true, true],
+        ),
+        (
+            (true, false),
+            (false, false),
+            false,
+            [Enabled, Disabled],
+            [true, false],
+        ),
+        (
+            (true, false),
+            (false, false),
+            true,
+            [Audit, Disabled],
+            [false, true],
+        ),
+        (
+            (true, false),
+            (false, true),
+            false,
+            [Enabled, Audit],
+            [true, false],
+        ),
+        (
+            (false, true),
+            (false, true),
+            false,
+            [Audit, Audit],
+            [true, false],
+        ),
+        (
+            (false, true),
+            (false, true),
+            true,
+            [Audit, Audit],
+            [false, true],
+        ),
+    ] {
+        let policy = EndpointPolicy {
+            endpoint: ID,
+            revision: Revision(1),
+            directions: [ingress, egress]
+                .map(|(enforced, watched)| direction(enforced, watched, mode)),
+            rules: RuleCatalogue::default(),
+        };
+        let (endpoint, _) = endpoint();
+        endpoint.adopt(Revision(1), policy_status(&policy));
+        for wanted in [false, true] {
+            let status = endpoint.status(AuditSetting::Inherited, wanted);
+            assert_eq!([status.policy.ingress, status.policy.egress], words);
+            assert_eq!(
+                status.audit_in_force(),
+                in_force[usize::from(wanted)],
+                "{status:?}"
+            );
+        }
+    }
+}

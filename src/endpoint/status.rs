@@ -22,7 +22,8 @@ pub enum Enforcement {
     Enabled,
     #[default]
     Disabled,
-    /// Denials are reported and passed.
+    /// Denials are reported and passed: by audit mode, or because only policies
+    /// in audit are about the direction.
     Audit,
 }
 
@@ -31,6 +32,10 @@ pub enum Enforcement {
 pub struct EndpointPolicyStatus {
     pub ingress: Enforcement,
     pub egress: Enforcement,
+    /// Whether it was computed in the endpoint's audit mode; a direction can be
+    /// in audit without it, when only policies in audit are about it.
+    #[serde(skip)]
+    pub audit_mode: bool,
 }
 
 /// What an endpoint shall have and what it has.
@@ -103,14 +108,9 @@ impl EndpointStatus {
     /// Whether what is enforced is in the audit mode that is asked for.
     #[must_use]
     pub fn audit_in_force(&self) -> bool {
-        let wanted = if self.audit_effective {
-            Enforcement::Audit
-        } else {
-            Enforcement::Enabled
-        };
-        [self.policy.ingress, self.policy.egress]
-            .into_iter()
-            .all(|is| is == Enforcement::Disabled || is == wanted)
+        let policy = self.policy;
+        let nothing = [policy.ingress, policy.egress] == [Enforcement::Disabled; 2];
+        nothing || policy.audit_mode == self.audit_effective
     }
 }
 

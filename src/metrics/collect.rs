@@ -8,7 +8,7 @@ use palisade_abi::reason;
 use parking_lot::Mutex;
 
 use super::catalogue as names;
-use crate::endpoint::{EndpointStatus, Enforcement};
+use crate::endpoint::{EndpointPolicyStatus, EndpointStatus, Enforcement};
 use crate::events::EndpointState;
 use crate::monitor::Monitor;
 use crate::policy::Direction;
@@ -211,17 +211,24 @@ fn enforcement(endpoints: &[EndpointStatus]) {
     ] {
         let count = endpoints
             .iter()
-            .filter(|endpoint| enforcement_label(endpoint) == label)
+            .filter(|endpoint| enforcement_label(endpoint.policy) == label)
             .count();
         gauge!(names::POLICY_ENFORCEMENT_STATUS, "enforcement" => label).set(number(count));
     }
 }
 
-fn enforcement_label(endpoint: &EndpointStatus) -> &'static str {
-    let policy = endpoint.policy;
-    let audit = policy.ingress == Enforcement::Audit || policy.egress == Enforcement::Audit;
-    let on = |enforcement| enforcement != Enforcement::Disabled;
-    match (on(policy.ingress), on(policy.egress), audit) {
+/// What the enforcement of an endpoint counts as.
+pub(super) fn enforcement_label(policy: EndpointPolicyStatus) -> &'static str {
+    let directions = [policy.ingress, policy.egress];
+    // What is only watched beside an enforced direction is not enforced.
+    let audit = !directions.contains(&Enforcement::Enabled);
+    let counted = if audit {
+        Enforcement::Audit
+    } else {
+        Enforcement::Enabled
+    };
+    let [ingress, egress] = directions.map(|enforcement| enforcement == counted);
+    match (ingress, egress, audit) {
         (false, false, _) => "none",
         (true, false, false) => "ingress",
         (false, true, false) => "egress",

@@ -1,8 +1,10 @@
-//! The catalogue keeps the rules of Prometheus.
+//! The catalogue keeps the rules of Prometheus; labels mean what they say.
 
 use std::collections::BTreeSet;
 
 use super::catalogue::{ALL, Kind};
+use super::collect::enforcement_label;
+use crate::endpoint::{EndpointPolicyStatus, Enforcement};
 
 #[test]
 fn names_follow_the_conventions() {
@@ -25,5 +27,29 @@ fn names_follow_the_conventions() {
         }
         let labels: BTreeSet<_> = metric.labels.iter().collect();
         assert_eq!(labels.len(), metric.labels.len(), "{name}: labels twice");
+    }
+}
+
+/// An enforced direction counts, a watched one beside it does not.
+#[test]
+fn enforcement_is_counted_before_audit() {
+    use Enforcement::{Audit, Disabled, Enabled};
+    for (ingress, egress, label) in [
+        (Disabled, Disabled, "none"),
+        (Enabled, Disabled, "ingress"),
+        (Disabled, Enabled, "egress"),
+        (Enabled, Enabled, "both"),
+        (Audit, Disabled, "audit-ingress"),
+        (Disabled, Audit, "audit-egress"),
+        (Audit, Audit, "audit-both"),
+        (Enabled, Audit, "ingress"),
+        (Audit, Enabled, "egress"),
+    ] {
+        let policy = EndpointPolicyStatus {
+            ingress,
+            egress,
+            ..EndpointPolicyStatus::default()
+        };
+        assert_eq!(enforcement_label(policy), label, "{policy:?}");
     }
 }

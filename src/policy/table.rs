@@ -164,8 +164,12 @@ impl EndpointPolicy {
 /// The verdicts of one endpoint in one direction.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DirectionPolicy {
-    /// Whether anything can be dropped. Not enforced: the table is not asked.
+    /// Whether anything can be dropped. Neither enforced nor watched: the table
+    /// is not asked.
     pub enforced: bool,
+    /// Not enforced, yet the table is asked: policies in audit watch it. Every
+    /// cell allows or carries the audit bit. Excludes `enforced`.
+    pub watched: bool,
     /// Denials are reported and passed (the cells carry the audit bit).
     pub audit: bool,
     /// The policies that made the direction default-deny.

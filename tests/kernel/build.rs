@@ -34,6 +34,21 @@ pub(crate) fn tcp_ports(ports: &[u16]) -> VerdictTable {
     }
 }
 
+/// The same generation with every enforced direction watched instead, which
+/// passes what the tables deny.
+pub(crate) fn watched(mut generation: Generation) -> Generation {
+    for endpoint in &mut generation.endpoints {
+        for direction in &mut Arc::make_mut(endpoint).directions {
+            let direction = Arc::make_mut(direction);
+            direction.watched = std::mem::take(&mut direction.enforced);
+            for cell in &mut direction.table.cells {
+                *cell = Cell::new(cell.action(), true, cell.rule());
+            }
+        }
+    }
+    generation
+}
+
 /// A generation whose enforced directions (given by their tables) allow what
 /// the tables allow; every address has identity 200 with index 1.
 pub(crate) fn generation(
@@ -44,6 +59,7 @@ pub(crate) fn generation(
     let policy = |table: Option<VerdictTable>| {
         Arc::new(DirectionPolicy {
             enforced: table.is_some(),
+            watched: false,
             audit: false,
             enforcing: Vec::new(),
             table: table.unwrap_or_else(|| tcp_ports(&[])),

@@ -12,7 +12,7 @@ use palisade::policy::{Direction, FailsafeEntry};
 use palisade_abi::table::{action, column};
 use proptest::test_runner::{Config, TestRunner};
 
-use super::build::{RULE, generation, prefixes4, prefixes6, tcp_ports};
+use super::build::{RULE, generation, prefixes4, prefixes6, tcp_ports, watched};
 use super::guard::in_world;
 
 #[test]
@@ -136,6 +136,42 @@ fn every_kind_of_change_moves_the_epoch() {
         assert_eq!(commit(changed.clone()), 4, "the failsafe list");
         assert_eq!(commit(changed), 4, "the same list again");
         assert_eq!(commit(generation(1, None, None)), 5, "enforcement");
+    });
+}
+
+/// From the first look at a direction to its enforcement and back: the commit
+/// word says it, the epoch moves, and a restart finds the same.
+#[test]
+fn a_watched_direction_is_told_from_an_enforced_one() {
+    in_world(|world| {
+        let enforcing = || generation(1, Some(tcp_ports(&[22])), None);
+        let watching = || watched(enforcing());
+        let (mut datapath, _) = world.open();
+        let inspector = datapath.inspector();
+        let steps = [
+            (generation(1, None, None), [false; 2], [false; 2]),
+            (watching(), [false; 2], [true, false]),
+            (enforcing(), [true, false], [false; 2]),
+            (watching(), [false; 2], [true, false]),
+        ];
+        for (step, (next, enforced, watched)) in (1u32..).zip(steps) {
+            assert!(!datapath.matches_current(&next).expect("compare"), "{step}");
+            datapath.stage(&next).expect("stage");
+            let realized = datapath.commit().expect("commit");
+            assert_eq!((realized.enforced, realized.watched), (enforced, watched));
+            let state = inspector.commit_state();
+            assert_eq!((state.enforced, state.watched), (enforced, watched));
+            assert_eq!(state.epoch, step, "every flow is judged again");
+            let adopted = datapath.adoption().is_some();
+            assert_eq!(adopted, step > 1, "running connections are entered");
+            assert!(datapath.matches_current(&next).expect("compare"), "{step}");
+        }
+        let realized = datapath.realized();
+        drop((datapath, inspector));
+        let (mut datapath, report) = world.open();
+        assert_eq!((report.adopted, datapath.realized()), (realized, realized));
+        assert!(datapath.matches_current(&watching()).expect("compare"));
+        assert!(!datapath.matches_current(&enforcing()).expect("compare"));
     });
 }
 

@@ -12,8 +12,10 @@ use palisade::datapath::kernel::{KernelDatapath, KernelOptions, TestPacket};
 use palisade::datapath::{Datapath as _, DatapathSettings, Generation, netns};
 use palisade::events::{EndpointId, RepositoryChange, SourceName};
 use palisade::policy::{
-    Applied, Direction, FailsafeEntry, PolicyOptions, Repository, Subject, documents, resolve,
+    Applied, Direction, FailsafeEntry, PolicyOptions, Repository, RuleNumber, Subject, documents,
+    resolve,
 };
+use palisade_abi::event::Event;
 use palisade_abi::reason;
 
 pub(crate) const HOST4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
@@ -89,6 +91,18 @@ pub(crate) fn passes_as(reason: u8) -> Expect {
     Expect::Pass(reason)
 }
 
+/// What a direction of the policy is put in force as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum As {
+    Enforced,
+    /// Enforced, with the endpoint in audit mode.
+    Audited,
+    /// Watched: only policies in audit are about it.
+    Watched,
+    /// Watched by a table that denies without the audit bit, which no policy makes.
+    WatchedWithDenials,
+}
+
 /// Policy engine and datapath of one host.
 pub(crate) struct Host {
     repository: Repository,
@@ -162,17 +176,23 @@ impl Host {
         self.settings.vlan_allow = ids.to_vec();
     }
 
+    /// Drops ethertypes other than ARP and IP from the next `apply` on.
+    pub(crate) fn drop_other_ethertypes(&mut self) {
+        self.settings.drop_other_ethertypes = true;
+    }
+
     /// Makes `yaml` the whole policy: one generation.
     pub(crate) fn apply(&mut self, yaml: &str) {
-        self.commit(yaml, false);
+        self.apply_as(yaml, [As::Enforced; 2]);
     }
 
     /// The same with the endpoint in audit mode.
     pub(crate) fn apply_audited(&mut self, yaml: &str) {
-        self.commit(yaml, true);
+        self.apply_as(yaml, [As::Audited; 2]);
     }
 
-    fn commit(&mut self, yaml: &str, audit: bool) {
+    /// The same, with what each direction is put in force as.
+    pub(crate) fn apply_as(&mut self, yaml: &str, as_what: [As; 2]) {
         for change in std::mem::take(&mut self.policies) {
             let key = change.key().expect("a resource").clone();
             self.repository.apply(&RepositoryChange::Delete {
@@ -186,7 +206,18 @@ impl Host {
             assert!(matches!(applied, Applied::Changed(_)), "{applied:?}");
         }
         let snapshot = self.repository.snapshot();
-        let policy = resolve(&snapshot, Subject::Host(EndpointId(1)), audit).expect("it resolves");
+        let resolved =
+            |audit| resolve(&snapshot, Subject::Host(EndpointId(1)), audit).expect("it resolves");
+        let (mut policy, audited) = (resolved(false), resolved(true));
+        for (place, as_what) in as_what.into_iter().enumerate() {
+            if matches!(as_what, As::Audited | As::Watched) {
+                policy.directions[place] = Arc::clone(&audited.directions[place]);
+            }
+            if matches!(as_what, As::Watched | As::WatchedWithDenials) {
+                let direction = Arc::make_mut(&mut policy.directions[place]);
+                direction.watched = std::mem::take(&mut direction.enforced);
+            }
+        }
         let generation = Generation {
             revision: snapshot.revision,
             endpoints: vec![Arc::new(policy)],
@@ -264,6 +295,21 @@ impl Host {
             direction.as_str(),
             reason::label(exit)
         );
+    }
+
+    /// What was reported since the last call.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        let mut reader = self.datapath.inspector().events().expect("the ring buffer");
+        let mut events = Vec::new();
+        reader.read(&mut events, usize::MAX);
+        events
+    }
+
+    /// Packets that one rule decided about.
+    pub(crate) fn hits(&self, rule: u32) -> u64 {
+        let inspector = self.datapath.inspector();
+        let counters = inspector.rules([RuleNumber(rule)]).expect("the counters");
+        counters.iter().map(|counter| counter.packets).sum()
     }
 
     /// Packets by (reason, direction).

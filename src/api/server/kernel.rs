@@ -162,10 +162,11 @@ fn rule_of(cell: Cell, names: Option<&GenerationNames>) -> Option<RuleOfCell> {
 
 pub(super) async fn policy(State(agent): State<Arc<Agent>>) -> Reply<Vec<BpfPolicyEntry>> {
     blocking(move || {
-        let enforced = agent.inspector.commit_state().enforced;
+        let state = agent.inspector.commit_state();
         let mut lines = Vec::new();
         for direction in Direction::BOTH {
-            if enforced[direction as usize] {
+            let place = direction as usize;
+            if state.enforced[place] || state.watched[place] {
                 lines.extend(verdicts(&agent, direction)?);
             }
         }

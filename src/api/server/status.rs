@@ -75,7 +75,10 @@ fn enforcing(agent: &Agent, endpoint: Option<&EndpointStatus>) -> EnforcementSta
             }
             Enforcement::Enabled if by.is_empty() => format!("{word}: by configuration"),
             Enforcement::Enabled => format!("{word}: by {by}"),
-            Enforcement::Audit => format!("{word}: audit mode, would be enforced by {by}"),
+            Enforcement::Audit if policy.audit_mode => {
+                format!("{word}: audit mode, would be enforced by {by}")
+            }
+            Enforcement::Audit => format!("{word}: policies in audit only: {by}"),
         });
     }
     let reason = if names.is_none() {
@@ -133,22 +136,43 @@ fn checks(agent: &Agent) -> Vec<Check> {
             problems.join("; ")
         },
     });
-    let generation = agent.inspector.commit_state().generation;
-    let believed = agent
-        .pipeline
-        .realized()
-        .map(|realized| realized.generation);
-    let held = (generation.0 != 0).then_some(generation);
+    let state = agent.inspector.commit_state();
+    let believed = agent.pipeline.realized();
+    let generation = believed.map_or(0, |realized| realized.generation.0);
     checks.push(Check {
         name: "generation".to_owned(),
+        ok: state.generation.0 == generation,
+        detail: format!(
+            "the commit word says {}, the agent {generation}",
+            state.generation.0,
+        ),
+    });
+    let held = (state.enforced, state.watched);
+    let believed = believed.map_or_else(Default::default, |it| (it.enforced, it.watched));
+    checks.push(Check {
+        name: "enforcement".to_owned(),
         ok: held == believed,
         detail: format!(
             "the commit word says {}, the agent {}",
-            generation.0,
-            believed.map_or(0, |generation| generation.0)
+            directions(held),
+            directions(believed)
         ),
     });
     checks
+}
+
+/// `ingress enforced, egress in audit` of what is (enforced, watched).
+fn directions((enforced, watched): ([bool; 2], [bool; 2])) -> String {
+    let words = Direction::BOTH.map(|direction| {
+        let place = direction as usize;
+        let word = match (enforced[place], watched[place]) {
+            (true, _) => "enforced",
+            (false, true) => "in audit",
+            (false, false) => "not enforced",
+        };
+        format!("{} {word}", direction.as_str())
+    });
+    words.join(", ")
 }
 
 fn sources(agent: &Agent) -> Vec<SourceLine> {

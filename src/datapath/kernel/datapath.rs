@@ -59,6 +59,7 @@ pub(crate) struct Staged {
     slot: u32,
     revision: Revision,
     enforced: [bool; 2],
+    watched: [bool; 2],
     miss_passes: bool,
     cells: [u32; 2],
 }
@@ -166,12 +167,17 @@ impl Shared {
             generation: GenerationNumber(word.generation()),
             revision: Revision(if known { record.revision } else { 0 }),
             enforced: enforced_of(word),
+            watched: watched_of(word),
         }))
     }
 }
 
 pub(crate) fn enforced_of(word: CommitWord) -> [bool; 2] {
     Direction::BOTH.map(|direction| word.enforced(direction.number()))
+}
+
+pub(crate) fn watched_of(word: CommitWord) -> [bool; 2] {
+    Direction::BOTH.map(|direction| word.watched(direction.number()))
 }
 
 /// The one endpoint that a generation may hold today.
@@ -188,6 +194,10 @@ fn host(generation: &Generation) -> Result<&EndpointPolicy, DatapathError> {
 
 fn enforced(host: &EndpointPolicy) -> [bool; 2] {
     Direction::BOTH.map(|direction| host.direction(direction).enforced)
+}
+
+fn watched(host: &EndpointPolicy) -> [bool; 2] {
+    Direction::BOTH.map(|direction| host.direction(direction).watched)
 }
 
 impl KernelDatapath {
@@ -296,6 +306,7 @@ impl KernelDatapath {
         let record = meta::read(&self.shared.maps, word.slot())?;
         let same = word.generation() != 0
             && enforced_of(word) == staged.enforced
+            && watched_of(word) == staged.watched
             && word.miss_passes() == staged.miss_passes
             && record.cells == staged.cells
             && self.shared.tables.slots_agree(staged.cells)
@@ -307,10 +318,15 @@ impl KernelDatapath {
         Ok(!same)
     }
 
-    /// Running connections are entered before the first packet can be dropped.
+    /// Running connections are entered before the first packet can be dropped,
+    /// or reported as one that would be.
     fn adopt_connections(&mut self, word: CommitWord, staged: &Staged) {
-        let before = enforced_of(word);
-        let first = (0..2).any(|direction| staged.enforced[direction] && !before[direction]);
+        let (enforced, watched) = (enforced_of(word), watched_of(word));
+        let first = (0..2).any(|place| {
+            let enforces = staged.enforced[place] && !enforced[place];
+            let watches = staged.watched[place] && !watched[place] && !enforced[place];
+            enforces || watches
+        });
         if !first {
             return;
         }
@@ -349,6 +365,7 @@ impl Datapath for KernelDatapath {
             slot,
             revision: generation.revision,
             enforced: enforced(host),
+            watched: watched(host),
             miss_passes: generation.settings.missed_tail_call_passes,
             // At most CELLS_MAX, as checked.
             cells: tables.map(|table| u32::try_from(slots::cells_len(table)).unwrap_or(u32::MAX)),
@@ -380,15 +397,22 @@ impl Datapath for KernelDatapath {
         };
         meta::write(&self.shared.maps, staged.slot, &record)?;
         self.adopt_connections(word, &staged);
-        let (enforced, miss_passes) = (staged.enforced, staged.miss_passes);
-        let next = CommitWord::new(staged.slot, enforced, miss_passes, epoch, generation);
+        let next = CommitWord::new(
+            staged.slot,
+            staged.enforced,
+            staged.watched,
+            staged.miss_passes,
+            epoch,
+            generation,
+        );
         self.shared.word.store(next);
         let grace = self.grace.wait();
         tracing::debug!(generation, epoch, slot = staged.slot, ?grace, "committed");
         let realized = Realized {
             generation: GenerationNumber(generation),
             revision: staged.revision,
-            enforced,
+            enforced: staged.enforced,
+            watched: staged.watched,
         };
         self.realized = Some(realized);
         Ok(realized)
@@ -399,6 +423,7 @@ impl Datapath for KernelDatapath {
         let host = host(generation)?;
         if word.generation() == 0
             || enforced_of(word) != enforced(host)
+            || watched_of(word) != watched(host)
             || word.miss_passes() != generation.settings.missed_tail_call_passes
         {
             return Ok(false);

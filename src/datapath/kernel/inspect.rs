@@ -10,7 +10,7 @@ use palisade_abi::{event, table};
 
 use super::attach::{Attached, Attachments};
 use super::conntrack::{self, CtFlow, Sweeper};
-use super::datapath::{Shared, enforced_of};
+use super::datapath::{Shared, enforced_of, watched_of};
 use super::ipcache;
 use super::maps::{MapName, SPECS, kernel};
 use super::meta;
@@ -64,6 +64,7 @@ pub struct CommitState {
     pub generation: GenerationNumber,
     pub epoch: u32,
     pub enforced: [bool; 2],
+    pub watched: [bool; 2],
     pub missed_tail_call_passes: bool,
 }
 
@@ -226,6 +227,7 @@ impl Inspector {
             generation: GenerationNumber(word.generation()),
             epoch: word.epoch(),
             enforced: enforced_of(word),
+            watched: watched_of(word),
             missed_tail_call_passes: word.miss_passes(),
         }
     }

@@ -81,6 +81,7 @@ pub fn resolve(
         };
         Ok(Arc::new(DirectionPolicy {
             enforced: gathered.enforced,
+            watched: false,
             audit,
             enforcing: gathered.enforcing,
             table,
