@@ -13,6 +13,8 @@ mod frames;
 mod headers;
 #[path = "packets/host.rs"]
 mod host;
+#[path = "packets/sandbox.rs"]
+mod sandbox;
 #[path = "packets/verdicts.rs"]
 mod verdicts;
 #[path = "packets/watched.rs"]

@@ -311,7 +311,8 @@ fn failsafe_matches(
         Packet::Icmpv6 { icmp_type } => {
             entry.proto == 58 && (any_port || entry.port == u16::from(icmp_type))
         }
-        Packet::Other { proto } => entry.proto == proto,
+        // ICMP in IPv6, or ICMPv6 in IPv4, is neither.
+        Packet::Other { proto } => entry.proto == proto && !matches!(proto, 1 | 58),
         Packet::Fragment => false,
     };
     entry.direction == direction.number()

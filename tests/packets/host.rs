@@ -6,10 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use palisade::datapath::kernel::{KernelDatapath, KernelOptions, TestPacket};
-use palisade::datapath::{Datapath as _, DatapathSettings, Generation, netns};
+use palisade::datapath::{Datapath as _, DatapathSettings, Generation};
 use palisade::events::{EndpointId, RepositoryChange, SourceName};
 use palisade::policy::{
     Applied, Direction, FailsafeEntry, PolicyOptions, Repository, RuleNumber, Subject, documents,
@@ -17,6 +16,8 @@ use palisade::policy::{
 };
 use palisade_abi::event::Event;
 use palisade_abi::reason;
+
+use crate::sandbox::{BpfMount, Namespace, is_privileged};
 
 pub(crate) const HOST4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 pub(crate) const HOST6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1));
@@ -128,12 +129,7 @@ impl Host {
     }
 
     fn build(failsafe: Vec<FailsafeEntry>) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            assert!(
-                std::env::var_os("PALISADE_REQUIRE_PRIVILEGED").is_none(),
-                "needs root to load eBPF programs"
-            );
-            eprintln!("SKIPPED: needs root to load eBPF programs");
+        if !is_privileged() {
             return None;
         }
         let namespace = Namespace::enter();
@@ -351,52 +347,4 @@ fn changes(yaml: &str) -> Vec<RepositoryChange> {
         .into_iter()
         .map(|document| RepositoryChange::Upsert(document.resource))
         .collect()
-}
-
-/// A network namespace that the test's thread lives in; gone with the guard.
-struct Namespace(String);
-
-impl Namespace {
-    fn enter() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("pal-packets-{}-{number}", std::process::id());
-        let status = Command::new("ip").args(["netns", "add", &name]).status();
-        assert!(status.expect("iproute2 is installed").success());
-        let guard = Self(name);
-        netns::enter(&guard.0).expect("the namespace");
-        guard
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _status = Command::new("ip").args(["netns", "del", &self.0]).status();
-    }
-}
-
-/// A bpffs of the test's own; gone, with all pins, with the guard.
-struct BpfMount {
-    directory: tempfile::TempDir,
-}
-
-impl BpfMount {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let status = Command::new("mount")
-            .args(["-t", "bpf", "bpf"])
-            .arg(directory.path())
-            .status();
-        assert!(status.expect("mount(8)").success());
-        Self { directory }
-    }
-}
-
-impl Drop for BpfMount {
-    fn drop(&mut self) {
-        let _status = Command::new("umount")
-            .arg("-l")
-            .arg(self.directory.path())
-            .status();
-    }
 }

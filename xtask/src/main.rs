@@ -3,6 +3,7 @@
 mod bpf;
 mod ci;
 mod command;
+mod fuzz;
 mod object;
 mod stamp;
 mod test;
@@ -18,6 +19,8 @@ usage: cargo xtask <command>
   bpf --check   rebuild it elsewhere and compare it with the committed one
   test          set up and run everything: format, lints, all tests, the lab
   ci            what CI checks besides: bpf --check and the dependencies
+  fuzz [--minutes N] [--seed S] [--cases N]
+                the differential test, built for release: policy text, tables, kernel
   lab ...       `palisade lab`, built for release
 ";
 
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         ["bpf", "--check"] => bpf::check(),
         ["test"] => test::run_all(),
         ["ci"] => ci::run_all(),
+        ["fuzz", rest @ ..] => fuzz::run_for(rest),
         ["lab", rest @ ..] => lab(rest),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

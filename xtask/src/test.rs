@@ -14,7 +14,7 @@ use crate::command::{root, run};
 use crate::tools;
 
 /// Test targets of the root package that need root.
-const PRIVILEGED: &[&str] = &["kernel", "packets", "e2e"];
+const PRIVILEGED: &[&str] = &["kernel", "packets", "differential", "e2e"];
 /// Lines of a failing binary's output that are shown.
 const SHOWN_LINES_MAX: usize = 400;
 

@@ -1,0 +1,303 @@
+//! Runs a case: each step through the policy engine and the datapath, each
+//! packet past all three judges.
+
+use palisade::events::{RepositoryChange, SourceName};
+use palisade::policy::{Applied, EndpointPolicy, PolicySnapshot, Repository, documents, resolve};
+use serde_json::Value;
+use std::sync::Arc;
+
+use crate::case::{Case, Change, Objects, apply, key};
+use crate::kernel::Kernel;
+use crate::probes::{Probe, Target};
+use crate::random::Random;
+use crate::verdict::{self, Answer, HOST};
+
+/// Packets for each generation.
+const PROBES: usize = 300;
+
+/// Two judges that say different things, or something that should have worked.
+#[derive(Clone, Debug)]
+pub(crate) struct Mismatch {
+    /// The step after which it was seen.
+    pub(crate) step: usize,
+    pub(crate) probe: Option<Probe>,
+    /// Which two differ, and in what.
+    pub(crate) what: &'static str,
+    /// What each said.
+    pub(crate) said: String,
+}
+
+/// What was compared.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Count {
+    /// Rule sets: one for each step of a case.
+    pub(crate) rule_sets: u64,
+    /// (rule set, packet) judged by oracle and table.
+    pub(crate) pairs: u64,
+    /// Of these, judged by the programs too.
+    pub(crate) in_kernel: u64,
+    /// Reports of the programs that were compared in full.
+    pub(crate) events: u64,
+    /// Pairs that were dropped by policy.
+    pub(crate) dropped: u64,
+    /// Rule sets that the tables could not hold.
+    pub(crate) too_large: u64,
+}
+
+impl Count {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.rule_sets += other.rule_sets;
+        self.pairs += other.pairs;
+        self.in_kernel += other.in_kernel;
+        self.events += other.events;
+        self.dropped += other.dropped;
+        self.too_large += other.too_large;
+    }
+}
+
+/// A fault that is put in on purpose, to see that it is found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Plant {
+    Nothing,
+    /// One cell of the compiled table is wrong.
+    Table,
+    /// One cell of what is written into the kernel is wrong.
+    Kernel,
+}
+
+/// Which packets a generation is asked about.
+#[derive(Clone, Copy)]
+pub(crate) enum Ask<'a> {
+    /// Packets near what is named.
+    Many,
+    /// One, after the last step.
+    Last(Option<&'a Probe>),
+}
+
+/// The judges.
+pub(crate) struct Judges {
+    /// None where programs cannot be loaded.
+    pub(crate) kernel: Option<Kernel>,
+    pub(crate) plant: Plant,
+}
+
+/// The policy engine after a step.
+struct State {
+    snapshot: Arc<PolicySnapshot>,
+    policy: EndpointPolicy,
+    /// Everything from nothing: what came and went must leave no trace.
+    fresh: Option<Arc<PolicySnapshot>>,
+}
+
+impl Judges {
+    /// Runs a whole case.
+    pub(crate) fn run(&mut self, case: &Case, ask: Ask<'_>) -> Result<Count, Mismatch> {
+        let mut count = Count::default();
+        let mut random = Random::new(!case.seed);
+        let mut repository = repository(case);
+        let mut objects = Objects::new();
+        for (number, step) in case.steps.iter().enumerate() {
+            let last = number + 1 == case.steps.len();
+            for change in step {
+                put(&mut repository, case.seed, change).map_err(|said| Mismatch {
+                    step: number,
+                    probe: None,
+                    what: "a valid manifest is refused",
+                    said,
+                })?;
+            }
+            apply(&mut objects, step);
+            let probes = match ask {
+                Ask::Many => {
+                    let target = Target::new(case, &objects);
+                    (0..PROBES).map(|_| target.probe(&mut random)).collect()
+                }
+                Ask::Last(probe) if last => probe.into_iter().cloned().collect(),
+                Ask::Last(_) => Vec::new(),
+            };
+            count.rule_sets += 1;
+            let Some(mut state) = self.state(case, &repository, last) else {
+                count.too_large += 1;
+                continue;
+            };
+            self.generation(case, number, &mut state, &probes, &mut count)?;
+        }
+        Ok(count)
+    }
+
+    fn state(&self, case: &Case, repository: &Repository, last: bool) -> Option<State> {
+        let snapshot = repository.snapshot();
+        let mut policy = resolve(&snapshot, HOST, case.audit).ok()?;
+        if self.plant == Plant::Table {
+            spoil(&mut policy, case.seed);
+        }
+        let fresh = (last && case.steps.len() > 1).then(|| {
+            let case = case.flattened();
+            let mut fresh = self::repository(&case);
+            for change in &case.steps[0] {
+                // Refused before, if at all.
+                drop(put(&mut fresh, case.seed, change));
+            }
+            fresh.snapshot()
+        });
+        Some(State {
+            snapshot,
+            policy,
+            fresh,
+        })
+    }
+
+    fn generation(
+        &mut self,
+        case: &Case,
+        step: usize,
+        state: &mut State,
+        probes: &[Probe],
+        count: &mut Count,
+    ) -> Result<(), Mismatch> {
+        let mismatch = |probe: Option<&Probe>, what, said| Mismatch {
+            step,
+            probe: probe.cloned(),
+            what,
+            said,
+        };
+        if let Some(kernel) = &mut self.kernel {
+            let mut written = state.policy.clone();
+            if self.plant == Plant::Kernel {
+                spoil(&mut written, case.seed);
+            }
+            kernel
+                .commit(&state.snapshot, &written)
+                .map_err(|error| mismatch(None, "the datapath refuses", error.to_string()))?;
+        }
+        let mut missing = 0;
+        for probe in probes {
+            let answer = tables(case, state, probe)
+                .map_err(|(what, said)| mismatch(Some(probe), what, said))?;
+            count.pairs += 1;
+            count.dropped += u64::from(!answer.passes());
+            let Some(kernel) = &mut self.kernel else {
+                continue;
+            };
+            let found = programs(kernel, state, probe, &answer)
+                .map_err(|(what, said)| mismatch(Some(probe), what, said))?;
+            count.in_kernel += 1;
+            count.events += found.events;
+            missing += found.missing;
+        }
+        let lost = self.kernel.as_mut().map_or(0, Kernel::lost);
+        if missing != lost {
+            let said = format!("{missing} events are missing, {lost} were counted as lost");
+            let probe = (probes.len() == 1).then(|| &probes[0]);
+            return Err(mismatch(probe, "events of the programs", said));
+        }
+        Ok(())
+    }
+}
+
+/// Oracle against table, and against the oracle on a fresh repository.
+fn tables(case: &Case, state: &State, probe: &Probe) -> Result<Answer, (&'static str, String)> {
+    let oracle = verdict::of_oracle(&state.snapshot, case.audit, probe);
+    let table = verdict::of_table(&state.snapshot, &state.policy, probe);
+    if oracle != table {
+        let said = format!("oracle  {oracle:?}\ntable   {table:?}");
+        return Err(("oracle and table", said));
+    }
+    if let Some(fresh) = &state.fresh {
+        let fresh = verdict::of_oracle(fresh, case.audit, probe);
+        if fresh != oracle {
+            let said = format!("oracle  {oracle:?}\nfresh   {fresh:?}");
+            return Err(("the same objects with and without a past", said));
+        }
+    }
+    Ok(oracle)
+}
+
+/// What the frames of one probe told.
+#[derive(Default)]
+struct Found {
+    events: u64,
+    missing: u64,
+}
+
+/// Oracle against programs.
+fn programs(
+    kernel: &mut Kernel,
+    state: &State,
+    probe: &Probe,
+    answer: &Answer,
+) -> Result<Found, (&'static str, String)> {
+    let snapshot = &state.snapshot;
+    let own = verdict::is_own(snapshot, probe.peer);
+    let expected = verdict::expected(answer, probe, own);
+    let mut found = Found::default();
+    for (number, seen) in kernel.judge(probe).iter().enumerate() {
+        match verdict::holds(snapshot, probe, &expected, seen) {
+            Ok(true) => found.events += u64::from(seen.event.is_some()),
+            Ok(false) => found.missing += 1,
+            Err(what) => {
+                let shown = verdict::show(snapshot, seen);
+                let said = format!(
+                    "oracle  {answer:?}\nshould  {expected:?}\nkernel  {shown}\n\
+                     frame   {number}, they differ in {what}"
+                );
+                return Err(("oracle and programs", said));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn repository(case: &Case) -> Repository {
+    let mut repository = Repository::new(case.options.clone());
+    repository.apply(&RepositoryChange::LocalAddresses(case.local.clone()));
+    repository
+}
+
+/// From the text of a manifest into the repository.
+fn put(repository: &mut Repository, seed: u64, change: &Change) -> Result<(), String> {
+    let text = text(change.object(), seed);
+    let reading = documents::read("case", text.as_bytes(), SourceName::Manifests);
+    let [document] = &reading.documents[..] else {
+        return Err(format!("{}: not read: {reading:?}", key(change.object())));
+    };
+    let resource = document.resource.clone();
+    let applied = repository.apply(&match change {
+        Change::Put(_) => RepositoryChange::Upsert(resource),
+        Change::Delete(_) => RepositoryChange::Delete {
+            key: resource.key,
+            source: resource.source,
+        },
+    });
+    match applied {
+        Applied::Changed(_) | Applied::Unchanged => Ok(()),
+        Applied::Refused(refusal) => Err(refusal.to_string()),
+    }
+}
+
+/// Half of the seeds write YAML, half JSON.
+fn text(object: &Value, seed: u64) -> String {
+    if seed.is_multiple_of(2) {
+        serde_yaml_ng::to_string(object).expect("YAML")
+    } else {
+        object.to_string()
+    }
+}
+
+/// Makes one cell wrong.
+fn spoil(policy: &mut EndpointPolicy, seed: u64) {
+    use palisade_abi::table::{Cell, action};
+    for direction in &mut policy.directions {
+        let cells = &mut Arc::make_mut(direction).table.cells;
+        if cells.is_empty() {
+            continue;
+        }
+        let cell = Random::new(seed).below(cells.len());
+        let is = cells[cell];
+        let wrong = match is.action() {
+            action::ALLOW => action::NO_MATCH,
+            _ => action::ALLOW,
+        };
+        cells[cell] = Cell::new(wrong, false, is.rule());
+    }
+}
