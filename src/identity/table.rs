@@ -227,7 +227,8 @@ impl IdentityTable {
 
     /// Labels are made when someone asks: a table of 100,000 prefixes is
     /// rebuilt on each change, and few of its labels are ever read.
-    fn labels(&self, live: LiveIdentity) -> Arc<LabelSet> {
+    #[must_use]
+    pub fn labels(&self, live: LiveIdentity) -> Arc<LabelSet> {
         let mut labels = LabelSet::default();
         match live.kind {
             IdentityKind::Reserved(Reserved::Host) => return Arc::clone(&self.host_labels),

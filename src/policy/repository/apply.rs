@@ -420,6 +420,9 @@ impl Repository {
         if identities || before.host_labels != self.host_labels {
             self.refresh_identities();
         }
+        if identities || affected.host {
+            self.refresh_selections();
+        }
         if identities || before.ipcache != self.ledger.ipcache.changes() {
             causes.insert(RegenerationCause::IdentitiesChanged);
         }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
+use super::selections::selectors_in_use;
 use super::{PolicyOptions, PolicySnapshot, Selections};
 use crate::events::{ResourceKey, Revision, SourceName};
 use crate::identity::{IdentityAllocator, IdentityTable, LabelSet};
@@ -43,6 +44,7 @@ pub struct Repository {
     host_labels: Arc<LabelSet>,
     ledger: Ledger,
     identities: Arc<IdentityTable>,
+    selections: Selections,
 }
 
 impl Repository {
@@ -69,9 +71,11 @@ impl Repository {
             host_labels: Arc::default(),
             ledger,
             identities: Arc::default(),
+            selections: Selections::default(),
         };
         repository.host_labels = repository.labels_of_host();
         repository.refresh_identities();
+        repository.refresh_selections();
         repository
     }
 
@@ -91,7 +95,7 @@ impl Repository {
             policies: self.policies.clone(),
             objects: self.objects.clone(),
             local_addresses: self.local_addresses.clone().into(),
-            selections: Selections::default(),
+            selections: self.selections.clone(),
             identities: Arc::clone(&self.identities),
             ipcache4: self.ledger.ipcache.v4(),
             ipcache6: self.ledger.ipcache.v6(),
@@ -105,5 +109,11 @@ impl Repository {
             &self.ledger.allocator,
             Arc::clone(&self.host_labels),
         ));
+    }
+
+    fn refresh_selections(&mut self) {
+        let selectors = selectors_in_use(&self.policies, &self.host_labels, &self.options);
+        self.selections =
+            Selections::from_scratch(&selectors, &self.identities, &self.objects, &self.options);
     }
 }

@@ -71,6 +71,7 @@ impl Repository {
         }
         repository.drop_unused();
         repository.refresh_identities();
+        repository.refresh_selections();
         Ok(repository)
     }
 }

@@ -3,6 +3,12 @@
 //! The repository keeps it up to date by what changes; a regeneration reads it
 //! and compares it with the one before (maps share what did not change).
 
+mod expansion;
+mod matching;
+mod scratch;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -10,6 +16,7 @@ use ipnet::IpNet;
 
 use super::language::{NamedPort, Peer};
 use crate::identity::IdentityIndex;
+pub(super) use scratch::selectors_in_use;
 
 /// Something that selects identities.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -19,6 +26,15 @@ pub enum Selector {
     /// Addresses within the prefix of a failsafe entry, whoever they belong to
     /// but this host.
     Address(IpNet),
+}
+
+impl std::fmt::Display for Selector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Peer(peer) => peer.fmt(f),
+            Self::Address(prefix) => write!(f, "failsafe {prefix}"),
+        }
+    }
 }
 
 /// Number of a selector in use. Not stable over restarts; never in a table.

@@ -1,0 +1,179 @@
+//! What a selector means, once groups and services are looked up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use ipnet::IpNet;
+
+use super::Selector;
+use crate::events::{ResourceKey, ResourceKind};
+use crate::identity::{Label, LabelSet};
+use crate::policy::StoredObject;
+use crate::policy::language::{
+    CidrGroups, Entity, LabelSelector, Operator, Peer, Requirement, ServiceBy, ServiceReference,
+};
+use crate::policy::objects::{EndpointSliceObject, Object, ServiceObject};
+
+/// All context objects, by key.
+pub(in crate::policy) type Objects = OrdMap<ResourceKey, Arc<StoredObject>>;
+
+/// Key of the label that says in which namespace a pod is.
+pub(in crate::policy) const NAMESPACE_KEY: &str = "io.kubernetes.pod.namespace";
+
+/// One thing that a selector selects.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(in crate::policy) enum Term {
+    Entity(Entity),
+    /// What is outside of the cluster within the prefix; nodes too, if CIDR
+    /// rules match nodes.
+    Prefix(IpNet),
+    /// Whoever has an address within the prefix, but this host.
+    Address(IpNet),
+    /// Whoever has such labels.
+    Labels(LabelSelector),
+    /// Pods with such labels.
+    Workloads(LabelSelector),
+}
+
+/// Any of the terms, but nothing within `except`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(in crate::policy) struct Expansion {
+    pub(in crate::policy) terms: BTreeSet<Term>,
+    pub(in crate::policy) except: Vec<IpNet>,
+}
+
+impl Expansion {
+    /// What the selector means among these objects.
+    pub(in crate::policy) fn of(selector: &Selector, objects: &Objects) -> Self {
+        let mut except = Vec::new();
+        let terms = match selector {
+            Selector::Address(prefix) => BTreeSet::from([Term::Address(prefix.trunc())]),
+            Selector::Peer(peer) => match peer {
+                Peer::Entity(entity) => BTreeSet::from([match entity.prefix() {
+                    Some(prefix) => Term::Prefix(prefix),
+                    None => Term::Entity(*entity),
+                }]),
+                Peer::Cidr { cidr, except: not } => {
+                    except.clone_from(not);
+                    BTreeSet::from([Term::Prefix(*cidr)])
+                }
+                Peer::CidrGroup {
+                    groups,
+                    except: not,
+                } => {
+                    except.clone_from(not);
+                    prefixes_of_groups(groups, objects)
+                }
+                Peer::Endpoints(selector) | Peer::Nodes(selector) => {
+                    BTreeSet::from([Term::Labels(selector.clone())])
+                }
+                Peer::Services(reference) => terms_of_services(reference, objects),
+            },
+        };
+        Self { terms, except }
+    }
+}
+
+/// Labels of an object, source `k8s`.
+pub(in crate::policy) fn object_labels(labels: &BTreeMap<String, String>) -> LabelSet {
+    labels
+        .iter()
+        .map(|(key, value)| Label::new("k8s", key, value))
+        .collect()
+}
+
+fn of_kind(objects: &Objects, kind: ResourceKind) -> impl Iterator<Item = (&ResourceKey, &Object)> {
+    let first = ResourceKey {
+        kind,
+        namespace: None,
+        name: String::new(),
+    };
+    objects
+        .range(first..)
+        .take_while(move |(key, _)| key.kind == kind)
+        .map(|(key, stored)| (key, &stored.object))
+}
+
+fn prefixes_of_groups(groups: &CidrGroups, objects: &Objects) -> BTreeSet<Term> {
+    let mut terms = BTreeSet::new();
+    for (key, object) in of_kind(objects, ResourceKind::CiliumCIDRGroup) {
+        let Object::CidrGroup(group) = object else {
+            continue;
+        };
+        let meant = match groups {
+            CidrGroups::Named(name) => *name == key.name,
+            CidrGroups::Labelled(selector) => selector.matches(&object_labels(&group.labels)),
+        };
+        if meant {
+            terms.extend(group.cidrs.iter().copied().map(Term::Prefix));
+        }
+    }
+    terms
+}
+
+fn terms_of_services(reference: &ServiceReference, objects: &Objects) -> BTreeSet<Term> {
+    let mut terms = BTreeSet::new();
+    for (key, object) in of_kind(objects, ResourceKind::Service) {
+        let Object::Service(service) = object else {
+            continue;
+        };
+        if !names_service(reference, key, service) {
+            continue;
+        }
+        if !service.selector.is_empty() {
+            terms.insert(Term::Workloads(pods_of(key, service)));
+            continue;
+        }
+        for (slice_key, object) in of_kind(objects, ResourceKind::EndpointSlice) {
+            if let Object::EndpointSlice(slice) = object
+                && is_slice_of(slice_key, slice, key)
+            {
+                let addresses = slice.addresses.iter();
+                terms.extend(addresses.map(|address| Term::Prefix(IpNet::from(*address))));
+            }
+        }
+    }
+    terms
+}
+
+/// Whether a rule means this service.
+pub(in crate::policy) fn names_service(
+    reference: &ServiceReference,
+    key: &ResourceKey,
+    service: &ServiceObject,
+) -> bool {
+    let in_namespace = reference.namespace.is_none() || reference.namespace == key.namespace;
+    in_namespace
+        && match &reference.by {
+            ServiceBy::Name(name) => *name == key.name,
+            ServiceBy::Labels(selector) => selector.matches(&object_labels(&service.labels)),
+        }
+}
+
+/// Whether an EndpointSlice belongs to a service.
+pub(in crate::policy) fn is_slice_of(
+    key: &ResourceKey,
+    slice: &EndpointSliceObject,
+    service: &ResourceKey,
+) -> bool {
+    key.namespace == service.namespace && slice.service.as_ref() == Some(&service.name)
+}
+
+/// The pods behind a service with a selector: those of its namespace.
+pub(in crate::policy) fn pods_of(key: &ResourceKey, service: &ServiceObject) -> LabelSelector {
+    let is = |name: &str, value: &str| Requirement {
+        source: Some("k8s".to_owned()),
+        key: name.to_owned(),
+        operator: Operator::In,
+        values: vec![value.to_owned()],
+    };
+    let mut requirements: Vec<_> = service
+        .selector
+        .iter()
+        .map(|(name, value)| is(name, value))
+        .collect();
+    requirements.push(is(NAMESPACE_KEY, key.namespace.as_deref().unwrap_or("")));
+    requirements.sort();
+    LabelSelector { requirements }
+}
