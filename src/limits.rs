@@ -36,6 +36,9 @@ pub const MANIFEST_EVENTS_MAX: usize = 1_024;
 /// Ports and ICMP fields per item (Cilium).
 pub const PORTS_PER_ITEM_MAX: usize = 40;
 pub const ICMP_FIELDS_PER_ITEM_MAX: usize = 40;
+/// Named ports of the host, and the longest name of a cluster (Cilium).
+pub const NAMED_PORTS_MAX: usize = 1_024;
+pub const CLUSTER_NAME_BYTES_MAX: usize = 32;
 /// Errors reported for one resource before the rest is summarised.
 pub const ERRORS_PER_RESOURCE_MAX: usize = 100;
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use palisade_abi::proto;
 
-use crate::policy::{Direction, Packet, Query};
+use crate::policy::{Direction, Packet, Query, protocol_number};
 
 /// Builds the question of a flow; without a type, ICMP means an echo request.
 ///
@@ -21,7 +21,12 @@ pub fn question(
         .into_iter()
         .find(|known| known.as_str() == direction)
         .ok_or_else(|| format!("direction `{direction}`: expected ingress or egress"))?;
-    let proto = protocol_number(protocol)?;
+    let proto = protocol_number(protocol).ok_or_else(|| {
+        format!(
+            "protocol `{protocol}`: expected tcp, udp, sctp, icmp, icmpv6, another protocol's \
+             name or its number (0 to 255)"
+        )
+    })?;
     let has_ports = matches!(proto, proto::TCP | proto::UDP | proto::SCTP);
     let is_icmp = matches!(proto, proto::ICMP | proto::ICMPV6);
     if port.is_some() && !has_ports {
@@ -57,40 +62,4 @@ pub fn question(
         peer,
         packet,
     })
-}
-
-/// Number of a protocol by name or number.
-fn protocol_number(text: &str) -> Result<u8, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "tcp" => Ok(proto::TCP),
-        "udp" => Ok(proto::UDP),
-        "sctp" => Ok(proto::SCTP),
-        "icmp" => Ok(proto::ICMP),
-        "icmpv6" => Ok(proto::ICMPV6),
-        number => number.parse().map_err(|_| {
-            format!(
-                "protocol `{text}`: expected tcp, udp, sctp, icmp, icmpv6 or a number (0 to 255)"
-            )
-        }),
-    }
-}
-
-/// Name of a protocol, or its number.
-#[must_use]
-pub fn protocol_name(number: u8) -> String {
-    match number {
-        proto::ICMP => "icmp".to_owned(),
-        proto::IGMP => "igmp".to_owned(),
-        proto::IPIP => "ipip".to_owned(),
-        proto::TCP => "tcp".to_owned(),
-        proto::UDP => "udp".to_owned(),
-        proto::IPV6 => "ipv6".to_owned(),
-        proto::GRE => "gre".to_owned(),
-        proto::ESP => "esp".to_owned(),
-        proto::AH => "ah".to_owned(),
-        proto::ICMPV6 => "icmpv6".to_owned(),
-        proto::VRRP => "vrrp".to_owned(),
-        proto::SCTP => "sctp".to_owned(),
-        other => other.to_string(),
-    }
 }

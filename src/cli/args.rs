@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::node::NodeOptions;
 use crate::config::{AgentOptions, DEFAULT_BPFFS, DEFAULT_SOCKET, DEFAULT_STATE_DIR};
 use crate::lab::LabArgs;
 
@@ -109,6 +110,8 @@ pub(super) enum PolicyCommand {
         /// Files or directories
         #[arg(required = true, value_name = "FILE|DIR")]
         paths: Vec<PathBuf>,
+        #[command(flatten)]
+        node: Box<NodeOptions>,
     },
     /// What would happen to a flow, and which rule decides
     Explain(ExplainOptions),
@@ -163,25 +166,8 @@ pub(super) struct ExplainOptions {
     /// Explain offline, with the manifests of this directory; repeatable
     #[arg(long, value_name = "DIR")]
     pub(super) manifests: Vec<PathBuf>,
-    /// Offline: name of the node
-    #[arg(long, value_name = "NAME", requires = "manifests")]
-    pub(super) node_name: Option<String>,
-    /// Offline: labels of the node
-    #[arg(
-        long,
-        value_name = "K=V,...",
-        value_delimiter = ',',
-        requires = "manifests"
-    )]
-    pub(super) node_labels: Vec<String>,
-    /// Offline: default, always or never
-    #[arg(
-        long,
-        value_name = "MODE",
-        default_value = "default",
-        requires = "manifests"
-    )]
-    pub(super) policy_enforcement: String,
+    #[command(flatten)]
+    pub(super) node: NodeOptions,
 }
 
 #[derive(Subcommand, Debug)]

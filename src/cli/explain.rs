@@ -9,8 +9,8 @@ use super::{CliError, validate};
 use crate::api::client::Client;
 use crate::api::model::Explanation;
 use crate::api::question::question;
-use crate::events::{EndpointId, RepositoryChange};
-use crate::policy::{EnforcementMode, PolicyOptions, Query, Repository, Subject, explain};
+use crate::events::EndpointId;
+use crate::policy::{Query, Repository, Subject, explain};
 
 pub(super) fn run(socket: &Path, out: Output, options: &ExplainOptions) -> Result<(), CliError> {
     let query = question(
@@ -22,6 +22,10 @@ pub(super) fn run(socket: &Path, out: Output, options: &ExplainOptions) -> Resul
     )
     .map_err(CliError::Usage)?;
     let explanation = if options.manifests.is_empty() {
+        if let Some(flag) = options.node.first_given() {
+            let reason = "needs --manifests DIR; the agent answers for its own node";
+            return Err(CliError::Usage(format!("{flag}: {reason}")));
+        }
         Client::new(socket)?.get(&path(options))?
     } else {
         offline(options, &query)?
@@ -46,28 +50,7 @@ fn path(options: &ExplainOptions) -> String {
 /// What an agent of this node would do with these manifests. What is broken in
 /// them is told and left out, as the agent does.
 fn offline(options: &ExplainOptions, query: &Query) -> Result<Explanation, CliError> {
-    let enforcement = match options.policy_enforcement.as_str() {
-        "default" => EnforcementMode::Default,
-        "always" => EnforcementMode::Always,
-        "never" => EnforcementMode::Never,
-        other => {
-            return Err(CliError::Usage(format!(
-                "--policy-enforcement: `{other}`: expected one of default, always, never"
-            )));
-        }
-    };
-    let mut repository = Repository::new(PolicyOptions {
-        node_name: options.node_name.clone().unwrap_or_default(),
-        enforcement,
-        ..PolicyOptions::default()
-    });
-    let labels = options.node_labels.iter().filter(|text| !text.is_empty());
-    let labels = labels.map(|text| text.split_once('=').unwrap_or((text, "")));
-    repository.apply(&RepositoryChange::NodeLabels(
-        labels
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect(),
-    ));
+    let mut repository = Repository::new(options.node.policy_options()?);
     let report = validate::check(&options.manifests, &mut repository)?;
     for finding in &report.errors {
         eprintln!("palisade: left out: {finding}");

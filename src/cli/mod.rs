@@ -2,8 +2,8 @@
 //!
 //! Every command prints its result to standard output in the form asked for by
 //! `-o`, and messages to standard error. Exit 0: fine, 1: failed or invalid,
-//! 2: usage. Reading order: `args` (the tree), `output`, then one file for each
-//! group of commands.
+//! 2: usage. Reading order: `args` (the tree), `node` (flags of commands that
+//! answer offline), `output`, then one file for each group of commands.
 
 mod agent;
 mod args;
@@ -13,6 +13,7 @@ mod endpoint;
 mod explain;
 mod identity;
 mod monitor;
+mod node;
 mod output;
 mod policy;
 mod status;

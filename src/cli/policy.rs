@@ -15,7 +15,9 @@ use crate::sources::manifests::read_capped;
 pub(super) fn run(socket: &Path, out: Output, command: &PolicyCommand) -> Result<(), CliError> {
     let client = || Client::new(socket);
     match command {
-        PolicyCommand::Validate { paths } => validate::run(out, paths),
+        PolicyCommand::Validate { paths, node } => {
+            validate::run(out, paths, node.policy_options()?)
+        }
         PolicyCommand::Explain(options) => explain::run(socket, out, options),
         PolicyCommand::Get { name } => get(&client()?, out, name.as_deref()),
         PolicyCommand::Import { paths } => import(&client()?, out, paths),

@@ -56,8 +56,8 @@ pub(super) struct Report {
     pub(super) warnings: Vec<Finding>,
 }
 
-pub(super) fn run(out: Output, paths: &[PathBuf]) -> Result<(), CliError> {
-    let mut repository = Repository::new(PolicyOptions::default());
+pub(super) fn run(out: Output, paths: &[PathBuf], node: PolicyOptions) -> Result<(), CliError> {
+    let mut repository = Repository::new(node);
     let report = check(paths, &mut repository)?;
     out.print(&report, report_text)?;
     if report.valid {

@@ -5,14 +5,16 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use palisade_abi::{direction, proto};
 
-use crate::policy::FailsafeEntry;
+use crate::policy::{FailsafeEntry, protocol_name, protocol_number};
 
 /// Why an entry is not one.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ParseFailsafeError {
     #[error("no `proto/port` in it; write for instance `tcp/22` or `in:tcp/22@10.0.0.0/8`")]
     NoPort,
-    #[error("`{0}` is neither tcp, udp, sctp, icmp, icmpv6 nor a protocol number (1 to 255)")]
+    #[error(
+        "`{0}` is neither tcp, udp, sctp, icmp, icmpv6, another protocol's name nor its number (1 to 255)"
+    )]
     Protocol(String),
     #[error("`{0}` is not a port (0 to 65535, 0 or * for every port)")]
     Port(String),
@@ -52,18 +54,9 @@ pub fn parse_failsafe(text: &str) -> Result<FailsafeEntry, ParseFailsafeError> {
 }
 
 fn parse_protocol(text: &str) -> Result<u8, ParseFailsafeError> {
-    match text.to_ascii_lowercase().as_str() {
-        "tcp" => Ok(proto::TCP),
-        "udp" => Ok(proto::UDP),
-        "sctp" => Ok(proto::SCTP),
-        "icmp" => Ok(proto::ICMP),
-        "icmpv6" => Ok(proto::ICMPV6),
-        number => number
-            .parse::<u8>()
-            .ok()
-            .filter(|number| *number != 0)
-            .ok_or_else(|| ParseFailsafeError::Protocol(text.to_owned())),
-    }
+    protocol_number(text)
+        .filter(|number| *number != 0)
+        .ok_or_else(|| ParseFailsafeError::Protocol(text.to_owned()))
 }
 
 fn parse_port(text: &str) -> Result<u16, ParseFailsafeError> {
@@ -89,14 +82,7 @@ pub fn format_failsafe(entry: &FailsafeEntry) -> String {
     } else {
         "in"
     };
-    let protocol = match entry.proto {
-        proto::TCP => "tcp".to_owned(),
-        proto::UDP => "udp".to_owned(),
-        proto::SCTP => "sctp".to_owned(),
-        proto::ICMP => "icmp".to_owned(),
-        proto::ICMPV6 => "icmpv6".to_owned(),
-        other => other.to_string(),
-    };
+    let protocol = protocol_name(entry.proto);
     let peer = entry
         .peer
         .map(|peer| format!("@{peer}"))

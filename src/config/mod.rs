@@ -7,11 +7,13 @@
 mod failsafe;
 mod file;
 mod options;
+mod policy;
 mod resolve;
 
 pub use failsafe::{ParseFailsafeError, format_failsafe, parse_failsafe};
 pub use file::FileOptions;
 pub use options::AgentOptions;
+pub use policy::{ParseNamedPortError, PolicyText, parse_named_port};
 pub use resolve::{Config, ConfigError, ConfigErrors, ConntrackLimits, LogFormat, Origins};
 
 /// Where the agent listens for its clients.

@@ -7,6 +7,7 @@
 use clap::Args;
 
 use super::{DEFAULT_BPFFS, DEFAULT_SOCKET, DEFAULT_STATE_DIR};
+use crate::policy::PolicyOptions;
 
 /// Options of the agent. Each is also a key of the config file and an
 /// environment variable.
@@ -101,7 +102,7 @@ pub struct AgentOptions {
         default_missing_value = "true", default_value = "false", id = "policy-audit-mode")]
     pub policy_audit_mode: String,
 
-    /// Identities that CIDR rules match besides world: nodes (not in this release)
+    /// Identities that CIDR rules match besides those of the outside: nodes
     #[arg(
         long,
         env = "PALISADE_POLICY_CIDR_MATCH_MODE",
@@ -109,6 +110,26 @@ pub struct AgentOptions {
         id = "policy-cidr-match-mode"
     )]
     pub policy_cidr_match_mode: Option<String>,
+
+    /// Name of the cluster, as policies name it (label io.cilium.k8s.policy.cluster)
+    #[arg(
+        long,
+        env = "PALISADE_CLUSTER_NAME",
+        value_name = "NAME",
+        default_value = PolicyOptions::CLUSTER_NAME,
+        id = "cluster-name"
+    )]
+    pub cluster_name: String,
+
+    /// What the named ports of rules for ingress mean on this host: NAME=PORT/PROTOCOL,...
+    #[arg(
+        long,
+        env = "PALISADE_NAMED_PORTS",
+        value_name = "LIST",
+        value_delimiter = ',',
+        id = "named-ports"
+    )]
+    pub named_ports: Vec<String>,
 
     /// Flows that always pass: [in:|out:]proto/port[@cidr],...
     #[arg(

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::{AgentOptions, parse_failsafe};
+use super::{AgentOptions, PolicyText};
 use crate::datapath::DatapathSettings;
-use crate::policy::{EnforcementMode, FailsafeEntry};
+use crate::policy::{EnforcementMode, FailsafeEntry, PolicyOptions};
 
 /// Form of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,8 +28,8 @@ pub struct ConntrackLimits {
 /// The agent's configuration, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub node_name: String,
-    pub node_labels: BTreeMap<String, String>,
+    /// Node, enforcement, audit, failsafe: what the repository needs to know.
+    pub policy: PolicyOptions,
     pub manifests: Vec<PathBuf>,
     /// Empty: detect them.
     pub devices: Vec<String>,
@@ -38,9 +38,6 @@ pub struct Config {
     pub socket: PathBuf,
     pub metrics_addr: Option<SocketAddr>,
     pub metrics_prefix: String,
-    pub enforcement: EnforcementMode,
-    pub audit: bool,
-    pub failsafe: Vec<FailsafeEntry>,
     pub seal_confirmed: bool,
     pub conntrack: ConntrackLimits,
     pub settings: DatapathSettings,
@@ -118,18 +115,23 @@ impl Config {
         origins: &Origins,
         hostname: &str,
     ) -> Result<Self, ConfigErrors> {
-        let mut check = Check {
-            origins,
-            errors: Vec::new(),
-        };
+        let mut check = Check::new(origins);
         check.refuse_later_sources(options);
-        check.refuse_later_match_mode(options.policy_cidr_match_mode.as_deref());
-        let failsafe = check.failsafe(&options.failsafe);
+        let node_name = check.node_name(options.node_name.as_deref(), hostname);
+        let policy = check.policy(&PolicyText {
+            node_name: &node_name,
+            node_labels: &options.node_labels,
+            enforcement: Some(&options.policy_enforcement),
+            audit_mode: Some(&options.policy_audit_mode),
+            failsafe: &options.failsafe,
+            cidr_match_mode: options.policy_cidr_match_mode.as_deref(),
+            cluster_name: Some(&options.cluster_name),
+            named_ports: &options.named_ports,
+        });
         let vlan_allow = check.vlans(&options.vlan_allow);
-        let settings = check.settings(options, &failsafe, vlan_allow);
+        let settings = check.settings(options, &policy.failsafe, vlan_allow);
         let config = Self {
-            node_name: check.node_name(options.node_name.as_deref(), hostname),
-            node_labels: check.labels(&options.node_labels),
+            policy,
             manifests: check.paths("manifests", &options.manifests),
             devices: filled(&options.device),
             state_dir: check.path("state-dir", &options.state_dir),
@@ -137,18 +139,6 @@ impl Config {
             socket: check.path("socket", &options.socket),
             metrics_addr: check.metrics_addr(options.metrics_addr.as_deref()),
             metrics_prefix: check.prefix(&options.metrics_prefix),
-            enforcement: check.choice(
-                "policy-enforcement",
-                &options.policy_enforcement,
-                &[
-                    ("default", EnforcementMode::Default),
-                    ("always", EnforcementMode::Always),
-                    ("never", EnforcementMode::Never),
-                ],
-                EnforcementMode::Default,
-            ),
-            audit: check.flag("policy-audit-mode", &options.policy_audit_mode),
-            failsafe,
             seal_confirmed: check.flag("yes-seal-this-node", &options.yes_seal_this_node),
             conntrack: ConntrackLimits {
                 entries_max: check.number("ct-entries-max", &options.ct_entries_max, 1_024),
@@ -167,16 +157,12 @@ impl Config {
             ),
         };
         check.refuse_seal(&config);
-        if check.errors.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigErrors(check.errors))
-        }
+        check.done(config)
     }
 }
 
 /// Values of a list without the empty ones.
-fn filled(values: &[String]) -> Vec<String> {
+pub(super) fn filled(values: &[String]) -> Vec<String> {
     values
         .iter()
         .map(|value| value.trim().to_owned())
@@ -185,13 +171,31 @@ fn filled(values: &[String]) -> Vec<String> {
 }
 
 /// Collects errors while values are read.
-struct Check<'a> {
+pub(super) struct Check<'a> {
     origins: &'a Origins,
     errors: Vec<ConfigError>,
 }
 
+impl<'a> Check<'a> {
+    pub(super) fn new(origins: &'a Origins) -> Self {
+        Self {
+            origins,
+            errors: Vec::new(),
+        }
+    }
+}
+
 impl Check<'_> {
-    fn fail(&mut self, key: &str, value: &str, reason: &str) {
+    /// What was read, if nothing was wrong.
+    pub(super) fn done<T>(self, read: T) -> Result<T, ConfigErrors> {
+        if self.errors.is_empty() {
+            Ok(read)
+        } else {
+            Err(ConfigErrors(self.errors))
+        }
+    }
+
+    pub(super) fn fail(&mut self, key: &str, value: &str, reason: &str) {
         let place = self.origins.of(key);
         self.errors.push(ConfigError::new(&place, value, reason));
     }
@@ -217,20 +221,7 @@ impl Check<'_> {
         }
     }
 
-    fn refuse_later_match_mode(&mut self, mode: Option<&str>) {
-        match mode {
-            None | Some("") => {}
-            Some("nodes") => self.fail(
-                "policy-cidr-match-mode",
-                "nodes",
-                "CIDR rules do not match nodes in this release yet; select nodes with \
-                 fromEntities: [remote-node]",
-            ),
-            Some(other) => self.fail("policy-cidr-match-mode", other, "expected nodes"),
-        }
-    }
-
-    fn flag(&mut self, key: &str, value: &str) -> bool {
+    pub(super) fn flag(&mut self, key: &str, value: &str) -> bool {
         match value.to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" | "1" | "enabled" => true,
             "false" | "no" | "off" | "0" | "disabled" | "" => false,
@@ -241,7 +232,13 @@ impl Check<'_> {
         }
     }
 
-    fn choice<T: Copy>(&mut self, key: &str, value: &str, choices: &[(&str, T)], default: T) -> T {
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        key: &str,
+        value: &str,
+        choices: &[(&str, T)],
+        default: T,
+    ) -> T {
         if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == value) {
             return *choice;
         }
@@ -295,19 +292,6 @@ impl Check<'_> {
         name.to_owned()
     }
 
-    fn labels(&mut self, values: &[String]) -> BTreeMap<String, String> {
-        let mut labels = BTreeMap::new();
-        for text in filled(values) {
-            let (key, value) = text.split_once('=').unwrap_or((&text, ""));
-            if key.is_empty() {
-                self.fail("node-labels", &text, "expected key=value");
-            } else {
-                labels.insert(key.to_owned(), value.to_owned());
-            }
-        }
-        labels
-    }
-
     fn metrics_addr(&mut self, value: Option<&str>) -> Option<SocketAddr> {
         let text = value.filter(|text| !text.is_empty())?;
         let address = SocketAddr::from_str(text);
@@ -333,22 +317,6 @@ impl Check<'_> {
             );
         }
         value.to_owned()
-    }
-
-    fn failsafe(&mut self, values: &[String]) -> Vec<FailsafeEntry> {
-        let mut entries = Vec::new();
-        for text in filled(values) {
-            match parse_failsafe(&text) {
-                Ok(entry) => entries.push(entry),
-                Err(error) => self.fail("failsafe", &text, &error.to_string()),
-            }
-        }
-        let max = palisade_abi::settings::FAILSAFE_MAX as usize;
-        if entries.len() > max {
-            let reason = format!("{} entries given, at most {max} fit", entries.len());
-            self.fail("failsafe", "", &reason);
-        }
-        entries
     }
 
     fn vlans(&mut self, values: &[String]) -> Vec<u16> {
@@ -399,9 +367,9 @@ impl Check<'_> {
     /// `always` without any way in seals the node; it must be asked for twice.
     /// With manifests, the daemon looks whether a policy selects the node.
     fn refuse_seal(&mut self, config: &Config) {
-        let always = config.enforcement == EnforcementMode::Always;
+        let always = config.policy.enforcement == EnforcementMode::Always;
         if always
-            && config.failsafe.is_empty()
+            && config.policy.failsafe.is_empty()
             && !config.seal_confirmed
             && config.manifests.is_empty()
         {

@@ -3,7 +3,8 @@
 use clap::{CommandFactory, FromArgMatches, Parser};
 
 use super::*;
-use crate::policy::EnforcementMode;
+use crate::policy::language::PortProtocol;
+use crate::policy::{EnforcementMode, PolicyOptions};
 
 #[derive(Parser)]
 struct Harness {
@@ -34,12 +35,12 @@ fn known() -> Vec<String> {
 #[test]
 fn defaults_are_the_contract() {
     let config = resolve(&[]).expect("defaults");
-    assert_eq!(config.node_name, "node-1");
+    assert_eq!(config.policy.node_name, "node-1");
     assert_eq!(config.state_dir.to_str(), Some("/var/lib/palisade"));
     assert_eq!(config.bpffs.to_str(), Some("/sys/fs/bpf/palisade"));
     assert_eq!(config.socket.to_str(), Some("/run/palisade/palisade.sock"));
     assert_eq!(config.metrics_prefix, "palisade_");
-    assert_eq!(config.enforcement, EnforcementMode::Default);
+    assert_eq!(config.policy.enforcement, EnforcementMode::Default);
     assert_eq!(
         config.settings,
         crate::datapath::DatapathSettings::default()
@@ -47,7 +48,12 @@ fn defaults_are_the_contract() {
     assert_eq!(config.conntrack.entries_max, crate::limits::CT_ENTRIES_MAX);
     let half = config.conntrack.half_entries_max;
     assert_eq!(half, crate::limits::CT_HALF_ENTRIES_MAX);
-    assert!(!config.audit);
+    let policy = PolicyOptions {
+        node_name: "node-1".to_owned(),
+        ..PolicyOptions::default()
+    };
+    assert_eq!(config.policy, policy);
+    assert_eq!(config.policy.cluster_name, "default");
 }
 
 #[test]
@@ -79,10 +85,13 @@ fn lists_come_repeated_or_with_commas() {
     ])
     .expect("lists");
     assert_eq!(config.manifests.len(), 3);
-    assert_eq!(config.node_labels["node-access"], "ssh");
-    assert_eq!(config.failsafe.len(), 2);
-    assert_eq!(format_failsafe(&config.failsafe[0]), "in:tcp/22@10.0.0.0/8");
-    assert_eq!(format_failsafe(&config.failsafe[1]), "out:udp/53");
+    assert_eq!(config.policy.node_labels["node-access"], "ssh");
+    assert_eq!(config.policy.failsafe.len(), 2);
+    assert_eq!(
+        format_failsafe(&config.policy.failsafe[0]),
+        "in:tcp/22@10.0.0.0/8"
+    );
+    assert_eq!(format_failsafe(&config.policy.failsafe[1]), "out:udp/53");
     assert_eq!(config.settings.vlan_allow, [5, 6]);
 }
 
@@ -109,6 +118,82 @@ fn always_needs_a_way_in() {
     assert!(errors.to_string().contains("--yes-seal-this-node"));
     resolve(&["--policy-enforcement=always", "--yes-seal-this-node"]).expect("confirmed");
     resolve(&["--policy-enforcement=always", "--failsafe=tcp/22"]).expect("failsafe");
+}
+
+/// The same text from a flag, the file and the environment means the same: what
+/// differs is the origin that an error names.
+#[test]
+fn options_about_policy() {
+    let config = resolve(&[
+        "--policy-cidr-match-mode=nodes",
+        "--cluster-name=prod-1",
+        "--named-ports",
+        "ssh=22/TCP,dns=53/udp",
+        "--named-ports=DNS=53/tcp,dns=53/tcp",
+    ])
+    .expect("options");
+    assert!(config.policy.cidr_match_nodes);
+    assert_eq!(config.policy.cluster_name, "prod-1");
+    let ports = config.policy.named_ports.iter();
+    let ports: Vec<_> = ports
+        .map(|named| (named.name.as_str(), named.protocol, named.port))
+        .collect();
+    let expected = [
+        ("dns", PortProtocol::Tcp, 53),
+        ("dns", PortProtocol::Udp, 53),
+        ("ssh", PortProtocol::Tcp, 22),
+    ];
+    assert_eq!(ports, expected);
+    let empty = resolve(&[
+        "--policy-cidr-match-mode=",
+        "--cluster-name=",
+        "--named-ports=",
+    ]);
+    let empty = empty.expect("empty is not given").policy;
+    let nothing = resolve(&[]).expect("defaults").policy;
+    assert_eq!(empty, nothing);
+}
+
+#[test]
+fn each_bad_option_about_policy_is_one_error() {
+    let long = format!("--cluster-name={}", "a".repeat(33));
+    for (flag, reason) in [
+        ("--policy-cidr-match-mode=pods", "fromEndpoints"),
+        ("--policy-cidr-match-mode=Nodes", "expected nodes"),
+        ("--cluster-name=Prod", "lower-case"),
+        ("--cluster-name=-prod", "no dash"),
+        ("--cluster-name=prod_1", "lower-case"),
+        (long.as_str(), "at most 32"),
+        ("--named-ports=ssh", "NAME=PORT/PROTOCOL"),
+        ("--named-ports=ssh=22", "NAME=PORT/PROTOCOL"),
+        ("--named-ports=22=22/tcp", "name of a port"),
+        ("--named-ports=much-too-long-name=22/tcp", "name of a port"),
+        ("--named-ports=ssh=0/tcp", "`0` is not a port"),
+        ("--named-ports=ssh=65536/tcp", "`65536` is not a port"),
+        ("--named-ports=ssh=22/icmp", "`icmp` is neither"),
+        ("--named-ports=ssh=22/tcp,ssh=2222/tcp", "port 22 too"),
+        ("--node-labels==x", "key=value"),
+    ] {
+        let errors = resolve(&[flag]).expect_err(flag).0;
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        let (place, _) = flag.split_once('=').expect("a flag with a value");
+        assert_eq!(errors[0].place, place);
+        assert!(errors[0].reason.contains(reason), "{}", errors[0]);
+    }
+}
+
+#[test]
+fn too_many_named_ports_are_refused() {
+    let max = crate::limits::NAMED_PORTS_MAX;
+    let list = |count: usize| (0..count).map(|port| format!("p{port}={}/udp", port + 1));
+    let flag = |count| {
+        let list: Vec<String> = list(count).collect();
+        format!("--named-ports={}", list.join(","))
+    };
+    let config = resolve(&[&flag(max)]).expect("as many as fit");
+    assert_eq!(config.policy.named_ports.len(), max);
+    let errors = resolve(&[&flag(max + 1)]).expect_err("one more");
+    assert!(errors.to_string().contains("at most 1024"), "{errors}");
 }
 
 #[test]
@@ -138,7 +223,9 @@ fn failsafe_grammar() {
         ("in:udp/0@fd00::1", "in:udp/0@fd00::1/128"),
         ("out:TCP/6443@10.1.2.3/16", "out:tcp/6443@10.1.0.0/16"),
         ("icmp/*", "in:icmp/0"),
-        ("112/0", "in:112/0"),
+        ("112/0", "in:vrrp/0"),
+        ("out:GRE/*", "out:gre/0"),
+        ("253/0", "in:253/0"),
     ] {
         let entry = parse_failsafe(text).unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!(format_failsafe(&entry), printed);

@@ -67,7 +67,7 @@ pub fn run(config: &Config) -> Result<()> {
     rooms.start_workers(&mut threads);
     rooms.start_monitor(&mut threads)?;
     rooms.start_sweeper(&mut threads);
-    rooms.start_local(&mut threads, local, config.node_labels.clone());
+    rooms.start_local(&mut threads, local, config.policy.node_labels.clone());
     rooms.start_manifests(&mut threads, &config.manifests);
     let outcome = runtime::run(config, &rooms, &mut threads);
 

@@ -19,7 +19,6 @@ use crate::events::{Resource, SourceName};
 use crate::limits::{BUILD_PERMITS_MIN, CT_SWEEP_INTERVAL};
 use crate::metrics::{Collector, Metrics};
 use crate::monitor::{EventPump, Monitor};
-use crate::policy::PolicyOptions;
 use crate::queues::{Pipeline, PipelineOptions};
 use crate::sources::SourceBoard;
 use crate::sources::local::{DeviceBoard, LocalSource};
@@ -67,8 +66,8 @@ impl Rooms {
         let (stop, stopped) = bounded(0);
         Ok(Self {
             agent: Arc::new(Agent {
-                node: config.node_name.clone(),
-                failsafe: config.failsafe.clone(),
+                node: config.policy.node_name.clone(),
+                failsafe: config.policy.failsafe.clone(),
                 start: parts.start,
                 pipeline,
                 inspector: parts.inspector,
@@ -191,21 +190,10 @@ fn pipeline_options(config: &Config, facts: NodeFacts) -> Result<PipelineOptions
         .context("boot id of the kernel")?;
     Ok(PipelineOptions {
         sources,
-        policy: policy_options(config),
+        policy: config.policy.clone(),
         settings: config.settings.clone(),
         build_permits: cpus.max(BUILD_PERMITS_MIN),
         facts,
         boot_id: boot_id.trim().to_owned(),
     })
-}
-
-pub(super) fn policy_options(config: &Config) -> PolicyOptions {
-    PolicyOptions {
-        node_name: config.node_name.clone(),
-        node_labels: config.node_labels.clone(),
-        enforcement: config.enforcement,
-        audit: config.audit,
-        failsafe: config.failsafe.clone(),
-        ..PolicyOptions::default()
-    }
 }

@@ -2,7 +2,6 @@
 
 use anyhow::{Result, bail};
 
-use super::rooms::policy_options;
 use crate::config::Config;
 use crate::datapath::Realized;
 use crate::endpoint::HOST_ENDPOINT;
@@ -17,9 +16,9 @@ use crate::sources::manifests::{read_capped, scan};
 /// that this is meant. A node that is enforced in both directions already, and
 /// whose manifests cannot be listed now, goes on as it was.
 pub(super) fn check(config: &Config, adopted: Option<Realized>) -> Result<()> {
-    let asked_for = config.enforcement != EnforcementMode::Always
+    let asked_for = config.policy.enforcement != EnforcementMode::Always
         || config.seal_confirmed
-        || !config.failsafe.is_empty();
+        || !config.policy.failsafe.is_empty();
     let goes_on = adopted.is_some_and(|realized| realized.enforced == [true, true])
         && config
             .manifests
@@ -39,9 +38,8 @@ pub(super) fn check(config: &Config, adopted: Option<Realized>) -> Result<()> {
 fn has_rules(config: &Config) -> bool {
     let mut repository = Repository::new(PolicyOptions {
         enforcement: EnforcementMode::Default,
-        ..policy_options(config)
+        ..config.policy.clone()
     });
-    repository.apply(&RepositoryChange::NodeLabels(config.node_labels.clone()));
     let files = config
         .manifests
         .iter()

@@ -6,9 +6,8 @@ use palisade_abi::event::{Event, flags, kind};
 use palisade_abi::{direction, proto, reason};
 
 use crate::api::model::{Decision, Peer, RuleName};
-use crate::api::question::protocol_name;
 use crate::identity::{IdentityNumber, LabelSet, Reserved};
-use crate::policy::RuleNumber;
+use crate::policy::{RuleNumber, protocol_name};
 use crate::queues::GenerationNames;
 
 /// The event of a record. Without names (a generation that is forgotten) the

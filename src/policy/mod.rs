@@ -13,6 +13,7 @@ pub mod objects;
 mod options;
 pub mod oracle;
 mod path;
+mod protocol;
 mod repository;
 mod resolve;
 mod selections;
@@ -21,6 +22,7 @@ mod table;
 
 pub use explain::{ExplainedIdentity, ExplainedRule, Explanation, Packet, Query, Verdict, explain};
 pub use options::{EnforcementMode, FailsafeEntry, PolicyOptions};
+pub use protocol::{protocol_name, protocol_number};
 pub use repository::{
     Affected, Applied, Change, Refusal, Repository, RepositoryImportError, RepositoryRecord,
     RuleNumbersRecord, StoredObject, StoredPolicy,

@@ -82,6 +82,25 @@ fn all_errors_come_at_once() {
     }
 }
 
+/// One bad value in each place where it can stand.
+#[test]
+fn options_about_policy_are_checked_wherever_they_come_from() {
+    let said = agent(
+        "named-ports: [ssh=22/tcp, web=http/tcp]\n",
+        &[("PALISADE_CLUSTER_NAME", "Prod")],
+        &["--policy-cidr-match-mode", "everyone"],
+    );
+    assert_eq!(said.code, Some(2));
+    for part in [
+        "palisade.yaml: named-ports: `web=http/tcp`: `http` is not a port (1 to 65535)",
+        "environment variable PALISADE_CLUSTER_NAME: `Prod`: expected at most 32 lower-case",
+        "--policy-cidr-match-mode: `everyone`: expected nodes",
+    ] {
+        assert!(said.err.contains(part), "{part}: {}", said.err);
+    }
+    assert!(!said.err.contains("ssh=22/tcp"), "{}", said.err);
+}
+
 #[test]
 fn a_config_file_that_is_not_there_or_not_yaml() {
     let said = expect(&["agent", "--config", "/nonexistent/palisade.yaml"], 2);

@@ -131,3 +131,51 @@ fn flows_that_cannot_be() {
     );
     assert_eq!(said.code, Some(2));
 }
+
+/// What the agent would be told by the same options.
+#[test]
+fn the_agents_options_count_offline() {
+    let offline = Offline::new(&[("a.yaml", policy("demo", CLUSTER_AND_SSH))]);
+    let http = |options: &[&str]| -> Value {
+        let tcp = flow(&["--proto", "tcp", "--port", "80"]);
+        offline.answer(&[&tcp, options].concat())
+    };
+    assert_eq!(http(&[])["verdict"], "denied");
+    let audited = http(&["--policy-audit-mode"]);
+    assert_eq!(audited["verdict"], "audited", "{audited}");
+    assert_eq!(http(&["--policy-audit-mode=false"])["verdict"], "denied");
+    let listed = http(&["--failsafe", "tcp/443,tcp/80@192.0.2.0/24"]);
+    assert_eq!(listed["verdict"], "allowed", "{listed}");
+    assert_eq!(listed["rule"]["section"], "failsafe");
+    assert_eq!(http(&["--policy-enforcement=never"])["enforced"], false);
+    for wrong in [
+        &["--failsafe", "tcp"][..],
+        &["--policy-audit-mode=perhaps"],
+        &["--policy-enforcement=sometimes"],
+        &["--policy-cidr-match-mode=pods"],
+        &["--cluster-name=A"],
+        &["--named-ports=ssh"],
+    ] {
+        let tcp = flow(&["--proto", "tcp", "--port", "80"]);
+        let said = offline.explain("", &[&tcp, wrong].concat());
+        assert_eq!(said.code, Some(2), "{wrong:?}: {}", said.err);
+        let flag = wrong[0].split('=').next().expect("a flag");
+        assert!(said.err.contains(flag), "{}", said.err);
+    }
+}
+
+#[test]
+fn an_option_of_the_node_needs_manifests() {
+    let tcp = flow(&["--proto", "tcp", "--port", "80"]);
+    for option in [
+        ["--node-name", "n1"],
+        ["--failsafe", "tcp/22"],
+        ["--named-ports", "ssh=22/tcp"],
+        ["--policy-enforcement", "default"],
+    ] {
+        let said = run(&[&["policy", "explain"], &tcp[..], &option].concat());
+        assert_eq!(said.code, Some(2), "{}", said.err);
+        assert!(said.err.contains(option[0]), "{}", said.err);
+        assert!(said.err.contains("--manifests"), "{}", said.err);
+    }
+}

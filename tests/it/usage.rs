@@ -22,6 +22,8 @@ fn usage_errors_are_two_and_help_is_zero() {
         &["endpoint", "config", "1", "Colour=Red"],
         &["endpoint", "config", "1", "PolicyAuditMode=Perhaps"],
         &["policy", "explain", "--direction", "ingress"],
+        &["policy", "validate", "--cluster-name", "A B", "/dev/null"],
+        &["policy", "validate", "--named-ports", "ssh", "/dev/null"],
     ] {
         let said = expect(arguments, 2);
         assert!(said.out.is_empty(), "{arguments:?}: {}", said.out);

@@ -14,13 +14,12 @@ use crate::api::Agent;
 use crate::api::model::{
     BpfCounter, BpfCtEntry, BpfIpcacheEntry, BpfPolicyEntry, BpfRule, RuleOfCell,
 };
-use crate::api::question::protocol_name;
 use crate::datapath::DatapathError;
 use crate::datapath::kernel::{CtFlow, TableCopy};
 use crate::identity::IdentityNumber;
 use crate::limits::API_FLOWS_MAX;
 use crate::metrics::{current_names, rule_hits, rule_name};
-use crate::policy::{Direction, RuleNumber};
+use crate::policy::{Direction, RuleNumber, protocol_name};
 use crate::queues::GenerationNames;
 
 impl From<DatapathError> for Refusal {

@@ -20,6 +20,7 @@ mod types;
 
 pub use error::FieldError;
 pub use node::{NodeObject, read_node};
+pub(crate) use ports::is_service_name;
 pub use rule::read_policy;
 pub use selector::{LabelSelector, Operator, Requirement};
 pub use types::{

@@ -279,7 +279,7 @@ fn read_end_port(
 
 /// IANA's grammar of service names: 1 to 15 letters, digits and single
 /// hyphens, with a letter.
-fn is_service_name(text: &str) -> bool {
+pub(crate) fn is_service_name(text: &str) -> bool {
     let bytes = text.as_bytes();
     (1..=15).contains(&bytes.len())
         && bytes
