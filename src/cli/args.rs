@@ -114,7 +114,7 @@ pub(super) enum PolicyCommand {
         node: Box<NodeOptions>,
     },
     /// What would happen to a flow, and which rule decides
-    Explain(ExplainOptions),
+    Explain(Box<ExplainOptions>),
     /// The policies in force
     Get {
         /// Name of one policy

@@ -6,6 +6,7 @@ use palisade_abi::event::{Event, flags, kind};
 use palisade_abi::{direction, proto, reason};
 
 use crate::api::model::{Decision, Peer, RuleName};
+use crate::datapath::kernel::octets;
 use crate::identity::{IdentityNumber, LabelSet, Reserved};
 use crate::policy::{RuleNumber, protocol_name};
 use crate::queues::GenerationNames;
@@ -143,13 +144,7 @@ pub(crate) fn labels_of(number: u32, names: Option<&GenerationNames>) -> Vec<Str
 fn address(family: u8, words: [u32; 4]) -> Option<IpAddr> {
     match family {
         4 => Some(IpAddr::V4(Ipv4Addr::from(words[0].to_ne_bytes()))),
-        6 => {
-            let mut octets = [0; 16];
-            for (chunk, word) in octets.chunks_exact_mut(4).zip(words) {
-                chunk.copy_from_slice(&word.to_ne_bytes());
-            }
-            Some(IpAddr::V6(Ipv6Addr::from(octets)))
-        }
+        6 => Some(IpAddr::V6(Ipv6Addr::from(octets(words)))),
         _ => None,
     }
 }

@@ -4,13 +4,14 @@
 //! large table never holds a thread for long; an entry may be met twice or
 //! missed while the programs change the table, which no reader here minds.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use palisade_abi::conntrack::{CtEntry, CtKey4, CtKey6};
 use palisade_abi::table::Cell;
 
 use super::datapath::Shared;
+use super::failsafe::octets;
 use super::maps::{Map, MapName, Plain, kernel, value_of};
 use super::{sys, ticks};
 use crate::datapath::DatapathError;
@@ -49,49 +50,28 @@ pub struct CtFlow {
     pub bytes: [u64; 2],
 }
 
+/// A key of either family.
 trait Key: Plain {
-    fn decode(&self) -> (IpAddr, IpAddr, u16, u16, u8, u8);
+    /// Addresses and ports, local first; protocol; kind. The ports are in
+    /// network byte order.
+    fn parts(&self) -> ([IpAddr; 2], [u16; 2], u8, u8);
 }
 
 impl Key for CtKey4 {
-    fn decode(&self) -> (IpAddr, IpAddr, u16, u16, u8, u8) {
-        let address = |word: u32| IpAddr::V4(Ipv4Addr::from(word.to_ne_bytes()));
-        let ports = (
-            u16::from_be(self.local_port),
-            u16::from_be(self.remote_port),
-        );
-        (
-            address(self.local),
-            address(self.remote),
-            ports.0,
-            ports.1,
-            self.proto,
-            self.kind,
-        )
+    fn parts(&self) -> ([IpAddr; 2], [u16; 2], u8, u8) {
+        let addresses = [self.local, self.remote];
+        let addresses = addresses.map(|word| IpAddr::V4(word.to_ne_bytes().into()));
+        let ports = [self.local_port, self.remote_port];
+        (addresses, ports, self.proto, self.kind)
     }
 }
 
 impl Key for CtKey6 {
-    fn decode(&self) -> (IpAddr, IpAddr, u16, u16, u8, u8) {
-        let address = |words: [u32; 4]| {
-            let mut octets = [0; 16];
-            for (to, word) in octets.chunks_exact_mut(4).zip(words) {
-                to.copy_from_slice(&word.to_ne_bytes());
-            }
-            IpAddr::V6(Ipv6Addr::from(octets))
-        };
-        let ports = (
-            u16::from_be(self.local_port),
-            u16::from_be(self.remote_port),
-        );
-        (
-            address(self.local),
-            address(self.remote),
-            ports.0,
-            ports.1,
-            self.proto,
-            self.kind,
-        )
+    fn parts(&self) -> ([IpAddr; 2], [u16; 2], u8, u8) {
+        let addresses = [self.local, self.remote];
+        let addresses = addresses.map(|words| IpAddr::V6(octets(words).into()));
+        let ports = [self.local_port, self.remote_port];
+        (addresses, ports, self.proto, self.kind)
     }
 }
 
@@ -244,7 +224,8 @@ fn walk_map<K: Key>(
     let mut walk = Walk::new(map);
     while let Some(batch) = walk.step::<K>()? {
         for (key, entry) in batch {
-            let (local, remote, local_port, remote_port, proto, kind) = key.decode();
+            let ([local, remote], ports, proto, kind) = key.parts();
+            let [local_port, remote_port] = ports.map(u16::from_be);
             let flow = CtFlow {
                 local,
                 remote,

@@ -80,6 +80,12 @@ pub(crate) fn words(octets: [u8; 16]) -> [u32; 4] {
     })
 }
 
+/// The IPv6 address of the four words in which it stands in a packet.
+#[must_use]
+pub fn octets(words: [u32; 4]) -> [u8; 16] {
+    std::array::from_fn(|at| words[at / 4].to_ne_bytes()[at % 4])
+}
+
 fn held(map: &Map) -> Result<BTreeSet<Entry>, DatapathError> {
     let keys = map.keys::<TrieKey<FailsafeKey>>();
     keys.map(|key| key.map(|key| entry(&key))).collect()
@@ -139,6 +145,13 @@ pub(crate) fn slots_agree(map: &Map) -> Result<bool, DatapathError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_and_octets_are_the_same_address() {
+        let address = *b"0123456789abcdef";
+        assert_eq!(octets(words(address)), address);
+        assert_eq!(words(address)[0].to_ne_bytes(), *b"0123");
+    }
 
     #[test]
     fn an_entry_for_every_peer_stands_once_for_each_family() {

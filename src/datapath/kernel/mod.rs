@@ -40,6 +40,7 @@ pub use commit::GraceMethod;
 pub use conntrack::{CtFlow, CtOccupancy, Sweeper};
 pub use datapath::KernelDatapath;
 pub use detach::detach;
+pub use failsafe::octets;
 pub use inspect::{
     CommitState, Inspector, IpcachePrefix, LostEvents, MapStatus, ProgramStatus, ReasonCounter,
     RuleCounter,
