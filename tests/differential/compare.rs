@@ -27,6 +27,9 @@ pub(crate) struct Mismatch {
     pub(crate) said: String,
 }
 
+/// In the name of each mismatch that needs the kernel.
+pub(crate) const PROGRAMS: &str = "programs";
+
 /// What was compared.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Count {
@@ -166,9 +169,13 @@ impl Judges {
             if self.plant == Plant::Kernel {
                 spoil(&mut written, case.seed);
             }
-            kernel
-                .commit(&state.snapshot, &written)
-                .map_err(|error| mismatch(None, "the datapath refuses", error.to_string()))?;
+            kernel.commit(&state.snapshot, &written).map_err(|error| {
+                mismatch(
+                    None,
+                    "the datapath of the programs refuses",
+                    error.to_string(),
+                )
+            })?;
         }
         let mut missing = 0;
         for probe in probes {

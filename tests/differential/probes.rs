@@ -153,6 +153,8 @@ impl Named {
         match key {
             "port" | "endPort" | "containerPort" => {
                 self.ports.extend(text.parse::<u16>());
+                // A leading zero means octal.
+                self.ports.extend(u16::from_str_radix(&text, 8));
             }
             "type" => {
                 self.types.extend(text.parse::<u8>());

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::case::Case;
-use crate::compare::{Ask, Count, Judges, Mismatch, Plant};
+use crate::compare::{Ask, Count, Judges, Mismatch, PROGRAMS, Plant};
 use crate::generate;
 use crate::kernel::Kernel;
 use crate::sandbox::is_privileged;
@@ -29,7 +29,7 @@ pub(crate) struct Report {
     pub(crate) cases: u64,
     pub(crate) count: Count,
     pub(crate) took: Duration,
-    /// The first mismatch of each worker, in words.
+    /// The first mismatch, in words.
     pub(crate) failures: Vec<String>,
 }
 
@@ -99,12 +99,13 @@ fn work(plan: Plan, worker: u64, workers: u64, start: Instant, stop: &AtomicBool
         match judges.run(&case, Ask::Many) {
             Ok(count) => report.count.add(count),
             Err(mismatch) => {
-                stop.store(true, Ordering::Relaxed);
-                drop(judges);
-                let before = turn % CASES_PER_DATAPATH;
-                report
-                    .failures
-                    .push(describe(plan.plant, &case, &mismatch, before, workers));
+                // One at a time is enough to look at.
+                if !stop.swap(true, Ordering::Relaxed) {
+                    drop(judges);
+                    let before = turn % CASES_PER_DATAPATH;
+                    let text = describe(plan.plant, &case, &mismatch, before, workers);
+                    report.failures.push(text);
+                }
                 break;
             }
         }
@@ -129,7 +130,13 @@ fn describe(plant: Plant, case: &Case, seen: &Mismatch, before: u64, stride: u64
     );
     let again = judges.run(case, Ask::Many);
     let (case, seen) = match &again {
-        Err(again) => shrink(&mut judges, case, again),
+        Err(again) => {
+            if !again.what.contains(PROGRAMS) {
+                // What differs before the kernel is found faster without it.
+                judges.kernel = None;
+            }
+            shrink(&mut judges, case, again)
+        }
         Ok(_) => {
             text.push_str(&format!(
                 "not by itself: only after the {before} cases before it on the same datapath \

@@ -7,7 +7,7 @@ use crate::case::{Case, Change};
 use crate::compare::{Ask, Judges, Mismatch};
 
 /// Attempts at most; each runs a whole case with one packet.
-const ATTEMPTS_MAX: usize = 4_000;
+const ATTEMPTS_MAX: usize = 1_500;
 
 /// The smallest case that was found, and what its judges say.
 pub(crate) fn shrink(judges: &mut Judges, case: &Case, found: &Mismatch) -> (Case, Mismatch) {

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
-use super::{names, prefixes};
+use super::{FEATURES, names, network, prefixes, selectors};
 use crate::random::Random;
 
 /// An item of `section`.
@@ -35,37 +35,73 @@ fn peers(side: &str, item: &mut Map<String, Value>, random: &mut Random) {
     let mut put = |kind: &str, peers: Vec<Value>| {
         item.insert(format!("{side}{kind}"), peers.into());
     };
-    let some = |random: &mut Random, least: usize| least + random.below(3);
+    let some = |make: fn(&mut Random) -> Value, random: &mut Random| {
+        let count = 1 + random.below(3);
+        (0..count).map(|_| make(random)).collect()
+    };
+    let entity = |random: &mut Random| (*random.pick(&names::ENTITIES)).into();
+    let cidr = |random: &mut Random| prefixes::prefix(random).to_string().into();
     match random.below(100) {
         // Any peer.
-        0..=19 => {}
+        0..=16 => {}
         // No peer at all.
-        20..=22 => put(
-            random.pick::<&str>(&["CIDR", "CIDRSet", "Entities"]),
-            Vec::new(),
-        ),
-        23..=49 => {
-            let count = some(random, 1);
-            let entity = |_| (*random.pick(&names::ENTITIES)).into();
-            put("Entities", (0..count).map(entity).collect());
+        17..=20 => {
+            let nobody = empty_kinds(side);
+            put(random.pick::<&str>(&nobody), Vec::new());
         }
-        50..=74 => {
-            let count = some(random, 1);
-            let cidr = |_| prefixes::prefix(random).to_string().into();
-            put("CIDR", (0..count).map(cidr).collect());
+        21..=34 if FEATURES.endpoints => {
+            put("Endpoints", some(selectors::of_endpoints, random));
         }
-        _ => {
-            let count = some(random, 1);
-            put("CIDRSet", (0..count).map(|_| cidr_set(random)).collect());
-        }
+        35..=42 if FEATURES.nodes => put("Nodes", some(selectors::of_nodes, random)),
+        43..=50 if FEATURES.services && side == "to" => put("Services", some(service, random)),
+        65..=79 => put("CIDR", some(cidr, random)),
+        80..=99 => put("CIDRSet", some(cidr_set, random)),
+        _ => put("Entities", some(entity, random)),
     }
 }
 
+/// Peer fields that select nobody when their list is empty.
+fn empty_kinds(side: &str) -> Vec<&'static str> {
+    let mut kinds = vec!["CIDR", "CIDRSet", "Entities"];
+    if FEATURES.endpoints {
+        kinds.extend(["Endpoints", "Nodes", "Groups"]);
+        if side == "to" {
+            kinds.push("FQDNs");
+        }
+    }
+    kinds
+}
+
+fn service(random: &mut Random) -> Value {
+    if random.chance(60) {
+        let (name, namespace) = network::reference(random);
+        return json!({"k8sService": {"serviceName": name, "namespace": namespace}});
+    }
+    let mut by = json!({"selector": selectors::of_objects(random)});
+    if random.chance(50) {
+        by["namespace"] = network::reference(random).1.into();
+    }
+    json!({"k8sServiceSelector": by})
+}
+
 fn cidr_set(random: &mut Random) -> Value {
-    let cidr = prefixes::prefix(random);
-    let mut set = json!({"cidr": cidr.to_string()});
+    let (mut set, outer) = match random.below(10) {
+        0 | 1 if FEATURES.groups => {
+            let names = ["group-a", "group-b", "group-c", "nobody"];
+            let name = *random.pick(&names);
+            (json!({"cidrGroupRef": name}), prefixes::prefix(random))
+        }
+        2 | 3 if FEATURES.groups => {
+            let by = selectors::of_objects(random);
+            (json!({"cidrGroupSelector": by}), prefixes::prefix(random))
+        }
+        _ => {
+            let cidr = prefixes::prefix(random);
+            (json!({"cidr": cidr.to_string()}), cidr)
+        }
+    };
     if random.chance(70) {
-        set["except"] = excepts(cidr, random).into();
+        set["except"] = excepts(outer, random).into();
     }
     set
 }
@@ -94,6 +130,13 @@ fn port(random: &mut Random) -> Value {
             0 => json!({"protocol": name, "port": "0"}),
             1 => json!({"protocol": name, "port": ""}),
             _ => json!({"protocol": name}),
+        };
+    }
+    if FEATURES.named_ports && random.chance(12) {
+        let name = *random.pick(&["http", "dns", "metrics-1", "HTTP", "nobody"]);
+        return match random.below(4) {
+            0 => json!({"port": name}),
+            _ => json!({"port": name, "protocol": *random.pick(&names::PORTED)}),
         };
     }
     let any = random.below(65_536);

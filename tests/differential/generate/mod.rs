@@ -4,17 +4,44 @@
 
 mod item;
 pub(crate) mod names;
+mod network;
+mod nodes;
 mod objects;
+mod options;
 mod policy;
 mod prefixes;
+mod selectors;
+mod workloads;
 
-use std::collections::BTreeMap;
-
-use palisade::policy::{EnforcementMode, FailsafeEntry, PolicyOptions};
 use serde_json::Value;
 
-use crate::case::{Case, Change, NODE, Objects, apply};
+use crate::case::{Case, Change, Objects, apply};
 use crate::random::Random;
+
+/// Constructs that are written.
+pub(crate) struct Features {
+    pub(crate) endpoints: bool,
+    pub(crate) nodes: bool,
+    pub(crate) services: bool,
+    pub(crate) groups: bool,
+    pub(crate) objects: bool,
+    pub(crate) namespaced: bool,
+    pub(crate) audit: bool,
+    pub(crate) named_ports: bool,
+    pub(crate) cidr_match: bool,
+}
+
+pub(crate) const FEATURES: Features = Features {
+    endpoints: false,
+    nodes: false,
+    services: false,
+    groups: false,
+    objects: false,
+    namespaced: false,
+    audit: false,
+    named_ports: false,
+    cidr_match: false,
+};
 
 /// Rules in the largest case.
 const RULES_MAX: usize = 200;
@@ -44,9 +71,9 @@ pub(crate) fn case(seed: u64) -> Case {
     }
     Case {
         seed,
-        options: options(random),
+        options: options::options(random),
         audit: random.chance(10),
-        local: objects::local(random),
+        local: nodes::local(random),
         steps,
     }
 }
@@ -80,65 +107,14 @@ fn changes(objects: &Objects, random: &mut Random) -> Vec<Change> {
 
 /// Another version of an object.
 fn another(object: &Value, random: &mut Random) -> Value {
-    let kind = object["kind"].as_str().unwrap_or_default();
-    let mut new = if kind.ends_with("Policy") {
-        policy::policy(0, 2, random).object
-    } else {
-        objects::of_kind(kind, random)
-    };
-    new["metadata"]["name"] = object["metadata"]["name"].clone();
-    if let Some(namespace) = object["metadata"].get("namespace") {
-        new["metadata"]["namespace"] = namespace.clone();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (kind, name) = (text(&object["kind"]), text(&object["metadata"]["name"]));
+    if !kind.ends_with("Policy") {
+        return objects::of_kind(&kind, &name, random);
     }
-    new
-}
-
-fn options(random: &mut Random) -> PolicyOptions {
-    let enforcement = match random.below(20) {
-        0 => EnforcementMode::Never,
-        1 | 2 => EnforcementMode::Always,
-        _ => EnforcementMode::Default,
-    };
-    let failsafe = if random.chance(25) {
-        (0..=random.below(3)).map(|_| failsafe(random)).collect()
-    } else {
-        Vec::new()
-    };
-    PolicyOptions {
-        node_name: NODE.to_owned(),
-        node_labels: labels(random),
-        enforcement,
-        audit: random.chance(10),
-        failsafe,
-        ..PolicyOptions::default()
-    }
-}
-
-fn failsafe(random: &mut Random) -> FailsafeEntry {
-    let proto = *random.pick(&[6_u8, 6, 17, 132, 1, 58, 47, 2]);
-    let port = match proto {
-        6 | 17 | 132 => *random.pick(&[0, 22, 53, 443, 65_535]),
-        1 => *random.pick(&[0, 8]),
-        58 => *random.pick(&[0, 128]),
-        _ => 0,
-    };
-    FailsafeEntry {
-        direction: u32::from(random.chance(40)),
-        proto,
-        port,
-        peer: random.chance(50).then(|| prefixes::prefix(random)),
-    }
-}
-
-/// Labels as Kubernetes objects have them.
-fn labels(random: &mut Random) -> BTreeMap<String, String> {
-    let mut labels = BTreeMap::new();
-    for (key, values) in names::LABELS {
-        if random.chance(60) {
-            labels.insert(key.to_owned(), (*random.pick(&values)).to_owned());
-        }
-    }
-    labels
+    // Of the same number, so of the same name; of its namespace if it is held.
+    let number = name.trim_start_matches('p').parse().unwrap_or(0);
+    policy::policy(number, 2, random).object
 }
 
 fn shuffle<T>(list: &mut [T], random: &mut Random) {

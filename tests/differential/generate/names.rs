@@ -119,3 +119,6 @@ pub(crate) const LABELS: [(&str, [&str; 3]); 4] = [
     ("role", ["worker", "control", "edge"]),
     ("kubernetes.io/os", ["linux", "windows", "other"]),
 ];
+
+/// Names of ports, of pods and of this host.
+pub(crate) const PORTS: [&str; 3] = ["http", "dns", "metrics-1"];

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{item, names};
+use super::workloads::NAMESPACES;
+use super::{FEATURES, item, names, selectors};
 use crate::random::Random;
 
 /// A policy and the number of its rules.
@@ -18,6 +19,14 @@ pub(crate) fn policy(number: usize, most: usize, random: &mut Random) -> Policy 
         "kind": "CiliumClusterwideNetworkPolicy",
         "metadata": {"name": format!("p{number}")},
     });
+    let held = FEATURES.namespaced && random.chance(4);
+    if held {
+        object["kind"] = "CiliumNetworkPolicy".into();
+        object["metadata"]["namespace"] = NAMESPACES[number % NAMESPACES.len()].into();
+    }
+    if FEATURES.audit && random.chance(12) {
+        object["metadata"]["annotations"] = json!({"palisade.io/enforcement": "audit"});
+    }
     let listed = if random.chance(60) {
         0
     } else {
@@ -25,10 +34,10 @@ pub(crate) fn policy(number: usize, most: usize, random: &mut Random) -> Policy 
     };
     let alone = listed == 0 || listed < most && random.chance(50);
     if alone {
-        object["spec"] = rule(random);
+        object["spec"] = rule(held, random);
     }
     if listed > 0 {
-        object["specs"] = (0..listed).map(|_| rule(random)).collect();
+        object["specs"] = (0..listed).map(|_| rule(held, random)).collect();
     }
     Policy {
         object,
@@ -36,12 +45,14 @@ pub(crate) fn policy(number: usize, most: usize, random: &mut Random) -> Policy 
     }
 }
 
-fn rule(random: &mut Random) -> Value {
+/// A rule. `held`: for workloads of a namespace, never for a host.
+fn rule(held: bool, random: &mut Random) -> Value {
     let mut rule = Map::new();
-    if random.chance(4) {
-        rule.insert("endpointSelector".to_owned(), json!({}));
+    if held || random.chance(4) {
+        let selector = selectors::of_endpoints(random);
+        rule.insert("endpointSelector".to_owned(), selector);
     } else {
-        rule.insert("nodeSelector".to_owned(), node_selector(random));
+        rule.insert("nodeSelector".to_owned(), selectors::subject(random));
     }
     let mut any = false;
     for section in names::SECTIONS {
@@ -69,55 +80,7 @@ fn rule(random: &mut Random) -> Value {
     if random.chance(5) {
         rule.insert("description".to_owned(), "made by a seed".into());
         rule.insert("labels".to_owned(), json!([{"key": "made", "value": "so"}]));
+        rule.insert("log".to_owned(), json!({"value": "said"}));
     }
     Value::Object(rule)
-}
-
-/// Most select this node by the empty selector; the others by its labels.
-fn node_selector(random: &mut Random) -> Value {
-    if random.chance(60) {
-        return json!({});
-    }
-    if random.chance(10) {
-        return json!({"matchLabels": {"reserved:host": ""}});
-    }
-    selector(random)
-}
-
-/// A selector of labels that objects have.
-pub(crate) fn selector(random: &mut Random) -> Value {
-    let mut selector = Map::new();
-    if random.chance(70) {
-        let mut labels = Map::new();
-        for _ in 0..=random.below(2) {
-            let (key, values) = random.pick(&names::LABELS);
-            labels.insert(source(key, random), (*random.pick(values)).into());
-        }
-        selector.insert("matchLabels".to_owned(), labels.into());
-    }
-    if selector.is_empty() || random.chance(30) {
-        let count = 1 + random.below(2);
-        let list: Vec<Value> = (0..count).map(|_| expression(random)).collect();
-        selector.insert("matchExpressions".to_owned(), list.into());
-    }
-    Value::Object(selector)
-}
-
-fn source(key: &str, random: &mut Random) -> String {
-    let prefix = *random.pick(&["", "", "", "k8s:", "any:"]);
-    format!("{prefix}{key}")
-}
-
-fn expression(random: &mut Random) -> Value {
-    let (key, values) = random.pick(&names::LABELS);
-    let key = source(key, random);
-    let some: Vec<&str> = (0..=random.below(2))
-        .map(|_| *random.pick(values))
-        .collect();
-    match random.below(4) {
-        0 => json!({"key": key, "operator": "In", "values": some}),
-        1 => json!({"key": key, "operator": "NotIn", "values": some}),
-        2 => json!({"key": key, "operator": "Exists"}),
-        _ => json!({"key": key, "operator": "DoesNotExist"}),
-    }
 }
