@@ -241,7 +241,7 @@ fn elements(generation: &Generation) -> usize {
         .endpoints
         .iter()
         .flat_map(|policy| &policy.directions)
-        .map(|direction| direction.table.cells.len() + direction.table.rows.len())
+        .map(|direction| direction.table.cell_count() + direction.table.rows.len())
         .sum();
     cells + generation.ipcache4.len() + generation.ipcache6.len()
 }

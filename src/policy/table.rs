@@ -177,7 +177,8 @@ pub struct DirectionPolicy {
     pub table: VerdictTable,
 }
 
-/// The three lookups of `palisade_abi::table`, as data.
+/// The three lookups of `palisade_abi::table`, as data. Two tables share what
+/// they have in common: columns while the classes of ports stay, and every row.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VerdictTable {
     /// Row of each identity, by index; what is past the end has row 0, the row
@@ -185,14 +186,20 @@ pub struct VerdictTable {
     pub rows: Vec<u32>,
     /// Column of each key, for each class of `palisade_abi::table::column`.
     /// TCP, UDP, SCTP: 65,536 keys each; OTHER: `OTHER_KEYS`.
-    pub columns: [Vec<u16>; 4],
-    /// Number of distinct columns.
+    pub columns: Arc<[Vec<u16>; 4]>,
+    /// Number of columns.
     pub column_count: u32,
-    /// Row-major: `cells[row * column_count + column]`.
-    pub cells: Vec<Cell>,
+    /// The distinct rows, `column_count` cells each.
+    pub cells: Vec<Arc<[Cell]>>,
 }
 
 impl VerdictTable {
+    /// Cells of all rows.
+    #[must_use]
+    pub fn cell_count(&self) -> usize {
+        self.cells.iter().map(|row| row.len()).sum()
+    }
+
     /// The verdict, read as the datapath reads it. `class` and `key` are those
     /// of `palisade_abi::table::column`.
     #[must_use]
@@ -202,7 +209,8 @@ impl VerdictTable {
             .get(key as usize)
             .copied()
             .unwrap_or(0);
-        let cell = row as usize * self.column_count as usize + column as usize;
-        self.cells.get(cell).copied().unwrap_or_default()
+        let row = self.cells.get(row as usize);
+        row.and_then(|row| row.get(column as usize).copied())
+            .unwrap_or_default()
     }
 }

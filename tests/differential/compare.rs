@@ -295,11 +295,15 @@ fn text(object: &Value, seed: u64) -> String {
 fn spoil(policy: &mut EndpointPolicy, seed: u64) {
     use palisade_abi::table::{Cell, action};
     for direction in &mut policy.directions {
-        let cells = &mut Arc::make_mut(direction).table.cells;
-        if cells.is_empty() {
+        let table = &mut Arc::make_mut(direction).table;
+        let cells = table.cell_count();
+        if cells == 0 {
             continue;
         }
-        let cell = Random::new(seed).below(cells.len());
+        let cell = Random::new(seed).below(cells);
+        let columns = table.column_count as usize;
+        let (row, cell) = (cell / columns, cell % columns);
+        let cells = Arc::make_mut(&mut table.cells[row]);
         let is = cells[cell];
         let wrong = match is.action() {
             action::ALLOW => action::NO_MATCH,

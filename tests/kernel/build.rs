@@ -21,16 +21,14 @@ pub(crate) fn tcp_ports(ports: &[u16]) -> VerdictTable {
         tcp[*port as usize] = 1;
     }
     let other = vec![0u16; column::OTHER_KEYS];
+    let none = Cell::new(action::NO_MATCH, false, 0);
     VerdictTable {
         rows: vec![0, 1],
-        columns: [tcp, vec![0; 65_536], vec![0; 65_536], other],
+        columns: Arc::new([tcp, vec![0; 65_536], vec![0; 65_536], other]),
         column_count: 2,
-        cells: vec![
-            Cell::new(action::NO_MATCH, false, 0),
-            Cell::new(action::NO_MATCH, false, 0),
-            Cell::new(action::NO_MATCH, false, 0),
-            Cell::new(action::ALLOW, false, RULE),
-        ],
+        cells: [[none, none], [none, Cell::new(action::ALLOW, false, RULE)]]
+            .map(Arc::from)
+            .into(),
     }
 }
 
@@ -41,7 +39,8 @@ pub(crate) fn watched(mut generation: Generation) -> Generation {
         for direction in &mut Arc::make_mut(endpoint).directions {
             let direction = Arc::make_mut(direction);
             direction.watched = std::mem::take(&mut direction.enforced);
-            for cell in &mut direction.table.cells {
+            let rows = direction.table.cells.iter_mut();
+            for cell in rows.flat_map(|row| Arc::make_mut(row)) {
                 *cell = Cell::new(cell.action(), true, cell.rule());
             }
         }

@@ -52,7 +52,7 @@ fn too_much() -> Vec<(&'static str, Generation)> {
     vec![
         (
             "cells",
-            ingress(|table| table.cells = vec![Cell(0); CELLS_MAX + 1]),
+            ingress(|table| table.cells = vec![vec![Cell(0); CELLS_MAX + 1].into()]),
         ),
         (
             "identities",
@@ -60,7 +60,10 @@ fn too_much() -> Vec<(&'static str, Generation)> {
         ),
         (
             "rule",
-            ingress(|table| table.cells[0] = Cell::new(action::ALLOW, false, RULES_MAX)),
+            ingress(|table| {
+                let cell = Cell::new(action::ALLOW, false, RULES_MAX);
+                table.cells[0] = [cell, cell].into();
+            }),
         ),
         (
             "identity indexes",
@@ -121,7 +124,7 @@ fn a_table_that_points_outside_of_itself_is_refused() {
         let (mut datapath, _) = world.open();
         for generation in [
             ingress(|table| table.rows.push(2)),
-            ingress(|table| table.columns[1][5] = 2),
+            ingress(|table| Arc::make_mut(&mut table.columns)[1][5] = 2),
         ] {
             let error = datapath.stage(&generation).expect_err("outside");
             assert!(error.to_string().contains("points outside"), "{error}");

@@ -372,7 +372,7 @@ impl Datapath for KernelDatapath {
         });
         Ok(StageReport {
             writes,
-            cells: tables.iter().map(|table| table.cells.len()).sum(),
+            cells: tables.iter().map(|table| table.cell_count()).sum(),
             rows: tables.iter().map(|table| table.rows.len()).sum(),
             prefixes: generation.ipcache4.len() + generation.ipcache6.len(),
         })

@@ -41,7 +41,7 @@ pub(crate) fn check(direction: Direction, table: &VerdictTable) -> Result<(), Da
     } else {
         "cells of the egress table"
     };
-    fits(cells, table.cells.len(), CELLS_MAX)?;
+    fits(cells, table.cell_count(), CELLS_MAX)?;
     fits("identities", table.rows.len(), IDENTITIES_MAX)?;
     fits(
         "column keys",
@@ -49,21 +49,19 @@ pub(crate) fn check(direction: Direction, table: &VerdictTable) -> Result<(), Da
         KEYS,
     )?;
     fits("columns", table.column_count as usize, KEYS)?;
-    let rule = table
-        .cells
-        .iter()
-        .map(|cell| cell.rule())
-        .max()
-        .unwrap_or(0);
+    let cells = table.cells.iter().flat_map(|row| row.iter());
+    let rule = cells.map(|cell| cell.rule()).max().unwrap_or(0);
     fits("rule numbers", rule as usize, RULES_MAX as usize - 1)?;
 
     let columns = table.column_count as usize;
     let last_row = table.rows.iter().copied().max().unwrap_or(0) as usize;
     let last_column = table.columns.iter().flatten().copied().max().unwrap_or(0) as usize;
-    let inside = (last_row + 1) * columns <= table.cells.len() && last_column < columns.max(1);
-    if !table.cells.is_empty() && !inside {
+    let inside = last_row < table.cells.len() && last_column < columns.max(1);
+    let whole = table.cells.iter().all(|row| row.len() == columns);
+    let empty = table.cells.is_empty();
+    if !empty && (!inside || !whole) {
         return Err(DatapathError::Other(format!(
-            "the {} table points outside of its {} cells (row {last_row}, column {last_column} of {columns})",
+            "the {} table points outside of its {} rows of {columns} columns (row {last_row}, column {last_column})",
             direction.as_str(),
             table.cells.len(),
         )));
@@ -71,19 +69,22 @@ pub(crate) fn check(direction: Direction, table: &VerdictTable) -> Result<(), Da
     Ok(())
 }
 
-/// The cells the kernel must hold: an empty table denies by one empty cell.
-fn cells_of(table: &VerdictTable) -> &[Cell] {
-    const EMPTY: &[Cell] = &[Cell(0)];
-    if table.cells.is_empty() {
-        EMPTY
-    } else {
-        &table.cells
-    }
-}
+/// What the kernel must hold where a table has no cells: one that denies.
+const EMPTY: [Cell; 1] = [Cell(0)];
 
 /// Cells in use by `table` in the kernel.
 pub(crate) fn cells_len(table: &VerdictTable) -> usize {
-    cells_of(table).len()
+    table.cell_count().max(EMPTY.len())
+}
+
+/// The rows of cells, each with its place in the kernel.
+fn rows_of_cells(table: &VerdictTable) -> impl Iterator<Item = (usize, &[Cell])> {
+    let empty = table.cells.is_empty().then_some((0, EMPTY.as_slice()));
+    let width = table.column_count as usize;
+    let rows = table.cells.iter().enumerate();
+    empty
+        .into_iter()
+        .chain(rows.map(move |(row, cells)| (row * width, cells.as_ref())))
 }
 
 fn row_base(table: &VerdictTable, index: usize) -> u32 {
@@ -178,25 +179,25 @@ impl Tables {
     /// Makes a slot's table of one direction equal to `table`; blocks written.
     pub(crate) fn write(&self, slot: u32, direction: Direction, table: &VerdictTable) -> usize {
         let number = direction.number();
-        let cells = cells_of(table);
         let mut writes = write(self.rows(slot, number), |index| row_base(table, index));
         for class in 0..table.columns.len() {
             let memory = self.columns(slot, number, class_number(class));
             writes += write(memory, |key| column(table, class, key));
         }
+        let memory = self.cells(slot, number, cells_len(table));
+        for (first, row) in rows_of_cells(table) {
+            writes += write(&memory[first..first + row.len()], |index| row[index].0);
+        }
         writes
-            + write(self.cells(slot, number, cells.len()), |index| {
-                cells[index].0
-            })
     }
 
     /// Whether a slot's table of one direction equals `table`.
     pub(crate) fn holds(&self, slot: u32, direction: Direction, table: &VerdictTable) -> bool {
         let number = direction.number();
-        let cells = cells_of(table);
-        equal(self.cells(slot, number, cells.len()), |index| {
-            cells[index].0
-        }) && equal(self.rows(slot, number), |index| row_base(table, index))
+        let memory = self.cells(slot, number, cells_len(table));
+        rows_of_cells(table)
+            .all(|(first, row)| equal(&memory[first..first + row.len()], |index| row[index].0))
+            && equal(self.rows(slot, number), |index| row_base(table, index))
             && (0..table.columns.len()).all(|class| {
                 let memory = self.columns(slot, number, class_number(class));
                 equal(memory, |key| column(table, class, key))

@@ -22,14 +22,14 @@ const COLUMNS_MAX: usize = u16::MAX as usize;
 pub(super) fn open_table() -> VerdictTable {
     VerdictTable {
         rows: vec![0],
-        columns: [
+        columns: Arc::new([
             vec![0; PORT_KEYS],
             vec![0; PORT_KEYS],
             vec![0; PORT_KEYS],
             vec![0; column::OTHER_KEYS],
-        ],
+        ]),
         column_count: 1,
-        cells: vec![Cell::new(action::ALLOW, false, 0)],
+        cells: vec![[Cell::new(action::ALLOW, false, 0)].into()],
     }
 }
 
@@ -73,9 +73,9 @@ pub(super) fn table(
     }
     Ok(VerdictTable {
         rows: rows_by_index(identities, &rows, &row_of_class),
-        columns: columns_by_key(&columns, &column_of_class),
+        columns: Arc::new(columns_by_key(&columns, &column_of_class)),
         column_count: small(column_count),
-        cells,
+        cells: cells.chunks(column_count).map(Arc::from).collect(),
     })
 }
 

@@ -187,7 +187,7 @@ fn the_policy_that_the_project_began_with() {
     );
     assert!(ingress.audit);
     assert_eq!(
-        (ingress.table.column_count, ingress.table.cells.len()),
+        (ingress.table.column_count, ingress.table.cell_count()),
         (3, 6)
     );
 }
@@ -525,7 +525,7 @@ fn what_does_not_fit_is_told_with_the_numbers() {
     let table = &resolve(&fits, HOST, false).expect("fits").directions[0]
         .table
         .clone();
-    assert_eq!(table.cells.len(), 1_001 * 1_002);
+    assert_eq!(table.cell_count(), 1_001 * 1_002);
     let too_large = product(1_100, 1_100).snapshot();
     let error = resolve(&too_large, HOST, false).expect_err("too large");
     assert_eq!(
