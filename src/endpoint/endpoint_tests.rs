@@ -162,6 +162,7 @@ fn audit_by_policies_is_told_from_audit_mode() {
             watched,
             audit,
             enforcing: Vec::new(),
+            auditing: Vec::new(),
             table,
         })
     };

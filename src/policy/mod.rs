@@ -27,7 +27,7 @@ pub use repository::{
     Affected, Applied, Change, Refusal, Repository, RepositoryImportError, RepositoryRecord,
     RuleNumbersRecord, StoredObject, StoredPolicy,
 };
-pub use resolve::{ResolveError, Subject, resolve};
+pub use resolve::{ResolveError, Resolver, Subject, Work, resolve};
 pub use selections::{Selections, Selector, SelectorId, Signature};
 pub use snapshot::{PolicySnapshot, SelectorEntry};
 pub use table::{

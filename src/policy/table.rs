@@ -174,6 +174,8 @@ pub struct DirectionPolicy {
     pub audit: bool,
     /// The policies that made the direction default-deny.
     pub enforcing: Vec<ResourceKey>,
+    /// The policies in audit that would make it default-deny.
+    pub auditing: Vec<ResourceKey>,
     pub table: VerdictTable,
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::shared::{EndpointEvent, EndpointQueue, Shared};
 use crate::clock::Moment;
 use crate::endpoint::{BuildPermits, Endpoint, Offer, OfferBox, Progress, Work, meters};
-use crate::policy::{PolicySnapshot, resolve};
+use crate::policy::{PolicySnapshot, Resolver};
 
 /// The worker; its thread owns it.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub struct EndpointWorker {
     queue: Arc<EndpointQueue>,
     permits: Arc<BuildPermits>,
     offers: Arc<OfferBox>,
+    /// Follows the snapshots of its builds.
+    resolver: Resolver,
 }
 
 impl EndpointWorker {
@@ -29,6 +31,7 @@ impl EndpointWorker {
         offers: Arc<OfferBox>,
     ) -> Self {
         Self {
+            resolver: Resolver::new(endpoint.subject()),
             shared,
             endpoint,
             queue,
@@ -66,7 +69,7 @@ impl EndpointWorker {
         }
     }
 
-    fn work(&self, now: Moment) -> bool {
+    fn work(&mut self, now: Moment) -> bool {
         let Some(snapshot) = self.shared.snapshots.read().buildable.clone() else {
             return false;
         };
@@ -90,7 +93,8 @@ impl EndpointWorker {
                 true
             }
             Work::Build(_) => {
-                let Some(_permit) = self.permits.try_acquire(self.endpoint.wake()) else {
+                let permits = Arc::clone(&self.permits);
+                let Some(_permit) = permits.try_acquire(self.endpoint.wake()) else {
                     return false;
                 };
                 self.endpoint.started(work);
@@ -101,10 +105,10 @@ impl EndpointWorker {
     }
 
     /// Computes the policy of the snapshot: pure, no lock is held.
-    fn build(&self, snapshot: Arc<PolicySnapshot>) {
+    fn build(&mut self, snapshot: Arc<PolicySnapshot>) {
         let started = self.shared.clock.now();
         let audit = self.shared.audit.effective(self.endpoint.id());
-        let resolved = resolve(&snapshot, self.endpoint.subject(), audit);
+        let resolved = self.resolver.resolve(&snapshot, audit);
         let span = self.shared.clock.now().since(started);
         meters::regeneration_time("policyCalculation", span, resolved.is_ok());
         match resolved {

@@ -40,7 +40,7 @@ pub(crate) fn watched(mut generation: Generation) -> Generation {
             let direction = Arc::make_mut(direction);
             direction.watched = std::mem::take(&mut direction.enforced);
             let rows = direction.table.cells.iter_mut();
-            for cell in rows.flat_map(|row| Arc::make_mut(row)) {
+            for cell in rows.flat_map(Arc::make_mut) {
                 *cell = Cell::new(cell.action(), true, cell.rule());
             }
         }
@@ -61,6 +61,7 @@ pub(crate) fn generation(
             watched: false,
             audit: false,
             enforcing: Vec::new(),
+            auditing: Vec::new(),
             table: table.unwrap_or_else(|| tcp_ports(&[])),
         })
     };

@@ -1,32 +1,23 @@
 //! The items that decide for one endpoint and direction, in their order.
 
 use std::collections::HashMap;
-use std::ops::Range;
-
-use palisade_abi::table::column;
 
 use super::Subject;
-use super::classes::joined;
-use super::peers::positions;
+use super::ports::{PortName, PortSet, PortSets, failsafe_ports};
 use crate::events::ResourceKey;
-use crate::identity::IdentityTable;
-use crate::policy::language::{L4Match, Peers, PortProtocol, Ports, Rule};
+use crate::policy::language::{Item, Peers, Rule};
 use crate::policy::repository::selects_host;
 use crate::policy::{
-    Direction, EnforcementMode, FailsafeEntry, PolicySnapshot, RuleNumber, RuleRef, Section,
+    Direction, EnforcementMode, FailsafeEntry, PolicySnapshot, RuleNumber, Section, Selector,
+    SelectorId, StoredPolicy,
 };
 
-/// Keys of all column classes on one line: TCP, UDP, SCTP, OTHER without the
-/// fragment key.
-pub(super) const KEYS: usize = 3 * PORT_KEYS + column::OTHER_FRAGMENT as usize;
-/// Keys of a class with ports.
-pub(super) const PORT_KEYS: usize = 65_536;
-/// Where class OTHER begins on the line.
-const OTHER: usize = 3 * PORT_KEYS;
-
 /// One item; its place in the list is its rank: the first that matches decides.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Ranked {
     pub(super) allows: bool,
+    /// Of a policy in audit: it can only make a verdict be reported.
+    pub(super) audited: bool,
     pub(super) number: RuleNumber,
     /// Number of its peers among [`Gathered::peers`].
     pub(super) peers: u32,
@@ -34,33 +25,45 @@ pub(super) struct Ranked {
     pub(super) ports: u32,
 }
 
-/// Ports of items, on the line of keys.
-pub(super) struct PortSet {
-    pub(super) ranges: Vec<Range<usize>>,
-    /// Whether it is every protocol.
-    pub(super) all: bool,
-    /// Whether a fragment without ports may be meant.
-    pub(super) may_be_fragment: bool,
+/// The peers of items.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum PeerSet {
+    Everyone,
+    /// Whom any of these selects; they rise.
+    Selected(Vec<SelectorId>),
 }
 
-/// Everything that one direction's table is made of.
-#[derive(Default)]
+/// Everything that one direction's table is made of, but the identities.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Gathered {
     pub(super) enforced: bool,
-    /// What no item decides is allowed: no rule makes the direction default-deny.
-    pub(super) open: bool,
+    /// Not enforced, yet policies in audit look at it.
+    pub(super) watched: bool,
+    /// What no item decides is allowed: by the enforced policies alone, by all.
+    pub(super) open: [bool; 2],
     pub(super) enforcing: Vec<ResourceKey>,
+    pub(super) auditing: Vec<ResourceKey>,
     pub(super) items: Vec<Ranked>,
-    /// Distinct peers, as positions in the identity table.
-    pub(super) peers: Vec<Vec<Range<usize>>>,
+    pub(super) peers: Vec<PeerSet>,
     pub(super) ports: Vec<PortSet>,
+    /// Names of ports whose meaning is the peer's.
+    pub(super) names: Vec<PortName>,
 }
 
-/// The rules of a snapshot that select the subject.
+impl Gathered {
+    /// Whether the direction has a table that is asked.
+    pub(super) fn decides(&self) -> bool {
+        self.enforced || self.watched
+    }
+}
+
+/// The rules of a snapshot that select the subject and have items for the
+/// direction, with their policy and their place in it.
 fn selecting(
     snapshot: &PolicySnapshot,
     subject: Subject,
-) -> impl Iterator<Item = (&ResourceKey, &Rule)> {
+    direction: Direction,
+) -> impl Iterator<Item = (&ResourceKey, &StoredPolicy, usize, &Rule)> {
     let labels = match subject {
         Subject::Host(_) => &snapshot.host_labels,
     };
@@ -68,8 +71,11 @@ fn selecting(
         .policies
         .iter()
         .filter(|(_, stored)| stored.selects_host)
-        .flat_map(|(key, stored)| stored.policy.rules.iter().map(move |rule| (key, rule)))
-        .filter(|(_, rule)| selects_host(rule, labels))
+        .flat_map(|(key, stored)| {
+            let rules = stored.policy.rules.iter().enumerate();
+            rules.map(move |(place, rule)| (key, stored.as_ref(), place, rule))
+        })
+        .filter(move |(.., rule)| rule.has_items(direction) && selects_host(rule, labels))
 }
 
 /// Gathers one direction.
@@ -83,39 +89,48 @@ pub(super) fn gather(
         return gathered;
     }
     let always = snapshot.options.enforcement == EnforcementMode::Always;
-    let numbers: HashMap<&RuleRef, RuleNumber> = snapshot
-        .rules
-        .iter()
-        .map(|(number, entry)| (&entry.rule, *number))
-        .collect();
-    let mut interner = Interner::new(&snapshot.identities);
+    let mut watched = false;
+    for (key, stored, _, rule) in selecting(snapshot, subject, direction) {
+        let (decides, naming) = if stored.policy.audit {
+            (&mut watched, &mut gathered.auditing)
+        } else {
+            (&mut gathered.enforced, &mut gathered.enforcing)
+        };
+        *decides = true;
+        let denies = rule.default_deny[direction as usize].unwrap_or(true);
+        if denies && naming.last() != Some(key) {
+            naming.push(key.clone());
+        }
+    }
+    gathered.enforced |= always;
+    gathered.watched = watched && !gathered.enforced;
+    if gathered.decides() {
+        let open = gathered.enforcing.is_empty() && !always;
+        gathered.open = [open, open && gathered.auditing.is_empty()];
+        add_items(&mut gathered, snapshot, subject, direction);
+    }
+    gathered
+}
+
+/// Failsafe entries stand before all rules, denies before allows.
+fn add_items(
+    gathered: &mut Gathered,
+    snapshot: &PolicySnapshot,
+    subject: Subject,
+    direction: Direction,
+) {
+    let mut interner = Interner::new(snapshot, direction);
     let mut denies = Vec::new();
     let mut allows = Vec::new();
-    for (key, rule) in selecting(snapshot, subject) {
-        if !rule.has_items(direction) {
-            continue;
-        }
-        gathered.enforced = true;
-        let denying = rule.default_deny[direction as usize].unwrap_or(true);
-        if denying && gathered.enforcing.last() != Some(key) {
-            gathered.enforcing.push(key.clone());
-        }
-        for item in &rule.items {
+    gathered.items = failsafe_items(snapshot, direction, &mut interner);
+    for (_, stored, place, rule) in selecting(snapshot, subject, direction) {
+        let numbers = stored.numbers.get(place).map_or(&[][..], Vec::as_slice);
+        for (item, number) in rule.items.iter().zip(numbers) {
             if item.section.direction() != Some(direction) {
                 continue;
             }
-            let reference = RuleRef {
-                resource: Some(key.clone()),
-                section: item.section,
-                index: item.index,
-            };
             let deny = item.section.is_deny();
-            let ranked = Ranked {
-                allows: !deny,
-                number: numbers.get(&reference).copied().unwrap_or_default(),
-                peers: interner.peers(&item.peers),
-                ports: interner.ports(&item.ports),
-            };
+            let ranked = interner.ranked(item, *number, stored.policy.audit);
             if deny {
                 denies.push(ranked);
             } else {
@@ -123,128 +138,128 @@ pub(super) fn gather(
             }
         }
     }
-    gathered.enforced |= always;
-    gathered.open = gathered.enforcing.is_empty() && !always;
-    gathered.items = failsafe_items(snapshot, direction, &numbers, &mut interner);
     gathered.items.extend(denies);
     gathered.items.extend(allows);
     gathered.peers = interner.peer_sets;
-    gathered.ports = interner.port_sets;
-    gathered
+    (gathered.ports, gathered.names) = interner.ports.done();
 }
 
-/// The failsafe entries of a direction: before all rules.
+/// The failsafe entries of a direction.
 fn failsafe_items(
     snapshot: &PolicySnapshot,
     direction: Direction,
-    numbers: &HashMap<&RuleRef, RuleNumber>,
     interner: &mut Interner<'_>,
 ) -> Vec<Ranked> {
-    let mut items = Vec::new();
-    for (index, entry) in snapshot.options.failsafe.iter().enumerate() {
-        if entry.direction != direction.number() {
-            continue;
-        }
-        let reference = RuleRef {
-            resource: None,
-            section: Section::Failsafe,
-            index,
-        };
-        items.push(Ranked {
+    let entries = &snapshot.options.failsafe;
+    let numbers = failsafe_numbers(snapshot);
+    let of_direction = entries
+        .iter()
+        .zip(numbers)
+        .filter(|(entry, _)| entry.direction == direction.number());
+    of_direction
+        .map(|(entry, number)| Ranked {
             allows: true,
-            number: numbers.get(&reference).copied().unwrap_or_default(),
+            audited: false,
+            number,
             peers: interner.failsafe_peers(entry),
-            ports: interner.ports(&failsafe_ports(entry)),
-        });
-    }
-    items
+            ports: interner.ports.number(&failsafe_ports(entry)),
+        })
+        .collect()
 }
 
-/// The ports of a failsafe entry; for ICMP its port is the type, 0 every type.
-fn failsafe_ports(entry: &FailsafeEntry) -> Ports {
-    const ICMP: u8 = 1;
-    const ICMPV6: u8 = 58;
-    let protocol = PortProtocol::ALL
-        .into_iter()
-        .find(|protocol| protocol.number() == entry.proto);
-    if let Some(protocol) = protocol {
-        let (first, last) = match entry.port {
-            0 => (0, u16::MAX),
-            port => (port, port),
-        };
-        return Ports::Some(vec![L4Match::Ports {
-            protocol,
-            first,
-            last,
-        }]);
+/// The numbers of the failsafe entries, by place in the list. They are among
+/// the first in the catalogue, since the list is there before any policy.
+fn failsafe_numbers(snapshot: &PolicySnapshot) -> Vec<RuleNumber> {
+    let mut numbers = vec![RuleNumber::default(); snapshot.options.failsafe.len()];
+    let mut missing = numbers.len();
+    for (number, entry) in snapshot.rules.iter() {
+        if missing == 0 {
+            break;
+        }
+        if entry.rule.section == Section::Failsafe
+            && let Some(place) = numbers.get_mut(entry.rule.index)
+        {
+            *place = *number;
+            missing -= 1;
+        }
     }
-    let icmp: fn(u8) -> L4Match = match entry.proto {
-        ICMP => L4Match::Icmp,
-        ICMPV6 => L4Match::Icmpv6,
-        other => return Ports::Some(vec![L4Match::Protocol(other)]),
-    };
-    Ports::Some(match entry.port {
-        0 => (0..=u8::MAX).map(icmp).collect(),
-        port => u8::try_from(port).map(icmp).into_iter().collect(),
-    })
+    numbers
 }
 
 /// Numbers distinct peers and ports, so that equal ones cost once.
 struct Interner<'a> {
-    identities: &'a IdentityTable,
-    peer_numbers: HashMap<Vec<Range<usize>>, u32>,
-    peer_sets: Vec<Vec<Range<usize>>>,
-    port_numbers: HashMap<Ports, u32>,
-    port_sets: Vec<PortSet>,
+    snapshot: &'a PolicySnapshot,
+    peer_numbers: HashMap<PeerSet, u32>,
+    peer_sets: Vec<PeerSet>,
+    ports: PortSets<'a>,
 }
 
 impl<'a> Interner<'a> {
-    fn new(identities: &'a IdentityTable) -> Self {
+    fn new(snapshot: &'a PolicySnapshot, direction: Direction) -> Self {
         Self {
-            identities,
+            snapshot,
             peer_numbers: HashMap::new(),
             peer_sets: Vec::new(),
-            port_numbers: HashMap::new(),
-            port_sets: Vec::new(),
+            ports: PortSets::new(match direction {
+                // A named port of an ingress rule is one of this host.
+                Direction::Ingress => Some(&snapshot.options.named_ports),
+                Direction::Egress => None,
+            }),
+        }
+    }
+
+    fn ranked(&mut self, item: &Item, number: RuleNumber, audited: bool) -> Ranked {
+        Ranked {
+            allows: !item.section.is_deny(),
+            audited,
+            number,
+            peers: self.peers(&item.peers),
+            ports: self.ports.number(&item.ports),
         }
     }
 
     fn peers(&mut self, peers: &Peers) -> u32 {
-        let ranges = positions(self.identities, peers);
-        self.peer_set(ranges)
+        let set = match peers {
+            Peers::Any => PeerSet::Everyone,
+            Peers::Select(peers) => {
+                let selectors = peers.iter().cloned().map(Selector::Peer);
+                PeerSet::Selected(self.ids(selectors))
+            }
+        };
+        self.peer_set(set)
     }
 
     fn failsafe_peers(&mut self, entry: &FailsafeEntry) -> u32 {
-        let ranges = match entry.peer {
-            None => std::iter::once(0..self.identities.len()).collect(),
+        let set = match entry.peer {
+            None => PeerSet::Everyone,
             // A failsafe prefix is about addresses, whoever they belong to.
-            Some(peer) => joined(vec![
-                self.identities.within(peer.trunc()),
-                self.identities.nodes_within(peer.trunc()),
-            ]),
+            Some(peer) => {
+                PeerSet::Selected(self.ids(std::iter::once(Selector::Address(peer.trunc()))))
+            }
         };
-        self.peer_set(ranges)
+        self.peer_set(set)
     }
 
-    fn peer_set(&mut self, ranges: Vec<Range<usize>>) -> u32 {
-        let next = number(self.peer_sets.len());
-        *self
-            .peer_numbers
-            .entry(ranges)
-            .or_insert_with_key(|ranges| {
-                self.peer_sets.push(ranges.clone());
-                next
+    fn ids(&self, selectors: impl Iterator<Item = Selector>) -> Vec<SelectorId> {
+        let known = &self.snapshot.selections.ids;
+        let mut ids: Vec<SelectorId> = selectors
+            .filter_map(|selector| {
+                let id = known.get(&selector).copied();
+                debug_assert!(id.is_some(), "{selector:?} is in use, and has no number");
+                id
             })
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
     }
 
-    fn ports(&mut self, ports: &Ports) -> u32 {
-        if let Some(number) = self.port_numbers.get(ports) {
-            return *number;
-        }
-        let number = number(self.port_sets.len());
-        self.port_numbers.insert(ports.clone(), number);
-        self.port_sets.push(port_set(ports));
-        number
+    fn peer_set(&mut self, set: PeerSet) -> u32 {
+        let next = number(self.peer_sets.len());
+        *self.peer_numbers.entry(set).or_insert_with_key(|set| {
+            self.peer_sets.push(set.clone());
+            next
+        })
     }
 }
 
@@ -252,43 +267,6 @@ impl<'a> Interner<'a> {
     clippy::cast_possible_truncation,
     reason = "a snapshot holds fewer than RULES_MAX items"
 )]
-fn number(len: usize) -> u32 {
+pub(super) fn number(len: usize) -> u32 {
     len as u32
 }
-
-fn port_set(ports: &Ports) -> PortSet {
-    let Ports::Some(matches) = ports else {
-        return PortSet {
-            ranges: std::iter::once(0..KEYS).collect(),
-            all: true,
-            may_be_fragment: true,
-        };
-    };
-    let one = |position: usize| position..position + 1;
-    let ranges = matches.iter().map(|l4| match l4 {
-        L4Match::Ports {
-            protocol,
-            first,
-            last,
-        } => {
-            let start = *protocol as usize * PORT_KEYS;
-            start + usize::from(*first)..start + usize::from(*last) + 1
-        }
-        L4Match::Named { .. } => 0..0,
-        L4Match::Protocol(number) => {
-            one(OTHER + column::OTHER_PROTOCOL as usize + usize::from(*number))
-        }
-        L4Match::Icmp(kind) => one(OTHER + column::OTHER_ICMP as usize + usize::from(*kind)),
-        L4Match::Icmpv6(kind) => one(OTHER + column::OTHER_ICMPV6 as usize + usize::from(*kind)),
-    });
-    PortSet {
-        ranges: joined(ranges.collect()),
-        all: false,
-        may_be_fragment: matches.iter().any(|l4| !matches!(l4, L4Match::Protocol(_))),
-    }
-}
-
-const _: () = assert!(PortProtocol::Tcp as u32 == column::TCP);
-const _: () = assert!(PortProtocol::Udp as u32 == column::UDP);
-const _: () = assert!(PortProtocol::Sctp as u32 == column::SCTP);
-const _: () = assert!(column::OTHER == 3);

@@ -1,27 +1,34 @@
-//! From a snapshot to the verdict tables of one endpoint. Pure.
+//! From snapshots to the verdict tables of one endpoint. Pure.
 //!
-//! Gather the items that select the endpoint; sweep the identities into rows
-//! and the ports into columns (classes of what no rule tells apart); paint each
-//! row; drop rows and columns that came out equal.
+//! In reading order: the items that select the endpoint (gather, ports), whom
+//! they hold (reach, population), the columns, which item decides where (paint,
+//! names), verdicts (cells), the table of a direction and what is kept of it
+//! (direction), the resolver. Sets and classes are their tools.
 
-mod build;
+mod cells;
 mod classes;
+mod columns;
+mod direction;
+#[cfg(test)]
+mod follow_tests;
 mod gather;
+mod names;
 mod paint;
 mod peers;
+mod population;
+mod ports;
 #[cfg(test)]
 mod property_tests;
+mod reach;
+mod resolver;
 mod sets;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
-use super::{Direction, DirectionPolicy, EndpointPolicy, PolicySnapshot};
+use super::{EndpointPolicy, PolicySnapshot};
 use crate::events::EndpointId;
-use build::{open_table, table};
-use gather::gather;
 pub(super) use peers::positions;
+pub use resolver::{Resolver, Work};
 
 /// The endpoint whose policy is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -64,33 +71,12 @@ pub enum ResolveError {
     },
 }
 
-/// The verdicts of `subject`. `audit`: the endpoint's own audit switch (the
-/// agent's is in the snapshot).
+/// The verdicts of `subject`, computed from nothing. `audit`: the endpoint's
+/// own audit switch (the agent's is in the snapshot).
 pub fn resolve(
     snapshot: &PolicySnapshot,
     subject: Subject,
     audit: bool,
 ) -> Result<EndpointPolicy, ResolveError> {
-    let audit = audit || snapshot.options.audit;
-    let of = |direction| {
-        let gathered = gather(snapshot, subject, direction);
-        let table = if gathered.enforced {
-            table(&gathered, &snapshot.identities, direction, audit)?
-        } else {
-            open_table()
-        };
-        Ok(Arc::new(DirectionPolicy {
-            enforced: gathered.enforced,
-            watched: false,
-            audit,
-            enforcing: gathered.enforcing,
-            table,
-        }))
-    };
-    Ok(EndpointPolicy {
-        endpoint: subject.endpoint(),
-        revision: snapshot.revision,
-        directions: [of(Direction::Ingress)?, of(Direction::Egress)?],
-        rules: snapshot.rules.clone(),
-    })
+    Resolver::new(subject).resolve(snapshot, audit)
 }

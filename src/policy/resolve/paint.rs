@@ -1,24 +1,36 @@
-//! From ranked items to rows of cells.
+//! Which item decides in each column, for a set of peers: the least rank.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use palisade_abi::table::{Cell, action};
-
-use super::classes::Classes;
-use super::gather::{Gathered, PortSet, Ranked};
+use super::columns::Columns;
+use super::gather::Gathered;
 use super::sets::{Node, Set, Sets, elements, half};
 
 /// Rank of "no item".
-const NOBODY: u32 = u32::MAX;
+pub(super) const NOBODY: u32 = u32::MAX;
+/// Columns kept in parts of rows while a table is computed (64 MiB), and from
+/// one table to the next (4 MiB).
+const DONE_COLUMNS_MAX: usize = 1 << 24;
+const DONE_COLUMNS_KEPT: usize = 1 << 20;
 
-/// What one set of peers makes of each column: the least rank.
-#[derive(Clone)]
-struct Painted {
-    columns: Vec<u32>,
+/// What a set of peers makes of each column: the least rank.
+#[derive(Clone, Debug)]
+pub(super) struct Painted {
+    pub(super) columns: Vec<u32>,
     /// Least rank of an L3-only deny, an L3-only allow, and a deny by port that
     /// a fragment without ports may be meant by.
+    pub(super) all_deny: u32,
+    pub(super) all_allow: u32,
+    pub(super) port_deny: u32,
+}
+
+/// The same for one set of peers, as runs of columns: as large as its items,
+/// however many columns there are.
+#[derive(Debug)]
+struct Layer {
+    runs: Vec<(Range<usize>, u32)>,
     all_deny: u32,
     all_allow: u32,
     port_deny: u32,
@@ -33,67 +45,93 @@ impl Painted {
             port_deny: NOBODY,
         }
     }
+
+    fn least(&mut self, all_deny: u32, all_allow: u32, port_deny: u32) {
+        self.all_deny = self.all_deny.min(all_deny);
+        self.all_allow = self.all_allow.min(all_allow);
+        self.port_deny = self.port_deny.min(port_deny);
+    }
+
     fn merge(&mut self, other: &Self) {
         for (own, other) in self.columns.iter_mut().zip(&other.columns) {
             *own = (*own).min(*other);
         }
-        self.all_deny = self.all_deny.min(other.all_deny);
-        self.all_allow = self.all_allow.min(other.all_allow);
-        self.port_deny = self.port_deny.min(other.port_deny);
+        self.least(other.all_deny, other.all_allow, other.port_deny);
+    }
+
+    fn merge_layer(&mut self, layer: &Layer) {
+        for (run, rank) in &layer.runs {
+            for own in &mut self.columns[run.clone()] {
+                *own = (*own).min(*rank);
+            }
+        }
+        self.least(layer.all_deny, layer.all_allow, layer.port_deny);
+    }
+
+    fn into_layer(self) -> Layer {
+        let mut runs: Vec<(Range<usize>, u32)> = Vec::new();
+        for (column, rank) in self.columns.into_iter().enumerate() {
+            match runs.last_mut() {
+                Some((run, last)) if *last == rank && run.end == column => run.end += 1,
+                _ if rank == NOBODY => {}
+                _ => runs.push((column..column + 1, rank)),
+            }
+        }
+        Layer {
+            runs,
+            all_deny: self.all_deny,
+            all_allow: self.all_allow,
+            port_deny: self.port_deny,
+        }
     }
 }
 
-/// Computes rows; the last column of each is that of fragments.
-pub(super) struct Painter<'a> {
-    gathered: &'a Gathered,
-    audit: bool,
-    painted: Vec<Painted>,
+/// Paints sets of peers with some of the items.
+#[derive(Debug)]
+pub(super) struct Painter {
+    /// By number of the peers.
+    layers: Vec<Layer>,
     columns: usize,
     /// Parts of rows that are done: of a set of peers that stands so far from
     /// the first. Neighbours share most of them.
     done: HashMap<(Set, usize), Arc<Painted>>,
 }
 
-/// Columns kept in parts of rows: bounds the memory (64 MiB).
-const DONE_COLUMNS_MAX: usize = 1 << 24;
-
-impl<'a> Painter<'a> {
-    /// `columns`: the classes of the line of keys.
-    pub(super) fn new(gathered: &'a Gathered, columns: &Classes, audit: bool) -> Self {
-        let count = columns.members.len();
+impl Painter {
+    /// With the items that `audited` admits: policies in audit, or none of them.
+    pub(super) fn new(gathered: &Gathered, columns: &Columns, audited: bool) -> Self {
         let mut by_peers: Vec<Vec<u32>> = vec![Vec::new(); gathered.peers.len()];
         for (rank, item) in (0..).zip(&gathered.items) {
-            by_peers[item.peers as usize].push(rank);
-        }
-        // A class stands for all its positions: its first one is enough.
-        let mut firsts = vec![0; count];
-        for run in columns.runs.iter().rev() {
-            firsts[run.class] = run.positions.start;
+            if audited || !item.audited {
+                by_peers[item.peers as usize].push(rank);
+            }
         }
         let covered: Vec<Vec<Range<usize>>> = gathered
             .ports
             .iter()
-            .map(|set| covered_columns(&firsts, set))
+            .map(|set| columns.covered(set))
             .collect();
-        let painted = by_peers
-            .iter()
-            .map(|ranks| paint(gathered, ranks, &covered, count))
-            .collect();
+        let count = columns.count();
         Self {
-            gathered,
-            audit,
-            painted,
+            layers: by_peers
+                .iter()
+                .map(|ranks| paint(gathered, ranks, &covered, count).into_layer())
+                .collect(),
             columns: count,
             done: HashMap::new(),
         }
     }
 
-    /// The row of the identities that exactly these sets of peers hold.
-    pub(super) fn row(&mut self, sets: &Sets, peers: Set) -> Vec<Cell> {
-        let merged = self.merged(sets, peers, sets.height(), 0);
-        let mut row: Vec<Cell> = merged.columns.iter().map(|rank| self.cell(*rank)).collect();
-        row.push(self.fragment(&merged));
-        row
+    /// What the items make of the identities that exactly these peers hold.
+    pub(super) fn painted(&mut self, sets: &Sets, peers: Set) -> Arc<Painted> {
+        self.merged(sets, peers, sets.height(), 0)
+    }
+
+    /// Keeps little of what is only there to be fast.
+    pub(super) fn rest(&mut self) {
+        if self.done.len() * self.columns > DONE_COLUMNS_KEPT {
+            self.done = HashMap::new();
+        }
     }
 
     fn merged(&mut self, sets: &Sets, peers: Set, height: u32, base: usize) -> Arc<Painted> {
@@ -104,7 +142,7 @@ impl<'a> Painter<'a> {
         match sets.node(peers) {
             Node::Leaf(bits) => {
                 for bit in elements(bits) {
-                    merged.merge(&self.painted[base + bit]);
+                    merged.merge_layer(&self.layers[base + bit]);
                 }
             }
             Node::Pair(low, high) => {
@@ -122,47 +160,6 @@ impl<'a> Painter<'a> {
         }
         merged
     }
-
-    fn cell(&self, rank: u32) -> Cell {
-        let item = self.gathered.items.get(rank as usize);
-        match item {
-            Some(Ranked { allows, number, .. }) if *allows => {
-                Cell::new(action::ALLOW, false, number.0)
-            }
-            Some(Ranked { number, .. }) => Cell::new(action::DENY, self.audit, number.0),
-            None if self.gathered.open => Cell::new(action::ALLOW, false, 0),
-            None => Cell::new(action::NO_MATCH, self.audit, 0),
-        }
-    }
-
-    /// Allows what L3-only rules allow and no deny by port may be meant for.
-    fn fragment(&self, merged: &Painted) -> Cell {
-        let by_port = self.gathered.items.get(merged.port_deny as usize);
-        if merged.all_deny != NOBODY {
-            self.cell(merged.all_deny)
-        } else if let Some(deny) = by_port {
-            Cell::new(action::FRAGMENT, self.audit, deny.number.0)
-        } else if merged.all_allow != NOBODY || self.gathered.open {
-            self.cell(merged.all_allow)
-        } else {
-            Cell::new(action::FRAGMENT, self.audit, 0)
-        }
-    }
-}
-
-/// The columns that a set of ports covers. Columns are numbered by their first
-/// positions, so that each range of ports covers a range of columns; members of
-/// a class that lie elsewhere are covered by another range of the same set.
-fn covered_columns(firsts: &[usize], set: &PortSet) -> Vec<Range<usize>> {
-    set.ranges
-        .iter()
-        .map(|range| {
-            let start = firsts.partition_point(|first| *first < range.start);
-            let end = firsts.partition_point(|first| *first < range.end);
-            start..end
-        })
-        .filter(|range| !range.is_empty())
-        .collect()
 }
 
 /// Paints the columns of one set of peers, best rank first; each column is

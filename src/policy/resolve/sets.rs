@@ -29,6 +29,8 @@ pub(super) enum Node {
 pub(super) struct Sets {
     nodes: Vec<Node>,
     numbers: HashMap<Node, Set>,
+    /// Unions that are done.
+    unions: HashMap<(Set, Set), Set>,
     /// Pairs above each leaf.
     height: u32,
 }
@@ -41,6 +43,7 @@ impl Sets {
         Self {
             nodes: vec![Node::Leaf(0)],
             numbers: HashMap::new(),
+            unions: HashMap::new(),
             height: leaves.next_power_of_two().trailing_zeros(),
         }
     }
@@ -82,6 +85,74 @@ impl Sets {
             (Set::EMPTY, Set::EMPTY) => Set::EMPTY,
             (low, high) => self.number(Node::Pair(low, high)),
         }
+    }
+
+    /// The set of these elements, which rise.
+    pub(super) fn of(&mut self, elements: &[u32]) -> Set {
+        self.of_part(elements, 0, self.height)
+    }
+
+    fn of_part(&mut self, elements: &[u32], base: usize, height: u32) -> Set {
+        if elements.is_empty() {
+            return Set::EMPTY;
+        }
+        if height == 0 {
+            let bits = elements
+                .iter()
+                .fold(0, |bits, element| bits | 1 << (element % (1 << LEAF_BITS)));
+            return self.number(Node::Leaf(bits));
+        }
+        let upper = base + half(height);
+        let (low, high) =
+            elements.split_at(elements.partition_point(|element| (*element as usize) < upper));
+        let low = self.of_part(low, base, height - 1);
+        let high = self.of_part(high, upper, height - 1);
+        self.number(Node::Pair(low, high))
+    }
+
+    /// The elements of either. Costs what the two do not share.
+    pub(super) fn union(&mut self, one: Set, other: Set) -> Set {
+        if one == other || other == Set::EMPTY {
+            return one;
+        }
+        if one == Set::EMPTY {
+            return other;
+        }
+        let key = (one.min(other), one.max(other));
+        if let Some(done) = self.unions.get(&key) {
+            return *done;
+        }
+        let union = match (self.node(one), self.node(other)) {
+            (Node::Leaf(one), Node::Leaf(other)) => Node::Leaf(one | other),
+            (Node::Pair(low, high), Node::Pair(other_low, other_high)) => {
+                Node::Pair(self.union(low, other_low), self.union(high, other_high))
+            }
+            // Sets of one tree have leaves at one height only.
+            (Node::Leaf(_), Node::Pair(..)) | (Node::Pair(..), Node::Leaf(_)) => return one,
+        };
+        let union = self.number(union);
+        self.unions.insert(key, union);
+        union
+    }
+
+    /// Whether the set has the element.
+    pub(super) fn contains(&self, set: Set, element: u32) -> bool {
+        let (mut set, mut height) = (set, self.height);
+        loop {
+            match self.node(set) {
+                Node::Leaf(bits) => return bits >> (element % (1 << LEAF_BITS)) & 1 == 1,
+                Node::Pair(low, high) => {
+                    let upper = element >> (LEAF_BITS + height - 1) & 1 == 1;
+                    set = if upper { high } else { low };
+                    height -= 1;
+                }
+            }
+        }
+    }
+
+    /// Nodes and unions kept.
+    pub(super) fn size(&self) -> usize {
+        self.nodes.len() + self.unions.len()
     }
 
     fn number(&mut self, node: Node) -> Set {
@@ -153,6 +224,30 @@ mod tests {
                 again = sets.toggled(again, u32::try_from(*element).expect("small"));
             }
             prop_assert_eq!(again, set);
+            let elements: Vec<u32> =
+                model.iter().map(|element| u32::try_from(*element).expect("small")).collect();
+            prop_assert_eq!(sets.of(&elements), set);
+            for element in 0..count {
+                let held = sets.contains(set, u32::try_from(element).expect("small"));
+                prop_assert_eq!(held, model.contains(&element));
+            }
+        }
+
+        #[test]
+        fn a_union_has_what_either_has(
+            count in 1..700u32,
+            one in proptest::collection::btree_set(0..700u32, 0..60),
+            other in proptest::collection::btree_set(0..700u32, 0..60),
+        ) {
+            let mut sets = Sets::new(count as usize);
+            let mut of = |list: &BTreeSet<u32>| {
+                let inside: Vec<u32> = list.iter().copied().filter(|at| *at < count).collect();
+                sets.of(&inside)
+            };
+            let (left, right) = (of(&one), of(&other));
+            let both = of(&one.union(&other).copied().collect());
+            prop_assert_eq!(sets.union(left, right), both);
+            prop_assert_eq!(sets.union(right, left), both);
         }
     }
 }

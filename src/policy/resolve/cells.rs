@@ -1,0 +1,144 @@
+//! From ranks to verdicts: rows of cells.
+//!
+//! A policy in audit is staged, not weakened: the enforced policies alone give
+//! the verdict; where all of them together would deny what those let pass, the
+//! packet passes and is reported.
+
+use std::sync::Arc;
+
+use palisade_abi::table::{Cell, action};
+
+use super::columns::Columns;
+use super::gather::{Gathered, Ranked};
+use super::names::Names;
+use super::paint::{NOBODY, Painted, Painter};
+use super::population::Key;
+use super::sets::Sets;
+
+/// A verdict: its action, and the number of the rule.
+type Said = (u32, u32);
+
+/// Whose word it is: place in [`Gathered::open`].
+const ENFORCED: usize = 0;
+const ALL: usize = 1;
+
+/// What rows are made from.
+#[derive(Clone, Copy)]
+pub(super) struct Ground<'a> {
+    pub(super) gathered: &'a Gathered,
+    pub(super) names: &'a Names,
+    pub(super) columns: &'a Columns,
+    pub(super) sets: &'a Sets,
+}
+
+/// Makes rows; the last column of each is that of fragments.
+#[derive(Debug)]
+pub(super) struct RowMaker {
+    enforced: Painter,
+    /// With the policies in audit; None where there are none.
+    all: Option<Painter>,
+    /// Denials are reported and passed.
+    audit: bool,
+}
+
+impl RowMaker {
+    pub(super) fn new(gathered: &Gathered, columns: &Columns, audit: bool) -> Self {
+        let audited = gathered.items.iter().any(|item| item.audited);
+        let all = audited || !gathered.auditing.is_empty();
+        Self {
+            enforced: Painter::new(gathered, columns, false),
+            all: all.then(|| Painter::new(gathered, columns, true)),
+            audit,
+        }
+    }
+
+    /// The row of a class.
+    pub(super) fn row(&mut self, ground: Ground<'_>, key: &Key) -> Arc<[Cell]> {
+        let gathered = ground.gathered;
+        let enforced = self.enforced.painted(ground.sets, key.peers);
+        let enforced = with_names(ground, key, enforced, false);
+        let all = self.all.as_mut().map(|all| {
+            let painted = all.painted(ground.sets, key.peers);
+            with_names(ground, key, painted, true)
+        });
+        let columns = enforced.columns.iter().enumerate();
+        let by_column = columns.map(|(column, rank)| {
+            let all = all.as_ref().map(|all| all.columns[column]);
+            (
+                by_rank(gathered, ENFORCED, *rank),
+                all.map(|rank| by_rank(gathered, ALL, rank)),
+            )
+        });
+        let of_fragments = (
+            fragment(gathered, ENFORCED, &enforced),
+            all.as_ref().map(|all| fragment(gathered, ALL, all)),
+        );
+        by_column
+            .chain(std::iter::once(of_fragments))
+            .map(|(enforced, all)| cell(enforced, all, self.audit))
+            .collect()
+    }
+
+    /// Keeps little of what is only there to be fast.
+    pub(super) fn rest(&mut self) {
+        self.enforced.rest();
+        if let Some(all) = &mut self.all {
+            all.rest();
+        }
+    }
+}
+
+/// Adds the items that name a port of these identities.
+fn with_names(
+    ground: Ground<'_>,
+    key: &Key,
+    mut painted: Arc<Painted>,
+    audited: bool,
+) -> Arc<Painted> {
+    let Ground {
+        gathered,
+        names,
+        columns,
+        sets,
+    } = ground;
+    for meaning in key.named.iter() {
+        let rank = names.rank(gathered, sets, key.peers, *meaning, audited);
+        let column = columns.of_key(meaning.key);
+        if rank < painted.columns[column] {
+            Arc::make_mut(&mut painted).columns[column] = rank;
+        }
+    }
+    painted
+}
+
+fn cell(enforced: Said, all: Option<Said>, audit: bool) -> Cell {
+    let (verdict, rule) = enforced;
+    match all {
+        _ if verdict != action::ALLOW => Cell::new(verdict, audit, rule),
+        Some((would_be, rule)) if would_be != action::ALLOW => Cell::new(would_be, true, rule),
+        Some(_) | None => Cell::new(verdict, false, rule),
+    }
+}
+
+fn by_rank(gathered: &Gathered, whose: usize, rank: u32) -> Said {
+    match gathered.items.get(rank as usize) {
+        Some(Ranked { allows, number, .. }) if *allows => (action::ALLOW, number.0),
+        Some(Ranked { number, .. }) => (action::DENY, number.0),
+        None if gathered.open[whose] => (action::ALLOW, 0),
+        None => (action::NO_MATCH, 0),
+    }
+}
+
+/// Allows what L3-only rules allow and no deny by port may be meant for.
+fn fragment(gathered: &Gathered, whose: usize, painted: &Painted) -> Said {
+    let by_port = gathered.items.get(painted.port_deny as usize);
+    if painted.all_deny != NOBODY {
+        by_rank(gathered, whose, painted.all_deny)
+    } else if let Some(deny) = by_port {
+        (action::FRAGMENT, deny.number.0)
+    } else if painted.all_allow != NOBODY || gathered.open[whose] {
+        by_rank(gathered, whose, painted.all_allow)
+    } else {
+        (action::FRAGMENT, 0)
+    }
+}
