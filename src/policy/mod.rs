@@ -5,6 +5,7 @@
 //! and nodes to snapshots), resolve (snapshot to verdict table), oracle and
 //! explain (the plain reading of the same rules).
 
+mod checker;
 pub mod documents;
 mod explain;
 pub mod language;

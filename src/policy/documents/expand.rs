@@ -9,28 +9,29 @@ use super::{Document, DocumentError, Positions, Skipped};
 use crate::events::{Origin, Resource, ResourceKey, ResourceKind};
 use crate::policy::nearest::nearest;
 
-/// Kinds that are read, with their `apiVersion`.
-const READ: [(&str, &str, ResourceKind); 3] = [
+/// Kinds that are read, with their `apiVersion`s.
+const READ: [(ResourceKind, &[&str]); 11] = [
     (
-        "CiliumClusterwideNetworkPolicy",
-        "cilium.io/v2",
         ResourceKind::CiliumClusterwideNetworkPolicy,
+        &["cilium.io/v2"],
     ),
-    ("Node", "v1", ResourceKind::Node),
-    ("CiliumNode", "cilium.io/v2", ResourceKind::CiliumNode),
+    (ResourceKind::CiliumNetworkPolicy, &["cilium.io/v2"]),
+    (
+        ResourceKind::CiliumCIDRGroup,
+        &["cilium.io/v2", "cilium.io/v2alpha1"],
+    ),
+    (ResourceKind::Node, &["v1"]),
+    (ResourceKind::CiliumNode, &["cilium.io/v2"]),
+    (ResourceKind::Namespace, &["v1"]),
+    (ResourceKind::Pod, &["v1"]),
+    (ResourceKind::Service, &["v1"]),
+    (ResourceKind::EndpointSlice, &["discovery.k8s.io/v1"]),
+    (ResourceKind::CiliumIdentity, &["cilium.io/v2"]),
+    (ResourceKind::CiliumEndpoint, &["cilium.io/v2"]),
 ];
 
-/// Kinds that will be read.
-const NOT_YET: [&str; 8] = [
-    "CiliumNetworkPolicy",
-    "CiliumCIDRGroup",
-    "Namespace",
-    "Pod",
-    "Service",
-    "EndpointSlice",
-    "CiliumIdentity",
-    "CiliumEndpoint",
-];
+/// Where an object lives that does not say so, as for kubectl.
+const NAMESPACE: &str = "default";
 
 /// An item of a `List`, or the document itself.
 struct Place<'a> {
@@ -113,25 +114,25 @@ impl Reader<'_> {
             .and_then(|metadata| metadata.get("name"))
             .and_then(Value::as_str)
             .unwrap_or("");
-        let Some((_, version, kind)) = READ.iter().find(|(kind, ..)| *kind == kind_name) else {
+        let Some((kind, versions)) = READ.iter().find(|(kind, _)| kind.as_str() == kind_name)
+        else {
             let (kind_name, name) = (kind_name.to_owned(), name.to_owned());
             return self.not_read(place, &kind_name, &name);
         };
         let subject = Some(format!("{kind_name}/{name}"));
-        let found = object.get("apiVersion").and_then(Value::as_str);
-        if found != Some(*version) {
-            let reason = match found {
-                Some(found) => format!("apiVersion: {found:?}: {version:?} is what is read"),
-                None => format!("apiVersion: missing; expected {version:?}"),
-            };
+        if let Err(reason) = check_version(object.get("apiVersion"), versions) {
             return self.fault(place, "apiVersion", subject, &reason);
         }
         if let Err(reason) = check_name(name) {
             return self.fault(place, "metadata.name", subject, &reason);
         }
+        let namespace = match namespace_of(*kind, &object) {
+            Ok(namespace) => namespace,
+            Err(reason) => return self.fault(place, "metadata.namespace", subject, &reason),
+        };
         let key = ResourceKey {
             kind: *kind,
-            namespace: None,
+            namespace,
             name: name.to_owned(),
         };
         if !self.keys.insert(key.clone()) {
@@ -159,10 +160,8 @@ impl Reader<'_> {
     }
 
     fn not_read(&mut self, place: &Place<'_>, kind: &str, name: &str) {
-        let known = READ.iter().map(|(kind, ..)| *kind);
-        let reason = if NOT_YET.contains(&kind) {
-            "this kind is not supported yet".to_owned()
-        } else if let Some(meant) = nearest(kind, known) {
+        let known = READ.iter().map(|(kind, _)| kind.as_str());
+        let reason = if let Some(meant) = nearest(kind, known) {
             // A misspelt policy must not be passed over in silence.
             let reason = format!("kind: {kind:?}: unknown; did you mean {meant:?}?");
             return self.fault(place, "kind", None, &reason);
@@ -195,6 +194,50 @@ impl Reader<'_> {
             reason: reason.to_owned(),
         });
     }
+}
+
+fn check_version(found: Option<&Value>, versions: &[&str]) -> Result<(), String> {
+    let known: Vec<String> = versions
+        .iter()
+        .map(|version| format!("{version:?}"))
+        .collect();
+    let known = known.join(" or ");
+    match found {
+        Some(Value::String(found)) if versions.contains(&found.as_str()) => Ok(()),
+        Some(found) => Err(format!("apiVersion: {found}: {known} is what is read")),
+        None => Err(format!("apiVersion: missing; expected {known}")),
+    }
+}
+
+/// None for kinds that live in no namespace.
+fn namespace_of(kind: ResourceKind, object: &Map<String, Value>) -> Result<Option<String>, String> {
+    if !kind.is_namespaced() {
+        return Ok(None);
+    }
+    let written = object
+        .get("metadata")
+        .and_then(|metadata| metadata.get("namespace"));
+    match written {
+        None | Some(Value::Null) => Ok(Some(NAMESPACE.to_owned())),
+        Some(Value::String(name)) if name.is_empty() => Ok(Some(NAMESPACE.to_owned())),
+        Some(Value::String(name)) if is_dns_label(name) => Ok(Some(name.clone())),
+        Some(other) => {
+            let shown: String = other.to_string().chars().take(80).collect();
+            Err(format!(
+                "metadata.namespace: {shown}: must be lower-case letters, digits and '-', at \
+                 most 63"
+            ))
+        }
+    }
+}
+
+fn is_dns_label(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = text.as_bytes();
+    bytes.len() <= 63
+        && bytes.first().is_some_and(|byte| plain(*byte))
+        && bytes.last().is_some_and(|byte| plain(*byte))
+        && bytes.iter().all(|byte| plain(*byte) || *byte == b'-')
 }
 
 /// Kubernetes' rule for names of objects (a DNS subdomain).

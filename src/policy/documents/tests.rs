@@ -78,13 +78,67 @@ fn lists_are_taken_apart() {
 fn kinds_that_are_not_read() {
     check(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n---\n\
-         apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: x}\n---\n\
+         apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\n---\n\
          apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolcy\nmetadata: {name: q}\n",
         &[
             "error f.yaml: document 3, line 10, column 7: kind: \"CiliumClusterwideNetworkPolcy\": \
              unknown; did you mean \"CiliumClusterwideNetworkPolicy\"?",
             "skipped f.yaml: line 1: Deployment/d skipped: palisade does not read this kind",
-            "skipped f.yaml: line 5: Pod/p skipped: this kind is not supported yet",
+            "skipped f.yaml: line 5: NetworkPolicy/p skipped: palisade does not read this kind",
+        ],
+    );
+}
+
+#[test]
+fn kinds_that_are_read_and_their_namespaces() {
+    let kinds = [
+        ("v1", "Node", false),
+        ("v1", "Namespace", false),
+        ("v1", "Pod", true),
+        ("v1", "Service", true),
+        ("discovery.k8s.io/v1", "EndpointSlice", true),
+        ("cilium.io/v2", "CiliumNode", false),
+        ("cilium.io/v2", "CiliumIdentity", false),
+        ("cilium.io/v2", "CiliumEndpoint", true),
+        ("cilium.io/v2", "CiliumNetworkPolicy", true),
+        ("cilium.io/v2", "CiliumClusterwideNetworkPolicy", false),
+        ("cilium.io/v2", "CiliumCIDRGroup", false),
+        ("cilium.io/v2alpha1", "CiliumCIDRGroup", false),
+    ];
+    for (version, kind, namespaced) in kinds {
+        for (namespace, expected) in [
+            ("", "/default"),
+            ("namespace: \"\"", "/default"),
+            ("namespace: null", "/default"),
+            ("namespace: team-a", "/team-a"),
+        ] {
+            let expected = if namespaced { expected } else { "" };
+            check(
+                &format!(
+                    "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: \"300\", {namespace}}}\n"
+                ),
+                &[&format!("{kind}{expected}/300 document 0 line 1")],
+            );
+        }
+    }
+    check(
+        "apiVersion: v1\nkind: PodList\nitems: [{metadata: {name: p}}, {metadata: {name: p, \
+         namespace: n}}, {metadata: {name: p, namespace: default}}]\n",
+        &[
+            "Pod/default/p document 0 line 3",
+            "Pod/n/p document 0 line 3",
+            "error f.yaml: document 1, line 3, column 1: Pod/p: defined twice in this file; the \
+             first one counts",
+        ],
+    );
+    check(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: A_b}\n---\n\
+         apiVersion: v1\nkind: CiliumCIDRGroup\nmetadata: {name: p}\n",
+        &[
+            "error f.yaml: document 1, line 3, column 32: Pod/p: metadata.namespace: \"A_b\": must \
+             be lower-case letters, digits and '-', at most 63",
+            "error f.yaml: document 2, line 5, column 13: CiliumCIDRGroup/p: apiVersion: \"v1\": \
+             \"cilium.io/v2\" or \"cilium.io/v2alpha1\" is what is read",
         ],
     );
 }
@@ -235,7 +289,7 @@ fn positions_of_fields() {
 fn a_long_list_is_read_in_time() {
     let mut text = "apiVersion: v1\nkind: List\nitems:\n".to_owned();
     while text.len() < 1_000_000 {
-        text.push_str("- {}\n- {kind: Pod}\n");
+        text.push_str("- {}\n- {kind: Job}\n");
     }
     let reading = read_text("f.yaml", &text);
     assert!(reading.errors.len() > 10_000);

@@ -5,11 +5,15 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::checker::{At, Checker, Fault};
+use crate::policy::checker::{At, Checker, Fault};
 
 /// Reads one prefix; host bits are masked, a bare address is a whole-length
 /// prefix with a warning.
-pub(super) fn read_cidr(checker: &mut Checker, at: &At<'_>, value: &Value) -> Option<IpNet> {
+pub(in crate::policy) fn read_cidr(
+    checker: &mut Checker,
+    at: &At<'_>,
+    value: &Value,
+) -> Option<IpNet> {
     let text = checker.string(at, value)?;
     if text.is_empty() {
         checker.error(at, Fault::new(value, "an empty prefix").suggest(EXAMPLE));

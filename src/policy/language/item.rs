@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::checker::{At, Checker, Fault, field};
 use super::cidr::{check_except, read_cidr};
 use super::ports::{read_icmps, read_to_ports};
 use super::types::{Entity, Item, Peer, Peers, Ports};
+use crate::policy::checker::{At, Checker, Fault, field};
 use crate::policy::nearest::nearest;
 use crate::policy::{Direction, Section};
 

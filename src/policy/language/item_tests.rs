@@ -1,7 +1,6 @@
 //! Errors of items: peers, prefixes, ports, what is not supported.
 
-use super::read_policy;
-use super::tests::{check_errors, check_item, policy_with};
+use super::tests::{check_errors, check_item, read_spec};
 
 fn check_ingress(item: &str, expected: &[&str]) {
     check_errors(&format!("nodeSelector: {{}}\ningress: [{item}]"), expected);
@@ -121,9 +120,7 @@ fn errors_of_what_is_not_supported() {
         "toEndpoints",
         "toNodes",
     ] {
-        let reading = read_policy(&policy_with(&format!(
-            "nodeSelector: {{}}\negress: [{{{name}: [{{}}]}}]"
-        )));
+        let reading = read_spec(&format!("nodeSelector: {{}}\negress: [{{{name}: [{{}}]}}]"));
         assert_eq!(reading.errors.len(), 1, "{name}");
         assert_eq!(reading.errors[0].path, format!("spec.egress[0].{name}"));
     }

@@ -3,14 +3,12 @@
 //! Invariant: nothing that a rule body says is ignored. What is not known, not
 //! supported yet or not enforceable on a host is an error of its resource.
 
-mod checker;
 mod cidr;
 mod error;
 mod item;
 #[cfg(test)]
 mod item_tests;
 mod names;
-mod node;
 mod ports;
 mod rule;
 mod selector;
@@ -18,8 +16,8 @@ mod selector;
 mod tests;
 mod types;
 
+pub(super) use cidr::read_cidr;
 pub use error::FieldError;
-pub use node::{NodeObject, read_node};
 pub(crate) use ports::is_service_name;
 pub use rule::read_policy;
 pub use selector::{LabelSelector, Operator, Requirement};

@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use super::checker::{At, Checker, Fault, field};
 use super::names;
 use super::types::{L4Match, PortProtocol};
 use crate::limits::{ICMP_FIELDS_PER_ITEM_MAX, PORTS_PER_ITEM_MAX};
 use crate::policy::Section;
+use crate::policy::checker::{At, Checker, Fault, field};
 use crate::policy::nearest::nearest;
 
 /// Reads `toPorts`; its list is not empty.

@@ -2,11 +2,12 @@
 
 use serde_json::{Map, Value};
 
-use super::checker::{At, Checker, Fault, field};
 use super::item::{Around, read_item};
 use super::selector::read_selector;
 use super::types::{Item, Policy, Rule, RuleSubject};
 use super::{Reading, selector::LabelSelector};
+use crate::events::ResourceKey;
+use crate::policy::checker::{At, Checker, Fault, field};
 use crate::policy::{Direction, Section};
 
 const SPEC_FIELDS: [&str; 10] = [
@@ -22,10 +23,19 @@ const SPEC_FIELDS: [&str; 10] = [
     "log",
 ];
 
-/// Reads a CiliumClusterwideNetworkPolicy: all its errors at once.
+/// What a rule for workload endpoints is told.
+const HELD: &str = "accepted and held: there are no workload endpoints here, and a rule with \
+                    endpointSelector never selects the host";
+
+/// Reads a CiliumClusterwideNetworkPolicy or a CiliumNetworkPolicy, as the key
+/// says: all its errors at once.
 #[must_use]
-pub fn read_policy(body: &Value) -> Reading<Policy> {
-    let mut reader = PolicyReader::default();
+pub fn read_policy(key: &ResourceKey, body: &Value) -> Reading<Policy> {
+    let mut reader = PolicyReader {
+        namespace: key.namespace.clone(),
+        checker: Checker::default(),
+        counts: [0; 4],
+    };
     let policy = reader.policy(body);
     let (errors, warnings) = reader.checker.finish();
     Reading {
@@ -35,8 +45,9 @@ pub fn read_policy(body: &Value) -> Reading<Policy> {
     }
 }
 
-#[derive(Default)]
 struct PolicyReader {
+    /// Of a CiliumNetworkPolicy.
+    namespace: Option<String>,
     checker: Checker,
     /// Items so far, by [`Section`]: the sections of all rules are concatenated.
     counts: [usize; 4],
@@ -51,7 +62,7 @@ impl PolicyReader {
             object,
             &["apiVersion", "kind", "metadata", "spec", "specs", "status"],
         );
-        check_metadata(&mut self.checker, &at, object);
+        check_metadata(&mut self.checker, &at, object, self.namespace.is_none());
         let mut rules = Vec::new();
         let spec = field(object, "spec");
         let specs_at = at.key("specs");
@@ -103,6 +114,9 @@ impl PolicyReader {
     fn subject(&mut self, at: &At<'_>, object: &Map<String, Value>) -> Option<RuleSubject> {
         let node = field(object, "nodeSelector");
         let endpoint = field(object, "endpointSelector");
+        if self.namespace.is_some() {
+            return self.namespaced_subject(at, node, endpoint);
+        }
         let mut read = |name: &str, value, for_host| -> Option<LabelSelector> {
             read_selector(&mut self.checker, &at.key(name), value, for_host)
         };
@@ -111,10 +125,8 @@ impl PolicyReader {
         match (node, endpoint) {
             (Some(_), None) => node_selector.map(RuleSubject::Node),
             (None, Some(_)) => {
-                let reason = "accepted and held: there are no workload endpoints here, and a rule \
-                              with endpointSelector never selects the host";
                 let at = at.key("endpointSelector");
-                self.checker.warn(&at, Fault::missing(reason));
+                self.checker.warn(&at, Fault::missing(HELD));
                 endpoint_selector.map(RuleSubject::Endpoint)
             }
             (Some(_), Some(_)) => {
@@ -129,6 +141,30 @@ impl PolicyReader {
                 None
             }
         }
+    }
+
+    /// A CiliumNetworkPolicy is for the pods of its namespace, never for a host.
+    fn namespaced_subject(
+        &mut self,
+        at: &At<'_>,
+        node: Option<&Value>,
+        endpoint: Option<&Value>,
+    ) -> Option<RuleSubject> {
+        if let Some(value) = node {
+            let reason = "a CiliumNetworkPolicy cannot select nodes";
+            let fault = Fault::new(value, reason).suggest("use a CiliumClusterwideNetworkPolicy");
+            self.checker.error(&at.key("nodeSelector"), fault);
+        }
+        let Some(value) = endpoint else {
+            let fault = Fault::missing("endpointSelector: missing")
+                .suggest("endpointSelector: {} selects every pod of the namespace");
+            self.checker.error(at, fault);
+            return None;
+        };
+        let at = at.key("endpointSelector");
+        let selector = read_selector(&mut self.checker, &at, value, false)?;
+        self.checker.warn(&at, Fault::missing(HELD));
+        Some(RuleSubject::Endpoint(selector))
     }
 
     fn default_deny(&mut self, at: &At<'_>, object: &Map<String, Value>) -> [Option<bool>; 2] {
@@ -229,7 +265,12 @@ fn refuse_enforcement(checker: &mut Checker, at: &At<'_>, metadata: &Map<String,
 }
 
 /// Unknown fields of metadata and status are harmless: warnings.
-fn check_metadata(checker: &mut Checker, at: &At<'_>, object: &Map<String, Value>) {
+fn check_metadata(
+    checker: &mut Checker,
+    at: &At<'_>,
+    object: &Map<String, Value>,
+    cluster_wide: bool,
+) {
     const METADATA: [&str; 15] = [
         "name",
         "namespace",
@@ -249,7 +290,7 @@ fn check_metadata(checker: &mut Checker, at: &At<'_>, object: &Map<String, Value
     ];
     if let Some(metadata) = field(object, "metadata").and_then(Value::as_object) {
         checker.familiar_fields(&at.key("metadata"), metadata, &METADATA);
-        if let Some(namespace) = field(metadata, "namespace") {
+        if cluster_wide && let Some(namespace) = field(metadata, "namespace") {
             let reason = "ignored: the policy is cluster-wide";
             let at = at.key("metadata");
             checker.warn(&at.key("namespace"), Fault::new(namespace, reason));

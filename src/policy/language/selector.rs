@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::checker::{At, Checker, Fault, field};
 use crate::identity::LabelSet;
+use crate::policy::checker::{At, Checker, Fault, field};
 use crate::policy::nearest::nearest;
 
 /// All requirements must hold; none selects everything.

@@ -1,18 +1,21 @@
 //! Rules, subjects, empty and absent fields, warnings, nodes.
 
-use super::{FieldError, Peers, Policy, Ports, read_node, read_policy};
-use crate::events::{ResourceKind, SourceName};
+use super::{FieldError, Peers, Policy, Ports, Reading};
+use crate::events::SourceName;
 use crate::policy::documents;
 
-fn body(text: &str) -> serde_json::Value {
+/// Reads the policy of a manifest.
+pub(super) fn read(text: &str) -> Reading<Policy> {
     let reading = documents::read("f.yaml", text.as_bytes(), SourceName::Manifests);
     assert!(reading.errors.is_empty(), "{:?}", reading.errors);
-    reading.documents[0].resource.body.clone()
+    let resource = &reading.documents[0].resource;
+    super::read_policy(&resource.key, &resource.body)
 }
 
-pub(super) fn policy_with(spec: &str) -> serde_json::Value {
+/// Reads the policy of a spec.
+pub(super) fn read_spec(spec: &str) -> Reading<Policy> {
     let indented = spec.replace('\n', "\n  ");
-    body(&format!(
+    read(&format!(
         "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {{name: p}}\n\
          spec:\n  {indented}\n"
     ))
@@ -24,13 +27,13 @@ fn lines(errors: &[FieldError]) -> Vec<String> {
 
 /// Reads a spec and compares its errors, as the operator reads them.
 pub(super) fn check_errors(spec: &str, expected: &[&str]) {
-    let reading = read_policy(&policy_with(spec));
+    let reading = read_spec(spec);
     assert_eq!(lines(&reading.errors), expected, "{spec}");
     assert_eq!(reading.value.is_none(), !expected.is_empty(), "{spec}");
 }
 
 fn valid(spec: &str) -> Policy {
-    let reading = read_policy(&policy_with(spec));
+    let reading = read_spec(spec);
     assert_eq!(lines(&reading.errors), Vec::<String>::new(), "{spec}");
     reading.value.expect("no errors")
 }
@@ -237,7 +240,7 @@ fn errors_of_fields() {
 #[test]
 fn errors_of_whole_policies() {
     let head = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\n";
-    let neither = read_policy(&body(&format!("{head}metadata: {{name: p}}\nspce: {{}}")));
+    let neither = read(&format!("{head}metadata: {{name: p}}\nspce: {{}}"));
     assert_eq!(
         lines(&neither.errors),
         [
@@ -245,11 +248,11 @@ fn errors_of_whole_policies() {
             "neither spec nor specs is written",
         ]
     );
-    let both = read_policy(&body(&format!(
+    let both = read(&format!(
         "{head}metadata: {{name: p, x: 1, namespace: n}}\nstatus: {{y: 1}}\n\
          spec: {{nodeSelector: {{}}, ingress: [{{}}]}}\n\
          specs: [{{nodeSelector: {{}}, ingress: [{{}}, {{}}]}}, {{nodeSelector: {{}}, ingress: 5}}]"
-    )));
+    ));
     assert_eq!(
         lines(&both.errors),
         [
@@ -271,11 +274,11 @@ fn errors_of_whole_policies() {
 /// A policy that asks for audit is never enforced instead.
 #[test]
 fn the_annotation_of_a_policy_in_audit_is_refused() {
-    let reading = read_policy(&body(
+    let reading = read(
         "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: p, \
          annotations: {other: x, palisade.io/enforcement: audit}}\n\
          spec: {nodeSelector: {}, ingress: [{}]}",
-    ));
+    );
     let [error] = &lines(&reading.errors)[..] else {
         panic!("{:?}", reading.errors);
     };
@@ -286,11 +289,11 @@ fn the_annotation_of_a_policy_in_audit_is_refused() {
 /// Items of all rules of a policy are counted through, section by section.
 #[test]
 fn items_are_numbered_over_spec_and_specs() {
-    let reading = read_policy(&body(
+    let reading = read(
         "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: p}\n\
          spec: {nodeSelector: {}, ingress: [{}], egressDeny: [{}]}\n\
          specs: [{endpointSelector: {}, ingress: [{}]}, {nodeSelector: {}, ingress: [{}, {}]}]",
-    ));
+    );
     let policy = reading.value.expect("valid");
     let numbers: Vec<(&str, usize)> = policy
         .rules
@@ -311,11 +314,11 @@ fn items_are_numbered_over_spec_and_specs() {
 
 #[test]
 fn warnings() {
-    let reading = read_policy(&policy_with(
+    let reading = read_spec(
         "nodeSelector: {matchLabels: {kubernetes.io/os: linux, node-access: ssh}}\n\
          ingress: [{fromCIDR: [10.0.0.1]}, {fromEntities: [world-ipv4], toPorts: [{ports: \
          [{port: ssh}, {port: \"9\", endPort: 8}]}]}]",
-    ));
+    );
     assert_eq!(
         lines(&reading.warnings),
         [
@@ -330,9 +333,8 @@ fn warnings() {
             "spec.ingress[1].toPorts[0].ports[1].endPort: 8: ignored, since 8 is less than port 9",
         ]
     );
-    let held = read_policy(&policy_with(
-        "endpointSelector: {}\negress: [{toFQDNs: [{}], toPorts: [{rules: {dns: []}}]}]",
-    ));
+    let held =
+        read_spec("endpointSelector: {}\negress: [{toFQDNs: [{}], toPorts: [{rules: {dns: []}}]}]");
     assert_eq!(held.errors, []);
     assert_eq!(held.value.expect("valid").rules[0].items, []);
 }
@@ -340,45 +342,9 @@ fn warnings() {
 #[test]
 fn a_thousand_errors_are_summarised() {
     let entities = vec!["x"; 1_000].join(", ");
-    let reading = read_policy(&policy_with(&format!(
+    let reading = read_spec(&format!(
         "nodeSelector: {{}}\ningress: [{{fromEntities: [{entities}]}}]"
-    )));
+    ));
     assert_eq!(reading.errors.len(), 101);
     assert_eq!(reading.errors[100].to_string(), "and 900 more errors");
-}
-
-#[test]
-fn nodes() {
-    let node = read_node(
-        ResourceKind::Node,
-        &body(
-            "apiVersion: v1\nkind: Node\nmetadata: {name: a, labels: {x: \"1\"}}\nstatus:\n  \
-             addresses:\n  - {type: InternalIP, address: 10.0.0.1}\n  - {type: Hostname, address: \
-             a}\n  - {type: ExternalIP, address: \"2001:db8::1\"}\n  - {type: Odd, address: b}\n",
-        ),
-    );
-    assert_eq!(
-        lines(&node.warnings),
-        ["status.addresses[3]: address of unknown type \"Odd\": ignored"]
-    );
-    let node = node.value.expect("valid");
-    assert_eq!(node.labels["x"], "1");
-    let addresses: Vec<String> = node.addresses.iter().map(ToString::to_string).collect();
-    assert_eq!(addresses, ["10.0.0.1", "2001:db8::1"]);
-    let node = read_node(
-        ResourceKind::CiliumNode,
-        &body(
-            "apiVersion: cilium.io/v2\nkind: CiliumNode\nmetadata: {name: a, labels: {x: 1}}\n\
-             spec:\n  addresses:\n  - {type: CiliumInternalIP, ip: 10.0.0.1}\n  - {type: \
-             InternalIP, ip: 10.0.0}\n  - {type: InternalIP}\n",
-        ),
-    );
-    assert_eq!(
-        lines(&node.errors),
-        [
-            "metadata.labels.x: 1: expected a string; put it in quotes",
-            "spec.addresses[1].ip: \"10.0.0\": not an IP address",
-            "spec.addresses[2]: ip: missing",
-        ]
-    );
 }

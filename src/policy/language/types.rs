@@ -268,6 +268,16 @@ impl PortProtocol {
             Self::Sctp => 132,
         }
     }
+    /// The protocol of a word, in any case.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word.to_ascii_uppercase().as_str() {
+            "TCP" => Some(Self::Tcp),
+            "UDP" => Some(Self::Udp),
+            "SCTP" => Some(Self::Sctp),
+            _ => None,
+        }
+    }
 }
 
 /// One thing that `toPorts` or `icmps` can match.

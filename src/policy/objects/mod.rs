@@ -1,15 +1,34 @@
 //! Context objects: what rules talk about, as read from manifests or an API.
 //!
 //! Plain data. Unknown fields are ignored: these objects are others' words, and
-//! only the parts below matter here.
+//! only the parts below matter here. A part that does matter and that cannot be
+//! read is an error of its object.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+mod cidr_group;
+mod common;
+mod endpoint;
+mod endpoint_slice;
+mod identity;
+mod namespace;
+mod node;
+mod pod;
+mod service;
+#[cfg(test)]
+mod tests;
 
-use ipnet::IpNet;
+use serde_json::Value;
 
-use super::language::{NamedPort, NodeObject};
-use crate::identity::LabelSet;
+use super::checker::{At, Checker, Fault};
+use super::language::Reading;
+use crate::events::{ResourceKey, ResourceKind};
+pub use cidr_group::CidrGroupObject;
+pub use endpoint::EndpointObject;
+pub use endpoint_slice::EndpointSliceObject;
+pub use identity::IdentityObject;
+pub use namespace::NamespaceObject;
+pub use node::NodeObject;
+pub use pod::PodObject;
+pub use service::ServiceObject;
 
 /// A context object, by kind. Name and namespace are those of its resource key.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,67 +44,36 @@ pub enum Object {
     CidrGroup(CidrGroupObject),
 }
 
-/// A Namespace.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct NamespaceObject {
-    /// They stand on its pods as `io.cilium.k8s.namespace.labels.<key>`.
-    pub labels: BTreeMap<String, String>,
+/// Reads the context object of a key: all its errors at once.
+#[must_use]
+pub fn read_object(key: &ResourceKey, body: &Value) -> Reading<Object> {
+    let mut checker = Checker::default();
+    let object = read(&mut checker, key, body);
+    let (errors, warnings) = checker.finish();
+    Reading {
+        value: object.filter(|_| errors.is_empty()),
+        errors,
+        warnings,
+    }
 }
 
-/// A Pod.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct PodObject {
-    pub labels: BTreeMap<String, String>,
-    /// `status.podIPs` (or `podIP`), sorted; empty for pods in the host's network
-    /// and for those that have ended, whose addresses may be another's by now.
-    pub addresses: Vec<IpAddr>,
-    /// `default` where none is written.
-    pub service_account: String,
-    /// `ports[]` with names, of all containers; sorted.
-    pub named_ports: Vec<NamedPort>,
-}
-
-/// A Service.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct ServiceObject {
-    pub labels: BTreeMap<String, String>,
-    /// Empty: its EndpointSlices are made by hand.
-    pub selector: BTreeMap<String, String>,
-}
-
-/// An EndpointSlice.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct EndpointSliceObject {
-    /// Label `kubernetes.io/service-name`; the service stands in its namespace.
-    pub service: Option<String>,
-    /// Sorted, without duplicates.
-    pub addresses: Vec<IpAddr>,
-}
-
-/// A CiliumIdentity; its name is the number.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct IdentityObject {
-    /// `security-labels`
-    pub labels: LabelSet,
-}
-
-/// A CiliumEndpoint.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct EndpointObject {
-    /// `status.networking.addressing`, sorted.
-    pub addresses: Vec<IpAddr>,
-    /// `status.identity.id`; None while Cilium has not assigned one.
-    pub identity: Option<u32>,
-    /// `status.identity.labels`; a CiliumIdentity of that number knows better.
-    pub labels: LabelSet,
-    /// `status.named-ports`, sorted.
-    pub named_ports: Vec<NamedPort>,
-}
-
-/// A CiliumCIDRGroup.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct CidrGroupObject {
-    pub labels: BTreeMap<String, String>,
-    /// `spec.externalCIDRs`, masked, sorted, without duplicates.
-    pub cidrs: Vec<IpNet>,
+fn read(checker: &mut Checker, key: &ResourceKey, body: &Value) -> Option<Object> {
+    let object = checker.object(&At::ROOT, body)?;
+    Some(match key.kind {
+        ResourceKind::Node | ResourceKind::CiliumNode => {
+            Object::Node(node::read(checker, key.kind, object))
+        }
+        ResourceKind::Namespace => Object::Namespace(namespace::read(checker, object)),
+        ResourceKind::Pod => Object::Pod(pod::read(checker, object)),
+        ResourceKind::Service => Object::Service(service::read(checker, object)),
+        ResourceKind::EndpointSlice => Object::EndpointSlice(endpoint_slice::read(checker, object)),
+        ResourceKind::CiliumIdentity => Object::Identity(identity::read(checker, key, object)),
+        ResourceKind::CiliumEndpoint => Object::Endpoint(endpoint::read(checker, object)),
+        ResourceKind::CiliumCIDRGroup => Object::CidrGroup(cidr_group::read(checker, object)),
+        ResourceKind::CiliumClusterwideNetworkPolicy | ResourceKind::CiliumNetworkPolicy => {
+            let reason = "a policy, not an object that policies talk about";
+            checker.error(&At::ROOT.key("kind"), Fault::missing(reason));
+            return None;
+        }
+    })
 }

@@ -10,8 +10,8 @@ use crate::events::{
     Origin, RegenerationCause, RepositoryChange, Resource, ResourceKey, ResourceKind, SourceName,
 };
 use crate::identity::{IpcacheSource, Label, LabelSet, Reserved};
-use crate::policy::language::{FieldError, Item, NodeObject, Policy, Rule, read_node, read_policy};
-use crate::policy::objects::Object;
+use crate::policy::language::{FieldError, Item, Policy, Rule, read_policy};
+use crate::policy::objects::{NodeObject, Object, read_object};
 use crate::policy::{RuleNumber, RuleRef};
 
 /// What the parts of a snapshot looked like before a change.
@@ -51,7 +51,7 @@ impl Repository {
         if let Err(applied) = self.check_owner(resource, owner) {
             return *applied;
         }
-        let reading = read_policy(&resource.body);
+        let reading = read_policy(&resource.key, &resource.body);
         let Some(policy) = reading.value else {
             return self.refuse(resource, reading.errors, existing.is_some());
         };
@@ -90,8 +90,8 @@ impl Repository {
         if let Err(applied) = self.check_owner(resource, owner) {
             return *applied;
         }
-        let reading = read_node(key.kind, &resource.body);
-        let Some(node) = reading.value else {
+        let reading = read_object(key, &resource.body);
+        let Some(Object::Node(node)) = reading.value else {
             return self.refuse(resource, reading.errors, existing.is_some());
         };
         let before = self.before();
@@ -336,8 +336,8 @@ impl Repository {
     }
 
     pub(super) fn restore_node(&mut self, resource: Resource) {
-        let reading = read_node(resource.key.kind, &resource.body);
-        let Some(node) = reading.value else {
+        let reading = read_object(&resource.key, &resource.body);
+        let Some(Object::Node(node)) = reading.value else {
             self.refuse(&resource, reading.errors, false);
             return;
         };
@@ -351,7 +351,7 @@ impl Repository {
     }
 
     pub(super) fn restore_policy(&mut self, resource: Resource) {
-        let reading = read_policy(&resource.body);
+        let reading = read_policy(&resource.key, &resource.body);
         let Some(policy) = reading.value else {
             self.refuse(&resource, reading.errors, false);
             return;

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::FieldError;
+use super::language::FieldError;
+use super::{nearest::nearest, path};
 use crate::limits::ERRORS_PER_RESOURCE_MAX;
-use crate::policy::{nearest::nearest, path};
 
 /// A place in an object. Its path is built only when an error needs it.
 #[derive(Clone, Copy)]
