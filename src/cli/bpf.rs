@@ -111,14 +111,17 @@ fn metrics_table(counters: &[BpfCounter]) -> String {
     table.render()
 }
 
-fn rules_table(rules: &[BpfRule]) -> String {
-    let mut table = Table::new(&[&["RULE", "NAME", "PACKETS", "BYTES"]]);
+pub(super) fn rules_table(rules: &[BpfRule]) -> String {
+    let mut table = Table::new(&[&["RULE", "NAME", "PACKETS", "BYTES", "LOG", "FILE"]]);
     for rule in rules {
+        let log = rule.log.as_ref().map(|log| format!("{log:?}"));
         table.row([
             rule.number.to_string(),
             rule.name.clone(),
             rule.packets.to_string(),
             rule.bytes.to_string(),
+            log.unwrap_or_default(),
+            rule.origin.clone().unwrap_or_default(),
         ]);
     }
     table.render()

@@ -147,10 +147,17 @@ fn side(peer: &Peer) -> String {
 /// The rule that decided, or the policies that made the direction default-deny.
 fn policies(decision: &Decision) -> String {
     match &decision.rule {
-        Some(rule) => format!(", rule {}", rule_words(rule)),
+        Some(rule) => format!(", rule {}{}", rule_words(rule), log_words(decision)),
         None if decision.policies.is_empty() => String::new(),
         None => format!(", no rule of {} allows it", decision.policies.join(", ")),
     }
+}
+
+/// What the author of the rule wants to read with it; escaped, so that it is
+/// one line and cannot pass for another part of it.
+fn log_words(decision: &Decision) -> String {
+    let log = decision.log.as_ref();
+    log.map(|log| format!(", log {log:?}")).unwrap_or_default()
 }
 
 /// `Kind/name ingress[0]`.

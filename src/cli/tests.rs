@@ -1,11 +1,13 @@
 //! Tables and lines as people read them.
 
+use super::bpf::rules_table;
 use super::endpoint::list_table;
 use super::identity::identity_table;
 use super::monitor::event_line;
 use super::output::{Table, timestamp};
 use crate::api::model::{
-    Decision, Endpoint, EndpointPolicy, EndpointRevision, Identity, MonitorEvent, Peer, RuleName,
+    BpfRule, Decision, Endpoint, EndpointPolicy, EndpointRevision, Identity, MonitorEvent, Peer,
+    RuleName,
 };
 use crate::endpoint::{EndpointKind, Enforcement};
 use crate::events::EndpointState;
@@ -114,6 +116,7 @@ fn decision() -> Decision {
         protocol: "tcp".to_owned(),
         detail: "SYN".to_owned(),
         rule: None,
+        log: None,
         policies: vec!["CiliumClusterwideNetworkPolicy/demo".to_owned()],
         device: "eth9".to_owned(),
         length_bytes: 74,
@@ -157,4 +160,45 @@ fn a_verdict_names_its_rule() {
         line.ends_with(", rule CiliumClusterwideNetworkPolicy/demo ingress[1]"),
         "{line}"
     );
+}
+
+/// The author's text ends the line and stays on it.
+#[test]
+fn a_verdict_tells_what_its_rule_logs() {
+    let denied = Decision {
+        rule: Some(RuleName {
+            resource: "CiliumClusterwideNetworkPolicy/demo".to_owned(),
+            section: "ingressDeny".to_owned(),
+            index: 0,
+        }),
+        log: Some("ticket 4711\n\"ok\"".to_owned()),
+        ..decision()
+    };
+    let line = event_line(&MonitorEvent::Drop(denied));
+    assert!(
+        line.ends_with(" ingressDeny[0], log \"ticket 4711\\n\\\"ok\\\"\""),
+        "{line}"
+    );
+}
+
+#[test]
+fn rules_are_listed_with_log_and_origin() {
+    let rule = |number, log: Option<&str>, origin: Option<&str>| BpfRule {
+        number,
+        name: format!("CiliumClusterwideNetworkPolicy/demo ingress[{number}]"),
+        packets: 5,
+        bytes: 300,
+        log: log.map(ToOwned::to_owned),
+        origin: origin.map(ToOwned::to_owned),
+    };
+    let rules = [
+        rule(1, Some("ticket 4711"), Some("/etc/p.yaml:7")),
+        rule(2, None, None),
+    ];
+    let expected = "\
+RULE   NAME                                             PACKETS   BYTES   LOG             FILE
+1      CiliumClusterwideNetworkPolicy/demo ingress[1]   5         300     \"ticket 4711\"   /etc/p.yaml:7
+2      CiliumClusterwideNetworkPolicy/demo ingress[2]   5         300
+";
+    assert_eq!(rules_table(&rules), expected);
 }

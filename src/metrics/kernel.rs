@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 use super::collect::{KernelCounters, KernelMap};
 use crate::datapath::DatapathError;
 use crate::datapath::kernel::{CtOccupancy, Inspector, RuleCounter};
-use crate::policy::RuleRef;
+use crate::policy::{RuleEntry, RuleRef};
 use crate::queues::{GenerationNames, Pipeline};
 
 /// What the last sweep of conntrack found.
@@ -31,21 +31,21 @@ pub fn current_names(pipeline: &Pipeline) -> Option<Arc<GenerationNames>> {
     pipeline.rules_of(realized.generation)
 }
 
-/// Hits of every rule of the generation that is enforced, with its name.
+/// Hits of every rule of the generation that is enforced, with what is known of it.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn rule_hits(
     inspector: &Inspector,
     pipeline: &Pipeline,
-) -> Result<Vec<(RuleCounter, RuleRef)>, DatapathError> {
+) -> Result<Vec<(RuleCounter, Arc<RuleEntry>)>, DatapathError> {
     let Some(names) = current_names(pipeline) else {
         return Ok(Vec::new());
     };
     let hits = inspector.rules(names.rules.keys().copied())?;
     let named = hits.into_iter().filter_map(|hit| {
-        let rule = names.rules.get(&hit.rule)?;
-        Some((hit, rule.rule.clone()))
+        let entry = names.rules.get(&hit.rule)?;
+        Some((hit, Arc::clone(entry)))
     });
     Ok(named.collect())
 }
@@ -61,8 +61,8 @@ pub fn kernel_counters(
 ) -> Result<KernelCounters, DatapathError> {
     let reasons = inspector.counters()?.into_iter();
     let mut rules: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    for (hit, rule) in rule_hits(inspector, pipeline)? {
-        let sum = rules.entry(rule_name(&rule)).or_default();
+    for (hit, entry) in rule_hits(inspector, pipeline)? {
+        let sum = rules.entry(rule_name(&entry.rule)).or_default();
         *sum = (sum.0 + hit.packets, sum.1 + hit.bytes);
     }
     let lost = inspector.lost_events()?;

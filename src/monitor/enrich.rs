@@ -8,7 +8,7 @@ use palisade_abi::{direction, proto, reason};
 use crate::api::model::{Decision, Peer, RuleName};
 use crate::datapath::kernel::octets;
 use crate::identity::{IdentityNumber, LabelSet, Reserved};
-use crate::policy::{RuleNumber, protocol_name};
+use crate::policy::{RuleEntry, RuleNumber, protocol_name};
 use crate::queues::GenerationNames;
 
 /// The event of a record. Without names (a generation that is forgotten) the
@@ -37,7 +37,8 @@ pub fn enrich(
         ..Peer::default()
     };
     let (source, destination) = if egress { (host, peer) } else { (peer, host) };
-    let rule = rule_of(event, names);
+    let entry = entry_of(event, names);
+    let rule = entry.map(|entry| RuleName::from(&entry.rule));
     Decision {
         time_ms,
         verdict: verdict_of(event).to_owned(),
@@ -63,6 +64,7 @@ pub fn enrich(
         detail: detail_of(event),
         policies: policies_of(event, rule.as_ref(), names),
         rule,
+        log: entry.and_then(|entry| entry.log.clone()),
         device,
         length_bytes: event.len,
         rejudged: event.flags & flags::REJUDGED != 0,
@@ -98,10 +100,9 @@ fn reason_of(event: &Event) -> &'static str {
     }
 }
 
-fn rule_of(event: &Event, names: Option<&GenerationNames>) -> Option<RuleName> {
+fn entry_of<'a>(event: &Event, names: Option<&'a GenerationNames>) -> Option<&'a RuleEntry> {
     let number = RuleNumber(event.rule);
-    let entry = names?.rules.get(&number)?;
-    Some(RuleName::from(&entry.rule))
+    names?.rules.get(&number).map(|entry| &**entry)
 }
 
 /// The policy of the deciding rule; where none matched, those that made the

@@ -46,9 +46,9 @@ fn names() -> GenerationNames {
             section: Section::IngressDeny,
             index: 1,
         },
-        log: None,
-        file: String::new(),
-        line: None,
+        log: Some("ticket 4711".to_owned()),
+        file: "demo.yaml".to_owned(),
+        line: Some(7),
     };
     GenerationNames {
         generation: GenerationNumber(7),
@@ -79,7 +79,7 @@ fn a_default_deny_names_the_policies_that_enforce() {
     let decision = enrich(&event, Some(&names), "eth9".to_owned(), 5);
     assert_eq!(decision.verdict, "denied");
     assert_eq!(decision.reason, "Policy denied");
-    assert_eq!(decision.rule, None);
+    assert_eq!((decision.rule, decision.log), (None, None));
     assert_eq!(decision.policies, ["CiliumClusterwideNetworkPolicy/demo"]);
     assert_eq!(decision.source.labels, ["reserved:world"]);
     assert_eq!(decision.source.ip, "192.0.2.1".parse().ok());
@@ -92,10 +92,11 @@ fn a_rule_is_named_by_its_generation_only() {
     let names = names();
     let event = record(kind::DROP, reason::POLICY_DENY, 4);
     let decision = enrich(&event, Some(&names), String::new(), 0);
+    assert_eq!(decision.log.as_deref(), Some("ticket 4711"));
     let rule = decision.rule.expect("a rule");
     assert_eq!((rule.section.as_str(), rule.index), ("ingressDeny", 1));
     let forgotten = enrich(&event, None, String::new(), 0);
-    assert_eq!(forgotten.rule, None);
+    assert_eq!((forgotten.rule, forgotten.log), (None, None));
     assert!(forgotten.policies.is_empty());
 }
 

@@ -69,4 +69,8 @@ pub struct BpfRule {
     pub name: String,
     pub packets: u64,
     pub bytes: u64,
+    /// `log.value` of the rule.
+    pub log: Option<String>,
+    /// `file:line` where it was read; None for a failsafe entry.
+    pub origin: Option<String>,
 }

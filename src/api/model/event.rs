@@ -74,6 +74,8 @@ pub struct Decision {
     pub detail: String,
     /// The rule that decided.
     pub rule: Option<RuleName>,
+    /// `log.value` of that rule.
+    pub log: Option<String>,
     /// For a default deny: the policies that made the direction default-deny;
     /// else the policy of the rule.
     pub policies: Vec<String>,

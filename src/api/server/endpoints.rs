@@ -55,9 +55,9 @@ fn failsafe(agent: &Agent) -> Result<Vec<FailsafeFlow>, Refusal> {
     let hits = rule_hits(&agent.inspector, &agent.pipeline)?;
     let entries = agent.failsafe.iter().enumerate();
     let flows = entries.map(|(position, entry)| {
-        let own = hits
-            .iter()
-            .filter(|(_, rule)| rule.section == Section::Failsafe && rule.index == position);
+        let own = hits.iter().filter(|(_, entry)| {
+            entry.rule.section == Section::Failsafe && entry.rule.index == position
+        });
         let (packets, bytes) = own.fold((0, 0), |(packets, bytes), (hit, _)| {
             (packets + hit.packets, bytes + hit.bytes)
         });

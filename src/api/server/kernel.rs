@@ -19,7 +19,7 @@ use crate::datapath::kernel::{CtFlow, TableCopy};
 use crate::identity::IdentityNumber;
 use crate::limits::API_FLOWS_MAX;
 use crate::metrics::{current_names, rule_hits, rule_name};
-use crate::policy::{Direction, RuleNumber, protocol_name};
+use crate::policy::{Direction, RuleEntry, RuleNumber, protocol_name};
 use crate::queues::GenerationNames;
 
 impl From<DatapathError> for Refusal {
@@ -46,15 +46,24 @@ pub(super) async fn counters(State(agent): State<Arc<Agent>>) -> Reply<Vec<BpfCo
 pub(super) async fn rules(State(agent): State<Arc<Agent>>) -> Reply<Vec<BpfRule>> {
     blocking(move || {
         let hits = rule_hits(&agent.inspector, &agent.pipeline)?.into_iter();
-        let lines = hits.map(|(hit, rule)| BpfRule {
+        let lines = hits.map(|(hit, entry)| BpfRule {
             number: hit.rule.0,
-            name: rule_name(&rule),
+            name: rule_name(&entry.rule),
             packets: hit.packets,
             bytes: hit.bytes,
+            log: entry.log.clone(),
+            origin: origin(&entry),
         });
         Ok(Json(lines.collect()))
     })
     .await
+}
+
+/// `file:line`, or the file alone where it has no lines.
+fn origin(entry: &RuleEntry) -> Option<String> {
+    let file = Some(&entry.file).filter(|file| !file.is_empty())?;
+    let line = entry.line.map(|line| format!(":{line}"));
+    Some(format!("{file}{}", line.unwrap_or_default()))
 }
 
 pub(super) async fn ipcache(State(agent): State<Arc<Agent>>) -> Reply<Vec<BpfIpcacheEntry>> {
