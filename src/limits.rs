@@ -63,7 +63,7 @@ pub const API_FLOWS_MAX: usize = 1_000_000;
 pub const ENDPOINT_CONFIG_WAIT: Duration = Duration::from_secs(10);
 /// Longest wait of an API request (Cilium: 6 minutes).
 pub const API_WAIT_MAX: Duration = Duration::from_secs(360);
-/// Major events that `palisade history` and `endpoint log` can show.
+/// Major events of this life held in memory, and lines of `endpoint log`.
 pub const HISTORY_MAX: usize = 1_024;
 pub const ENDPOINT_LOG_MAX: usize = 256;
 /// Events of one kind that one CPU may send in a second; the rest is counted.
@@ -101,6 +101,24 @@ const _: () = assert!(MANIFEST_DOCUMENT_BYTES_MAX as u64 <= MANIFEST_FILE_BYTES_
 
 /// Events that the journal may hold beyond its snapshot before a new one.
 pub const SNAPSHOT_EVENTS_MAX: usize = 512;
+/// How much of the past is kept; the limit that is reached first counts. A month
+/// and ten thousand events outlast any incident review, the bytes hold for big
+/// policies too, and with eight snapshots a replay is rarely longer than 1,500
+/// events.
+pub const PAST_EVENTS_MAX: u64 = 10_000;
+pub const PAST_SNAPSHOTS_MAX: usize = 8;
+pub const PAST_BYTES_MAX: u64 = 64 << 20;
+pub const PAST_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Lines of `palisade history` that outlive the agent: each event may have one
+/// and its commit another.
+pub const PAST_NOTES_MAX: u64 = 20_000;
+/// Longest message of such a line.
+pub const HISTORY_MESSAGE_BYTES_MAX: usize = 4 << 10;
+/// Records of the past that are deleted with each group of events, beyond two
+/// for each event: deleting keeps pace without ever taking long.
+pub const PAST_SWEEP_MIN: usize = 16;
+/// How long a question about an old revision waits while another is answered.
+pub const PAST_TURN_WAIT: Duration = Duration::from_secs(10);
 /// Times that a flush is tried, with a pause, before the agent goes on without
 /// history: enforcement must not wait for a disk.
 pub const FLUSH_ATTEMPTS_MAX: u32 = 5;
@@ -115,3 +133,5 @@ pub const WORKER_SLEEP_MAX: Duration = Duration::from_secs(1);
 pub const APPEND_ATTEMPTS_MAX: u32 = 3;
 /// How often a producer that waits for room looks whether the agent stops.
 pub const ENQUEUE_RECHECK: Duration = Duration::from_millis(50);
+
+const _: () = assert!(SNAPSHOT_EVENTS_MAX as u64 * 2 <= PAST_EVENTS_MAX);

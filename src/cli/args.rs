@@ -67,10 +67,29 @@ pub(super) enum Command {
     /// Metrics of the agent
     #[command(subcommand)]
     Metrics(MetricsCommand),
-    /// The last major events
-    History,
+    /// The last major events, those before a restart too
+    History(HistoryOptions),
+    /// Rebuild an old revision from the records of an agent that does not run
+    Replay(ReplayOptions),
     /// Remove enforcement: every link, pin, map and program of Palisade
     Detach(DetachOptions),
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct HistoryOptions {
+    /// Only the newest N
+    #[arg(long, value_name = "N")]
+    pub(super) last: Option<usize>,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct ReplayOptions {
+    /// Revision to rebuild
+    #[arg(long, value_name = "REVISION")]
+    pub(super) to: u64,
+    /// Directory of the agent's records
+    #[arg(long, env = "PALISADE_STATE_DIR", value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+    pub(super) state_dir: PathBuf,
 }
 
 #[derive(clap::Args, Debug)]
@@ -115,8 +134,11 @@ pub(super) enum PolicyCommand {
     },
     /// What would happen to a flow, and which rule decides
     Explain(Box<ExplainOptions>),
-    /// The policies in force
+    /// The policies in force, or those of an earlier revision
     Get {
+        /// As they were at this revision
+        #[arg(long, value_name = "N")]
+        revision: Option<u64>,
         /// Name of one policy
         name: Option<String>,
     },

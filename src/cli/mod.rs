@@ -16,6 +16,7 @@ mod monitor;
 mod node;
 mod output;
 mod policy;
+mod replay;
 mod status;
 mod validate;
 
@@ -89,7 +90,8 @@ fn run(arguments: &[OsString]) -> Result<ExitCode, CliError> {
         Command::Monitor(options) => monitor::run(&client()?, out, &options),
         Command::Bpf(command) => bpf::run(&client()?, out, &command),
         Command::Metrics(command) => status::metrics(&client()?, out, &command),
-        Command::History => status::history(&client()?, out),
+        Command::History(options) => status::history(&client()?, out, &options),
+        Command::Replay(options) => replay::run(out, &options),
         Command::Detach(options) => detach::run(&options, out),
     }?;
     Ok(ExitCode::SUCCESS)

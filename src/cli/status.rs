@@ -154,11 +154,26 @@ fn findings(status: &Status) -> String {
     text
 }
 
-pub(super) fn history(client: &Client, out: Output) -> Result<(), CliError> {
-    let lines: Vec<HistoryLine> = client.get("/history")?;
+pub(super) fn history(
+    client: &Client,
+    out: Output,
+    options: &HistoryOptions,
+) -> Result<(), CliError> {
+    let path = match options.last {
+        Some(last) => format!("/history?last={last}"),
+        None => "/history".to_owned(),
+    };
+    let lines: Vec<HistoryLine> = client.get(&path)?;
     out.print(&lines, |lines| {
         let mut table = Table::new(&[&[
-            "TIME", "SEQUENCE", "REVISION", "EVENT", "SUBJECT", "MESSAGE",
+            "TIME",
+            "SEQUENCE",
+            "REVISION",
+            "EVENT",
+            "OUTCOME",
+            "GENERATION",
+            "SUBJECT",
+            "MESSAGE",
         ]]);
         for line in lines {
             table.row([
@@ -166,6 +181,8 @@ pub(super) fn history(client: &Client, out: Output) -> Result<(), CliError> {
                 line.sequence.map(|n| n.to_string()).unwrap_or_default(),
                 line.revision.to_string(),
                 line.event.clone(),
+                line.outcome.clone().unwrap_or_default(),
+                line.generation.map(|n| n.to_string()).unwrap_or_default(),
                 line.subject.clone(),
                 line.message.clone(),
             ]);

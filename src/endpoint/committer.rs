@@ -20,7 +20,7 @@ use super::status::{EndpointPolicyStatus, Enforcement};
 use super::{flush, meters};
 use crate::clock::Clock;
 use crate::datapath::{Datapath, DatapathError, DatapathSettings, Generation, Realized};
-use crate::events::EndpointId;
+use crate::events::{EndpointId, HistoryEntry};
 use crate::policy::{Direction, DirectionPolicy, EndpointPolicy, PolicySnapshot};
 
 /// What an endpoint's worker hands over; one per endpoint at a time, since one
@@ -198,13 +198,13 @@ impl Committer {
             } else {
                 self.datapath.adopt(generation.revision)?
             };
-            self.persist_realized(realized);
+            self.persist_realized(realized, &commit_message(realized, 0));
             return Ok((realized, 0));
         }
         let report = self.datapath.stage(generation)?;
         self.persist_staged(generation)?;
         let realized = self.datapath.commit()?;
-        self.persist_realized(realized);
+        self.persist_realized(realized, &commit_message(realized, report.writes));
         Ok((realized, report.writes))
     }
 
@@ -227,8 +227,17 @@ impl Committer {
     }
 
     /// The datapath enforces it, whatever the disk says: a failure is told and
-    /// the next flush carries the record.
-    fn persist_realized(&mut self, realized: Realized) {
+    /// the next flush carries the record, and the line of the history.
+    fn persist_realized(&mut self, realized: Realized, message: &str) {
+        self.parts.published.enter(HistoryEntry {
+            generation: Some(realized.generation.0),
+            ..self.parts.published.entry(
+                "commit",
+                realized.revision,
+                format!("generation {}", realized.generation.0),
+                message,
+            )
+        });
         let store = &self.parts.store;
         let mut record = store.generations().unwrap_or_default();
         record.staged = None;
@@ -265,24 +274,7 @@ impl Committer {
             }),
             snapshot: Arc::clone(snapshot),
         };
-        let message = if written == 0 {
-            format!(
-                "revision {} enforced, nothing had to be written",
-                realized.revision
-            )
-        } else {
-            format!(
-                "revision {} enforced by generation {}, {written} writes",
-                realized.revision, realized.generation.0
-            )
-        };
-        self.parts.published.record(
-            "commit",
-            None,
-            realized.revision,
-            format!("generation {}", realized.generation.0),
-            message.as_str(),
-        );
+        let message = commit_message(realized, written);
         for (id, held) in &mut self.held {
             let Some(endpoint) = self.parts.endpoints.get(*id) else {
                 continue;
@@ -301,7 +293,6 @@ impl Committer {
         let message = format!("revision {} refused: {error}", generation.revision);
         self.parts.published.record(
             "commit-failed",
-            None,
             generation.revision,
             "datapath",
             message.as_str(),
@@ -315,6 +306,17 @@ impl Committer {
             }
         }
     }
+}
+
+fn commit_message(realized: Realized, written: usize) -> String {
+    let revision = realized.revision;
+    if written == 0 {
+        return format!("revision {revision} enforced, nothing had to be written");
+    }
+    format!(
+        "revision {revision} enforced by generation {}, {written} writes",
+        realized.generation.0
+    )
 }
 
 /// Enforcement by direction, as a policy brings it.

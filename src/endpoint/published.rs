@@ -5,13 +5,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use palisade_state::{Store, StoreError};
 use parking_lot::{Condvar, Mutex};
 
 use super::meters;
 use crate::clock::{Clock, Moment};
 use crate::datapath::{GenerationNumber, Realized};
-use crate::events::{History, HistoryEntry, ResourceKey, Revision, Sequence, SourceName};
-use crate::limits::{DELAYS_MAX, GENERATION_NAMES_MAX, HISTORY_MAX};
+use crate::events::{
+    History, HistoryEntry, Outcome, ResourceKey, Revision, SourceName, join_generations,
+};
+use crate::limits::{
+    DELAYS_MAX, GENERATION_NAMES_MAX, HISTORY_MAX, HISTORY_MESSAGE_BYTES_MAX, PAST_NOTES_MAX,
+};
 use crate::policy::{PolicySnapshot, RuleCatalogue};
 
 /// Names of what a generation's events and counters speak of.
@@ -29,6 +34,10 @@ pub struct GenerationNames {
 /// Written by the workers, read by anybody.
 pub struct Published {
     clock: Arc<dyn Clock>,
+    /// Where the history outlives the agent.
+    store: Arc<Store>,
+    /// Held while an entry is noted and shown, so that both have one order.
+    entering: Mutex<()>,
     inner: Mutex<Inner>,
     changed: Condvar,
 }
@@ -57,9 +66,11 @@ impl std::fmt::Debug for Published {
 impl Published {
     /// Nothing yet but what the datapath holds.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, realized: Option<Realized>) -> Self {
+    pub fn new(clock: Arc<dyn Clock>, store: Arc<Store>, realized: Option<Realized>) -> Self {
         Self {
             clock,
+            store,
+            entering: Mutex::new(()),
             inner: Mutex::new(Inner {
                 realized,
                 names: VecDeque::new(),
@@ -112,37 +123,111 @@ impl Published {
         inner.delays.push_back((revision, since, source));
     }
 
-    /// Adds a major event.
+    /// Adds a major event that is not of the journal.
     pub fn record(
         &self,
         event: &str,
-        sequence: Option<Sequence>,
         revision: Revision,
         subject: impl Into<String>,
         message: impl Into<String>,
     ) {
-        let entry = HistoryEntry {
+        self.enter(self.entry(event, revision, subject, message));
+    }
+
+    /// Such an event, now.
+    #[must_use]
+    pub fn entry(
+        &self,
+        event: &str,
+        revision: Revision,
+        subject: impl Into<String>,
+        message: impl Into<String>,
+    ) -> HistoryEntry {
+        HistoryEntry {
             time_ms: self.clock.wall_ms(),
-            sequence,
+            sequence: None,
             revision,
             event: event.to_owned(),
             subject: subject.into(),
             message: message.into(),
-        };
-        tracing::info!(
-            event = entry.event,
-            revision = entry.revision.0,
-            subject = entry.subject,
-            "{}",
-            entry.message
-        );
-        self.inner.lock().history.push(entry);
+            outcome: None,
+            generation: None,
+        }
     }
 
-    /// The last major events, oldest first.
+    /// Adds an entry to the history, here and in the store, where it lasts with
+    /// the next flush.
+    pub fn enter(&self, mut entry: HistoryEntry) {
+        shorten(&mut entry.message, HISTORY_MESSAGE_BYTES_MAX);
+        match entry.outcome {
+            Some(Outcome::Unchanged | Outcome::Deferred) => tracing::debug!(
+                event = entry.event,
+                revision = entry.revision.0,
+                subject = entry.subject,
+                "{}",
+                entry.message
+            ),
+            None | Some(Outcome::Applied | Outcome::Refused) => tracing::info!(
+                event = entry.event,
+                revision = entry.revision.0,
+                subject = entry.subject,
+                "{}",
+                entry.message
+            ),
+        }
+        let _order = self.entering.lock();
+        // What cannot be noted is still shown in this life.
+        let note = self.store.note(&entry, PAST_NOTES_MAX).ok();
+        self.inner.lock().history.push(note, entry);
+    }
+
+    /// The last major events of this life, oldest first.
     #[must_use]
     pub fn history(&self) -> Vec<HistoryEntry> {
         self.inner.lock().history.iter().cloned().collect()
+    }
+
+    /// All major events that are kept, those of earlier lives too, oldest first,
+    /// with the generations that enforced them. Reads the store: not for a
+    /// thread that must not wait.
+    pub fn whole_history(&self) -> Result<Vec<HistoryEntry>, StoreError> {
+        let (first_here, here) = {
+            let inner = self.inner.lock();
+            let here: Vec<HistoryEntry> = inner.history.iter().cloned().collect();
+            (inner.history.first_note(), here)
+        };
+        let mut entries = Vec::new();
+        let mut next = 0;
+        loop {
+            let notes = self.store.notes_from::<HistoryEntry>(next)?;
+            let Some((last, _)) = notes.last() else { break };
+            next = last + 1;
+            let older = notes
+                .into_iter()
+                .take_while(|(number, _)| first_here.is_none_or(|first| *number < first));
+            entries.extend(older.filter_map(|(_, entry)| entry));
+            if first_here.is_some_and(|first| next >= first) {
+                break;
+            }
+        }
+        entries.extend(here);
+        join_generations(&mut entries);
+        Ok(entries)
+    }
+
+    /// Drops what is older from the store, up to a number at a time.
+    pub fn drop_older(&self, oldest_ms: u64) -> Result<(), StoreError> {
+        let notes = self.store.notes_from::<HistoryEntry>(0)?;
+        let Some((first, _)) = notes.first() else {
+            return Ok(());
+        };
+        let is_old = |entry: &Option<HistoryEntry>| {
+            entry.as_ref().is_none_or(|entry| entry.time_ms < oldest_ms)
+        };
+        let mut young = notes.iter().skip_while(|(_, entry)| is_old(entry));
+        let last = notes.last().map_or(*first, |(last, _)| last + 1);
+        let end = young.next().map_or(last, |(number, _)| *number);
+        self.store.drop_notes(*first..end)
     }
 
     /// What the datapath enforces.
@@ -193,5 +278,17 @@ impl Published {
             }
             self.changed.wait_for(&mut inner, left);
         }
+    }
+}
+
+/// Cuts a text at a character, and says so.
+fn shorten(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        let mut end = bytes_max;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push_str(" [...]");
     }
 }

@@ -8,7 +8,7 @@ mod regeneration;
 mod repository_change;
 
 pub use envelope::{Envelope, Sequence};
-pub use history::{History, HistoryEntry};
+pub use history::{History, HistoryEntry, Outcome, join_generations};
 pub use lifecycle::{EndpointState, EndpointTrigger};
 pub use reaction::RuleReaction;
 pub use regeneration::{EndpointRegenerationEvent, RegenerationCause};

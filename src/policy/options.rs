@@ -32,8 +32,10 @@ pub struct FailsafeEntry {
     pub peer: Option<IpNet>,
 }
 
-/// Options of the repository.
+/// Options of the repository. Also a record on the disk: what it lacks is the
+/// default.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PolicyOptions {
     /// The name of this node: which Node object is our own.
     pub node_name: String,

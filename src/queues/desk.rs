@@ -17,14 +17,37 @@ use crate::policy::{Applied, PolicyOptions, Repository, RepositoryImportError, R
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum JournalEvent {
     /// The agent started; these sources must say `in sync` again.
-    Started { sources: BTreeSet<SourceName> },
+    Started {
+        sources: BTreeSet<SourceName>,
+        /// What it was configured with; None in journals of older agents.
+        #[serde(default)]
+        options: Option<Box<PolicyOptions>>,
+        #[serde(default)]
+        accepted_ms: u64,
+    },
     /// A change was accepted.
     Change {
         accepted_ms: u64,
         change: RepositoryChange,
     },
     /// A source has told everything it holds.
-    InSync { source: SourceName },
+    InSync {
+        source: SourceName,
+        #[serde(default)]
+        accepted_ms: u64,
+    },
+}
+
+impl JournalEvent {
+    /// Milliseconds since 1970; 0 if an older agent did not say.
+    #[must_use]
+    pub fn accepted_ms(&self) -> u64 {
+        match self {
+            Self::Started { accepted_ms, .. }
+            | Self::Change { accepted_ms, .. }
+            | Self::InSync { accepted_ms, .. } => *accepted_ms,
+        }
+    }
 }
 
 /// What an event did.
@@ -40,6 +63,8 @@ pub enum Done {
     Deferred { sequence: Sequence },
     /// The last source is in sync: regeneration and deletion may begin.
     GateOpened,
+    /// The agent was configured differently than before: a new revision.
+    OptionsChanged { revision: Revision },
 }
 
 /// The desk as the journal's snapshot holds it.
@@ -50,6 +75,9 @@ pub struct DeskRecord {
     pub deferred: Vec<(Sequence, RepositoryChange)>,
     pub was_open: bool,
     pub known: Known,
+    /// What the agent was configured with; None in snapshots of older agents.
+    #[serde(default)]
+    pub options: Option<Box<PolicyOptions>>,
 }
 
 /// Why a desk could not be restored.
@@ -71,6 +99,7 @@ pub struct Desk {
     deferred: Vec<(Sequence, RepositoryChange)>,
     was_open: bool,
     known: Known,
+    options: PolicyOptions,
 }
 
 impl Desk {
@@ -78,28 +107,34 @@ impl Desk {
     #[must_use]
     pub fn new(options: PolicyOptions) -> Self {
         Self {
-            repository: Repository::new(options),
+            repository: Repository::new(options.clone()),
             waiting: BTreeSet::new(),
             deferred: Vec::new(),
             was_open: false,
             known: Known::default(),
+            options,
         }
     }
 
     /// Counts revisions on from that of the kernel, when the store has lost
     /// what led to it, so that revisions never go back.
-    pub fn continue_from(&mut self, revision: Revision, options: &PolicyOptions) {
+    pub fn continue_from(&mut self, revision: Revision) {
         let mut record = self.repository.export();
         record.revision = record.revision.max(revision);
-        if let Ok(repository) = Repository::import(record, options.clone()) {
+        if let Ok(repository) = Repository::import(record, self.options.clone()) {
             self.repository = repository;
         }
     }
 
-    /// The desk of a record.
-    pub fn import(record: DeskRecord, options: PolicyOptions) -> Result<Self, DeskError> {
+    /// The desk of a record, with the options that it was saved with; with
+    /// `options` if it does not tell.
+    pub fn import(record: DeskRecord, options: &PolicyOptions) -> Result<Self, DeskError> {
+        let options = record
+            .options
+            .map_or_else(|| options.clone(), |options| *options);
         Ok(Self {
-            repository: Repository::import(record.repository, options)?,
+            repository: Repository::import(record.repository, options.clone())?,
+            options,
             waiting: record.waiting,
             deferred: record.deferred,
             was_open: record.was_open,
@@ -116,6 +151,7 @@ impl Desk {
             deferred: self.deferred.clone(),
             was_open: self.was_open,
             known: self.known.clone(),
+            options: Some(Box::new(self.options.clone())),
         }
     }
 
@@ -146,41 +182,84 @@ impl Desk {
 
     /// Takes one event of the journal.
     pub fn take(&mut self, sequence: Sequence, event: JournalEvent) -> Vec<Done> {
+        self.take_seeing(sequence, event, &mut |_| {})
+    }
+
+    /// Takes one event of the journal and shows the repository after each change
+    /// in it, since one event may make several revisions.
+    pub fn take_seeing(
+        &mut self,
+        sequence: Sequence,
+        event: JournalEvent,
+        see: &mut dyn FnMut(&Repository),
+    ) -> Vec<Done> {
         match event {
-            JournalEvent::Started { sources } => {
+            JournalEvent::Started {
+                sources, options, ..
+            } => {
                 self.waiting = sources;
-                self.open_if_in_sync()
+                let changed = options.and_then(|options| self.configure(*options, see));
+                let mut done = Vec::from_iter(changed);
+                done.extend(self.open_if_in_sync(see));
+                done
             }
-            JournalEvent::InSync { source } => {
+            JournalEvent::InSync { source, .. } => {
                 if self.waiting.remove(&source) {
-                    self.open_if_in_sync()
+                    self.open_if_in_sync(see)
                 } else {
                     Vec::new()
                 }
             }
             JournalEvent::Change { change, .. } => {
                 self.known.note(&change);
-                vec![self.change(sequence, change)]
+                vec![self.change(sequence, change, see)]
             }
         }
     }
 
-    fn open_if_in_sync(&mut self) -> Vec<Done> {
+    /// Other options give other verdicts, so they are a revision of their own.
+    /// Labels of the node and the audit mode come by other ways.
+    fn configure(
+        &mut self,
+        mut options: PolicyOptions,
+        see: &mut dyn FnMut(&Repository),
+    ) -> Option<Done> {
+        options.node_labels.clone_from(&self.options.node_labels);
+        options.audit = self.options.audit;
+        if options == self.options {
+            return None;
+        }
+        let mut record = self.repository.export();
+        record.revision = record.revision.next();
+        let revision = record.revision;
+        // A record of this version is always read.
+        self.repository = Repository::import(record, options.clone()).ok()?;
+        self.options = options;
+        see(&self.repository);
+        Some(Done::OptionsChanged { revision })
+    }
+
+    fn open_if_in_sync(&mut self, see: &mut dyn FnMut(&Repository)) -> Vec<Done> {
         if !self.waiting.is_empty() {
             return Vec::new();
         }
         self.was_open = true;
         let mut done: Vec<Done> = std::mem::take(&mut self.deferred)
             .into_iter()
-            .map(|(sequence, change)| self.apply(sequence, change))
+            .map(|(sequence, change)| self.apply(sequence, change, see))
             .collect();
         done.push(Done::GateOpened);
         done
     }
 
-    fn change(&mut self, sequence: Sequence, change: RepositoryChange) -> Done {
+    fn change(
+        &mut self,
+        sequence: Sequence,
+        change: RepositoryChange,
+        see: &mut dyn FnMut(&Repository),
+    ) -> Done {
         if self.is_open() {
-            return self.apply(sequence, change);
+            return self.apply(sequence, change, see);
         }
         let source = change.source();
         let same_key = |(_, waiting): &(Sequence, RepositoryChange)| {
@@ -200,21 +279,27 @@ impl Desk {
                     self.deferred.push((sequence, change));
                     return Done::Deferred { sequence };
                 }
-                self.apply(sequence, change)
+                self.apply(sequence, change, see)
             }
             RepositoryChange::LocalAddresses(_) | RepositoryChange::NodeLabels(_) => {
-                self.apply(sequence, change)
+                self.apply(sequence, change, see)
             }
         }
     }
 
-    fn apply(&mut self, sequence: Sequence, change: RepositoryChange) -> Done {
+    fn apply(
+        &mut self,
+        sequence: Sequence,
+        change: RepositoryChange,
+        see: &mut dyn FnMut(&Repository),
+    ) -> Done {
         let applied = match &change {
             RepositoryChange::Upsert(_)
             | RepositoryChange::LocalAddresses(_)
             | RepositoryChange::NodeLabels(_) => policy_add(&mut self.repository, &change),
             RepositoryChange::Delete { .. } => policy_delete(&mut self.repository, &change),
         };
+        see(&self.repository);
         Done::Applied {
             sequence,
             change: Box::new(change),

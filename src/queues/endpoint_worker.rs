@@ -123,7 +123,6 @@ impl EndpointWorker {
                 let message = format!("revision {} refused: {error}", snapshot.revision);
                 self.shared.published.record(
                     "regeneration-failed",
-                    None,
                     snapshot.revision,
                     format!("endpoint {}", self.endpoint.id()),
                     message.as_str(),

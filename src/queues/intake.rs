@@ -74,7 +74,10 @@ impl Intake {
             }
         }
         if self.shared.waiting.read().contains(&source) {
-            self.enter(JournalEvent::InSync { source })?;
+            self.enter(JournalEvent::InSync {
+                source,
+                accepted_ms: self.shared.clock.wall_ms(),
+            })?;
         }
         Ok(())
     }

@@ -3,8 +3,9 @@
 //! Reading order, along the way of an event: `pipeline` (the facade), `intake`
 //! (journal order is queue order), `event_queue` (the contract of a queue),
 //! `desk` (policy_add, policy_delete), `repository_worker`, `reaction_worker`,
-//! `endpoint_worker`; then `start` (restore), `workers` (the loops), `shared`,
-//! `known`, `outcome`, `stats`.
+//! `endpoint_worker`; then `start` (restore), `past` (earlier revisions), `told`
+//! (lines of the history), `workers` (the loops), `shared`, `known`, `outcome`,
+//! `stats`.
 
 mod desk;
 mod endpoint_worker;
@@ -12,12 +13,14 @@ mod event_queue;
 mod intake;
 mod known;
 mod outcome;
+mod past;
 mod pipeline;
 mod reaction_worker;
 mod repository_worker;
 mod shared;
 mod start;
 mod stats;
+mod told;
 mod workers;
 
 pub use crate::endpoint::GenerationNames;
@@ -25,6 +28,7 @@ pub use desk::JournalEvent;
 pub use endpoint_worker::EndpointWorker;
 pub use event_queue::{EnqueueError, EventQueue, NoResult, Taken, Ticket};
 pub use outcome::{ChangeOutcome, Submission, SubmitError};
+pub use past::{PastError, fingerprint, rebuild};
 pub use pipeline::{Pipeline, PipelineOptions, PipelineStatus};
 pub use reaction_worker::ReactionWorker;
 pub use repository_worker::RepositoryWorker;

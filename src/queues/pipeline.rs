@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use palisade_state::Store;
+use palisade_state::{Store, StoreError};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -16,6 +16,7 @@ use super::QueueStats;
 use super::event_queue::EnqueueError;
 use super::intake::Intake;
 use super::outcome::{Submission, SubmitError};
+use super::past::{PastError, rebuild};
 use super::shared::{EndpointEvent, Shared};
 use super::start::start;
 use super::workers::{Worker, Workers};
@@ -26,6 +27,7 @@ use crate::events::{
     EndpointId, EndpointRegenerationEvent, HistoryEntry, RegenerationCause, RepositoryChange,
     ResourceKey, Revision, Sequence, SourceName,
 };
+use crate::limits::PAST_TURN_WAIT;
 use crate::policy::{PolicyOptions, PolicySnapshot, Refusal};
 
 /// What the pipeline is started with.
@@ -70,6 +72,8 @@ pub struct Pipeline {
     shared: Arc<Shared>,
     intake: Intake,
     workers: Mutex<Option<Workers>>,
+    /// Held by the one that rebuilds an old revision.
+    past_turn: Mutex<()>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -89,6 +93,7 @@ impl Pipeline {
             intake: Intake::new(Arc::clone(&shared), known, configured),
             shared,
             workers: Mutex::new(Some(workers)),
+            past_turn: Mutex::new(()),
             stopping: Arc::default(),
         })
     }
@@ -212,7 +217,7 @@ impl Pipeline {
         let revision = self.repository().revision;
         self.shared
             .published
-            .record(event, None, revision, subject, message);
+            .record(event, revision, subject, message);
     }
 
     /// New addresses or devices of the node.
@@ -234,6 +239,31 @@ impl Pipeline {
     #[must_use]
     pub fn history(&self) -> Vec<HistoryEntry> {
         self.shared.published.history()
+    }
+
+    /// All major events that are kept, those of earlier lives too, oldest first.
+    /// Reads the store: not for a thread that must not wait.
+    pub fn whole_history(&self) -> Result<Vec<HistoryEntry>, StoreError> {
+        self.shared.published.whole_history()
+    }
+
+    /// The repository at an earlier revision, rebuilt from the store beside the
+    /// pipeline, which does not wait for it. One at a time; may take seconds.
+    pub fn snapshot_at(&self, revision: Revision) -> Result<Arc<PolicySnapshot>, PastError> {
+        let newest = self.repository();
+        if revision == newest.revision {
+            return Ok(newest);
+        }
+        if revision > newest.revision {
+            return Err(PastError::NotYet {
+                asked: revision,
+                newest: newest.revision,
+            });
+        }
+        let turn = self.past_turn.try_lock_for(PAST_TURN_WAIT);
+        let _turn = turn.ok_or(PastError::Busy)?;
+        let repository = rebuild(&self.shared.store, revision, &newest.options)?;
+        Ok(repository.snapshot())
     }
 
     /// Resources whose newest version is not in force, with the reasons.

@@ -8,15 +8,29 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use palisade_state::{NewSnapshot, Retention};
+
 use super::desk::{Desk, Done, JournalEvent};
 use super::event_queue::{EnqueueError, Taken};
 use super::outcome::ChangeOutcome;
 use super::shared::{RepositoryEvent, Shared};
+use super::told::{Telling, operation};
 use crate::clock::Moment;
 use crate::endpoint::{Attempts, Progress, meters};
 use crate::events::{RegenerationCause, RepositoryChange, RuleReaction, Sequence};
-use crate::limits::{FLUSH_RETRY, JOURNAL_GROUP_MAX, SNAPSHOT_EVENTS_MAX};
+use crate::limits::{
+    FLUSH_RETRY, JOURNAL_GROUP_MAX, PAST_AGE_MAX, PAST_BYTES_MAX, PAST_EVENTS_MAX,
+    PAST_SNAPSHOTS_MAX, PAST_SWEEP_MIN, SNAPSHOT_EVENTS_MAX,
+};
 use crate::policy::{Applied, Change};
+
+#[expect(clippy::cast_possible_truncation, reason = "30 days in milliseconds")]
+const RETENTION: Retention = Retention {
+    events_max: PAST_EVENTS_MAX,
+    snapshots_max: PAST_SNAPSHOTS_MAX,
+    bytes_max: PAST_BYTES_MAX,
+    age_ms_max: PAST_AGE_MAX.as_millis() as u64,
+};
 
 /// The worker; its thread owns it.
 #[derive(Debug)]
@@ -30,6 +44,7 @@ pub struct RepositoryWorker {
     /// A reaction that waits for room in the next queue.
     outbox: Option<RuleReaction>,
     applied: Sequence,
+    newest_event_ms: u64,
     since_snapshot: usize,
 }
 
@@ -38,6 +53,8 @@ impl RepositoryWorker {
     #[must_use]
     pub fn new(shared: Arc<Shared>, desk: Desk, applied: Sequence, since_snapshot: usize) -> Self {
         Self {
+            // The start is an event of the journal, accepted just now.
+            newest_event_ms: shared.clock.wall_ms(),
             shared,
             desk,
             group: VecDeque::new(),
@@ -83,8 +100,10 @@ impl RepositoryWorker {
         }
         self.flush_again_at = None;
         meters::journal_flush(self.shared.clock.now().since(started));
+        let events = self.group.len();
         self.handle_group();
         self.snapshot_if_due();
+        self.sweep(events);
         Progress::Busy
     }
 
@@ -99,17 +118,22 @@ impl RepositoryWorker {
                 event,
             } = taken.event.clone();
             self.applied = sequence;
+            self.newest_event_ms = event.accepted_ms();
             self.since_snapshot += 1;
             let refused_before = matches!(event, JournalEvent::Change { .. });
-            let mut outcome = ChangeOutcome::Unchanged {
-                revision: self.desk.repository.revision(),
-            };
-            for done in self.desk.take(sequence, event) {
+            let revision = self.desk.repository.revision();
+            let mut outcome = ChangeOutcome::Unchanged { revision };
+            let telling = Telling::new(sequence, &event, revision);
+            let all_done = self.desk.take(sequence, event);
+            for entry in telling.entries(&all_done) {
+                self.shared.published.enter(entry);
+            }
+            for done in all_done {
                 let of_this_event = match &done {
                     Done::Applied { sequence: of, .. } | Done::Deferred { sequence: of } => {
                         refused_before && *of == sequence
                     }
-                    Done::GateOpened => false,
+                    Done::GateOpened | Done::OptionsChanged { .. } => false,
                 };
                 let told = self.react(done, since, &mut reaction);
                 if of_this_event {
@@ -139,7 +163,7 @@ impl RepositoryWorker {
                 tracing::debug!(sequence = sequence.0, "waits until every source is in sync");
                 ChangeOutcome::Deferred { revision }
             }
-            Done::GateOpened => {
+            Done::GateOpened | Done::OptionsChanged { .. } => {
                 let all = self.shared.endpoints.iter().map(|endpoint| endpoint.id());
                 merge(
                     reaction,
@@ -150,39 +174,29 @@ impl RepositoryWorker {
                         causes: BTreeSet::from([RegenerationCause::EndpointRestored]),
                     },
                 );
-                self.record("in-sync", None, "sources", "every source is in sync");
                 ChangeOutcome::Unchanged { revision }
             }
             Done::Applied {
-                sequence,
-                change,
-                applied,
+                change, applied, ..
             } => {
                 let success = !matches!(*applied, Applied::Refused(_));
                 meters::policy_change(change.source(), operation(&change), success);
-                self.react_to(sequence, &change, *applied, since, reaction)
+                self.react_to(&change, *applied, since, reaction)
             }
         }
     }
 
     fn react_to(
         &self,
-        sequence: Sequence,
         change: &RepositoryChange,
         applied: Applied,
         since: Moment,
         reaction: &mut Option<RuleReaction>,
     ) -> ChangeOutcome {
         let revision = self.desk.repository.revision();
-        let subject = change.subject();
         match applied {
             Applied::Unchanged => ChangeOutcome::Unchanged { revision },
-            Applied::Refused(refusal) => {
-                let errors: Vec<String> = refusal.errors.iter().map(ToString::to_string).collect();
-                let errors = errors.join("; ");
-                self.record("policy-refused", Some(sequence), &subject, &errors);
-                ChangeOutcome::Refused { revision, refusal }
-            }
+            Applied::Refused(refusal) => ChangeOutcome::Refused { revision, refusal },
             Applied::Changed(Change {
                 revision,
                 affected,
@@ -191,8 +205,6 @@ impl RepositoryWorker {
             }) => {
                 let source = change.source();
                 self.shared.published.expect(revision, since, source);
-                let words = format!("{} from {}", word(change), meters::source_label(source));
-                self.record(operation(change), Some(sequence), &subject, &words);
                 let (to_regenerate, to_bump) = self.shared.endpoints.split(affected);
                 merge(
                     reaction,
@@ -206,13 +218,6 @@ impl RepositoryWorker {
                 ChangeOutcome::Applied { revision, warnings }
             }
         }
-    }
-
-    fn record(&self, event: &str, sequence: Option<Sequence>, subject: &str, message: &str) {
-        let revision = self.desk.repository.revision();
-        self.shared
-            .published
-            .record(event, sequence, revision, subject, message);
     }
 
     /// Publishes the repository, then sends the reaction on its way.
@@ -239,19 +244,50 @@ impl RepositoryWorker {
         }
     }
 
+    /// Deletes a little of what is no longer kept, in step with what comes.
+    fn sweep(&self, events: usize) {
+        if let Err(error) = self.shared.store.sweep(PAST_SWEEP_MIN + 2 * events) {
+            tracing::warn!("old events could not be deleted: {error}");
+        }
+    }
+
     /// Saves what the journal amounts to. A failure costs only a longer replay.
     pub fn save_snapshot(&mut self) {
+        self.save(false);
+    }
+
+    /// Saves a state that does not follow from the events before it.
+    pub fn begin_anew(&mut self) {
+        self.save(true);
+    }
+
+    fn save(&mut self, begins: bool) {
         if self.since_snapshot == 0 {
             return;
         }
         self.since_snapshot = 0;
+        let store = &self.shared.store;
+        let now_ms = self.shared.clock.wall_ms();
         let saved = serde_json::to_vec(&self.desk.export())
             .map_err(Into::into)
-            .and_then(|bytes| self.shared.store.save_snapshot(self.applied.0, &bytes));
+            .and_then(|bytes| {
+                let new = NewSnapshot {
+                    sequence: self.applied.0,
+                    revision: self.desk.repository.revision().0,
+                    begins,
+                    newest_event_ms: self.newest_event_ms,
+                    bytes: &bytes,
+                };
+                store.save_snapshot(&new, &RETENTION, now_ms)
+            });
         if let Err(error) = saved {
             // Due again after the next group.
             self.since_snapshot = SNAPSHOT_EVENTS_MAX;
             tracing::warn!("no snapshot of the repository could be saved: {error}");
+        }
+        let oldest_ms = now_ms.saturating_sub(RETENTION.age_ms_max);
+        if let Err(error) = self.shared.published.drop_older(oldest_ms) {
+            tracing::warn!("old lines of the history could not be deleted: {error}");
         }
     }
 
@@ -272,22 +308,5 @@ fn merge(into: &mut Option<RuleReaction>, reaction: RuleReaction) {
     match into {
         Some(earlier) => earlier.merge(reaction),
         None => *into = Some(reaction),
-    }
-}
-
-fn operation(change: &RepositoryChange) -> &'static str {
-    match change {
-        RepositoryChange::Upsert(_) => "policy-add",
-        RepositoryChange::Delete { .. } => "policy-delete",
-        RepositoryChange::LocalAddresses(_) => "local-addresses",
-        RepositoryChange::NodeLabels(_) => "node-labels",
-    }
-}
-
-fn word(change: &RepositoryChange) -> &'static str {
-    match change {
-        RepositoryChange::Upsert(_) => "added or replaced",
-        RepositoryChange::Delete { .. } => "deleted",
-        RepositoryChange::LocalAddresses(_) | RepositoryChange::NodeLabels(_) => "changed",
     }
 }

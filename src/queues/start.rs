@@ -7,19 +7,21 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use palisade_state::{BootRecord, GenerationRecord, GenerationsRecord, Store};
+use palisade_state::{BootRecord, GenerationRecord, GenerationsRecord, Kept, Store};
 use parking_lot::RwLock;
 
-use super::desk::{Desk, DeskError, DeskRecord, Done, JournalEvent};
+use super::desk::{Desk, Done, JournalEvent};
 use super::endpoint_worker::EndpointWorker;
 use super::event_queue::EventQueue;
 use super::known::Known;
+use super::past;
 use super::pipeline::PipelineOptions;
 use super::reaction_worker::ReactionWorker;
 use super::repository_worker::RepositoryWorker;
 use super::shared::{
     Audit, EndpointEvent, EndpointQueue, EndpointRoom, Shared, Signals, Snapshots,
 };
+use super::told::Telling;
 use super::workers::Workers;
 use crate::clock::Clock;
 use crate::datapath::{Datapath, Realized};
@@ -27,7 +29,9 @@ use crate::endpoint::{
     Attempts, BuildPermits, Committer, CommitterParts, Endpoint, EndpointManager, GenerationNames,
     HOST_ENDPOINT, OfferBox, Published, policy_status,
 };
-use crate::events::{EndpointRegenerationEvent, RegenerationCause, Sequence};
+use crate::events::{
+    EndpointRegenerationEvent, HistoryEntry, RegenerationCause, Sequence, SourceName,
+};
 use crate::limits::{ENDPOINT_QUEUE_MAX, FLUSH_ATTEMPTS_MAX, REPOSITORY_QUEUE_MAX};
 use crate::policy::{Direction, PolicyOptions, PolicySnapshot, resolve};
 
@@ -40,6 +44,10 @@ struct Restored {
     replayed: usize,
     /// What could not be restored.
     problems: Vec<String>,
+    /// The state does not follow from what the store holds.
+    is_broken: bool,
+    /// Lines of the history that the last life did not get to the disk.
+    untold: Vec<HistoryEntry>,
 }
 
 /// Everything that `Pipeline` is made of.
@@ -57,8 +65,7 @@ pub(super) fn start(
     let found = restored.desk.repository.revision();
     let counts_on = realized.filter(|realized| realized.revision > found);
     if let Some(realized) = counts_on {
-        let desk = &mut restored.desk;
-        desk.continue_from(realized.revision, &options.policy);
+        restored.desk.continue_from(realized.revision);
     }
     let known = restored.desk.known().clone();
 
@@ -71,7 +78,8 @@ pub(super) fn start(
         }
     });
     let records = store.generations().unwrap_or_default();
-    let published = Arc::new(Published::new(Arc::clone(&clock), realized));
+    let published = Published::new(Arc::clone(&clock), Arc::clone(&store), realized);
+    let published = Arc::new(published);
     let shared = share(
         &options,
         &store,
@@ -81,16 +89,22 @@ pub(super) fn start(
         is_restored,
         Audit::new(audit_flag, audit),
     );
+    for entry in std::mem::take(&mut restored.untold) {
+        shared.published.enter(entry);
+    }
     tell(&shared, &restored, realized, &records);
     note_boot(&shared, &options.boot_id);
 
-    open_journal(&shared, &mut restored, options.sources);
-    adopt(&shared, realized, &records);
+    let before = Arc::clone(&shared.snapshots.read().newest);
+    open_journal(&shared, &mut restored, options.sources, options.policy);
+    adopt(&shared, &before, realized, &records);
     first_builds(&shared, &restored, realized.is_none() && is_restored);
 
     // What cannot be read must not stand in the way of what follows it; and a
     // first revision that is not 1 must be known to the next start.
-    let begin_anew = !restored.problems.is_empty() || counts_on.is_some();
+    let begin_anew = restored.is_broken || counts_on.is_some();
+    // The past that is kept begins with a snapshot.
+    let is_due = shared.store.snapshots().is_empty() || !restored.problems.is_empty();
     let mut workers = hire(
         &shared,
         restored,
@@ -99,52 +113,102 @@ pub(super) fn start(
         options.build_permits,
     );
     if begin_anew {
+        workers.repository.begin_anew();
+    } else if is_due {
         workers.repository.save_snapshot();
     }
     (shared, known, workers)
 }
 
-/// Snapshot and journal, or an empty repository and the reason.
+/// Snapshot and journal, or an empty repository and the reason. A snapshot that
+/// cannot be read is replaced by the one before it and a longer replay.
 fn restore(store: &Store, options: &PolicyOptions) -> Restored {
-    let mut problems = Vec::new();
-    let (mut desk, sequence) = match snapshot(store, options) {
-        Ok(Some(found)) => found,
-        Ok(None) => (Desk::new(options.clone()), 0),
+    let mut restored = Restored {
+        desk: Desk::new(options.clone()),
+        applied: Sequence(0),
+        replayed: 0,
+        problems: Vec::new(),
+        is_broken: false,
+        untold: Vec::new(),
+    };
+    let mut notes = 0;
+    match newest_readable(store, options, &mut restored.problems) {
+        Some((desk, snapshot)) => {
+            restored.desk = desk;
+            restored.applied = Sequence(snapshot.sequence);
+            notes = snapshot.notes;
+        }
+        None if !restored.problems.is_empty() => {
+            // The journal does not begin at its beginning: it is of no use.
+            restored.applied = Sequence(store.appended());
+            restored.is_broken = true;
+        }
+        None => {}
+    }
+    replay(store, &mut restored);
+    drop_told(store, notes, &mut restored);
+    restored
+}
+
+fn newest_readable(
+    store: &Store,
+    options: &PolicyOptions,
+    problems: &mut Vec<String>,
+) -> Option<(Desk, Kept)> {
+    let mut kept = store.snapshots();
+    if kept.is_empty()
+        && let Err(error) = store.load_snapshot()
+    {
+        problems.push(format!("snapshot: {error}"));
+    }
+    while let Some(snapshot) = kept.pop() {
+        match past::load(store, &snapshot, options) {
+            Ok(desk) => return Some((desk, snapshot)),
+            Err(error) => problems.push(error.to_string()),
+        }
+        if snapshot.begins {
+            break;
+        }
+    }
+    None
+}
+
+/// Takes what the journal holds beyond the snapshot.
+fn replay(store: &Store, restored: &mut Restored) {
+    let replay = match store.journal_after::<JournalEvent>(restored.applied.0) {
+        Ok(replay) => replay,
         Err(error) => {
-            problems.push(error.to_string());
-            (Desk::new(options.clone()), store.appended())
+            restored.is_broken = true;
+            return restored.problems.push(format!("journal: {error}"));
         }
     };
-    let mut applied = Sequence(sequence);
-    let mut replayed = 0;
-    match store.journal::<JournalEvent>() {
-        Ok(replay) => {
-            problems.extend(replay.problem);
-            for (sequence, event) in replay.events {
-                if sequence > applied.0 {
-                    applied = Sequence(sequence);
-                    replayed += 1;
-                    desk.take(applied, event);
-                }
-            }
-        }
-        Err(error) => problems.push(format!("journal: {error}")),
-    }
-    Restored {
-        desk,
-        applied,
-        replayed,
-        problems,
+    restored.is_broken |= replay.problem.is_some();
+    restored.problems.extend(replay.problem);
+    for (sequence, event) in replay.events {
+        restored.applied = Sequence(sequence);
+        restored.replayed += 1;
+        let revision = restored.desk.repository.revision();
+        let telling = Telling::new(restored.applied, &event, revision);
+        let done = restored.desk.take(restored.applied, event);
+        restored.untold.extend(telling.entries(&done));
     }
 }
 
-fn snapshot(store: &Store, options: &PolicyOptions) -> Result<Option<(Desk, u64)>, DeskError> {
-    let Some(snapshot) = store.load_snapshot()? else {
-        return Ok(None);
-    };
-    let record: DeskRecord = serde_json::from_slice(&snapshot.bytes)?;
-    let desk = Desk::import(record, options.clone())?;
-    Ok(Some((desk, snapshot.sequence)))
+/// Of the lines that the replay told again, keeps those that the last life did
+/// not get to the disk. Notes are written in order, so these are the last ones.
+fn drop_told(store: &Store, since: u64, restored: &mut Restored) {
+    let mut told = 0;
+    let mut next = since + 1;
+    while let Ok(notes) = store.notes_from::<HistoryEntry>(next)
+        && let Some((last, _)) = notes.last()
+    {
+        next = last + 1;
+        let of_journal = |(_, entry): &&(u64, Option<HistoryEntry>)| {
+            entry.as_ref().is_some_and(|entry| entry.sequence.is_some())
+        };
+        told += notes.iter().filter(of_journal).count();
+    }
+    restored.untold.drain(..told.min(restored.untold.len()));
 }
 
 fn share(
@@ -216,9 +280,7 @@ fn tell(
 ) {
     let revision = restored.desk.repository.revision();
     let record = |event: &str, subject: &str, message: String| {
-        shared
-            .published
-            .record(event, None, revision, subject, message);
+        shared.published.record(event, revision, subject, message);
     };
     for problem in shared.store.problem().iter().chain(&restored.problems) {
         record("store-problem", "store", problem.clone());
@@ -279,7 +341,7 @@ fn note_boot(shared: &Shared, boot_id: &str) {
         let revision = shared.snapshots.read().newest.revision;
         shared
             .published
-            .record("reboot", None, revision, "node", "the node was booted anew");
+            .record("reboot", revision, "node", "the node was booted anew");
     }
 }
 
@@ -287,9 +349,14 @@ fn note_boot(shared: &Shared, boot_id: &str) {
 fn open_journal(
     shared: &Shared,
     restored: &mut Restored,
-    sources: BTreeSet<crate::events::SourceName>,
+    sources: BTreeSet<SourceName>,
+    options: PolicyOptions,
 ) {
-    let event = JournalEvent::Started { sources };
+    let event = JournalEvent::Started {
+        sources,
+        options: Some(Box::new(options)),
+        accepted_ms: shared.clock.wall_ms(),
+    };
     let sequence = match shared.store.append(&event) {
         Ok(sequence) => sequence,
         Err(error) => {
@@ -305,20 +372,34 @@ fn open_journal(
     }
     restored.applied = Sequence(sequence);
     restored.replayed += 1;
+    let revision = restored.desk.repository.revision();
+    let telling = Telling::new(restored.applied, &event, revision);
     let done = restored.desk.take(restored.applied, event);
+    for entry in telling.entries(&done) {
+        shared.published.enter(entry);
+    }
     let newest = restored.desk.repository.snapshot();
     let mut snapshots = shared.snapshots.write();
-    if done.contains(&Done::GateOpened) {
+    if done.contains(&Done::GateOpened) || snapshots.buildable.is_some() {
         snapshots.buildable = Some(Arc::clone(&newest));
+    }
+    for endpoint in shared.endpoints.iter() {
+        endpoint.desire(newest.revision);
+        endpoint.set_labels(Arc::clone(&newest.host_labels));
     }
     snapshots.newest = newest;
     *shared.waiting.write() = restored.desk.waiting().clone();
 }
 
 /// Takes over what the kernel enforces, if the records say that it is ours.
-fn adopt(shared: &Shared, realized: Option<Realized>, records: &GenerationsRecord) {
+/// `snapshot`: the repository before this start brought options of its own.
+fn adopt(
+    shared: &Shared,
+    snapshot: &Arc<PolicySnapshot>,
+    realized: Option<Realized>,
+    records: &GenerationsRecord,
+) {
     let Some(realized) = realized else { return };
-    let snapshot = Arc::clone(&shared.snapshots.read().newest);
     let ours = [records.realized, records.staged]
         .into_iter()
         .flatten()
@@ -328,14 +409,14 @@ fn adopt(shared: &Shared, realized: Option<Realized>, records: &GenerationsRecor
     }
     for endpoint in shared.endpoints.iter() {
         let audit = shared.audit.effective(endpoint.id());
-        let Ok(policy) = resolve(&snapshot, endpoint.subject(), audit) else {
+        let Ok(policy) = resolve(snapshot, endpoint.subject(), audit) else {
             continue;
         };
         endpoint.adopt(realized.revision, policy_status(&policy));
         if realized.revision == snapshot.revision {
             shared
                 .published
-                .commit(realized, names(realized, &snapshot, &policy));
+                .commit(realized, names(realized, snapshot, &policy));
         }
     }
 }

@@ -18,6 +18,33 @@ pub(crate) enum Backend {
 /// A key and its bytes.
 pub(crate) type Entry = (Vec<u8>, Vec<u8>);
 
+/// How much is read at once: it ends with the entry that reaches a limit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    pub(crate) entries: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Limit {
+    /// What of the entries is within the limit.
+    pub(crate) fn take<E>(
+        self,
+        entries: impl Iterator<Item = Result<Entry, E>>,
+    ) -> Result<Vec<Entry>, E> {
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        for entry in entries.take(self.entries) {
+            let entry = entry?;
+            bytes += entry.1.len();
+            taken.push(entry);
+            if bytes >= self.bytes {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+}
+
 impl Backend {
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, MediumError> {
         match self {
@@ -40,11 +67,43 @@ impl Backend {
         }
     }
 
-    /// All entries whose key begins with `prefix`, by rising key.
-    pub(crate) fn scan(&self, prefix: u8) -> Result<Vec<Entry>, MediumError> {
+    /// Shows every entry whose key begins with `prefix`, by rising key, one at a
+    /// time.
+    pub(crate) fn visit(
+        &self,
+        prefix: u8,
+        see: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<(), MediumError> {
         match self {
-            Self::Disk(disk) => disk.scan(prefix),
-            Self::Memory(memory) => Ok(memory.scan(prefix)),
+            Self::Disk(disk) => disk.visit(prefix, see),
+            Self::Memory(memory) => {
+                memory.visit(prefix, see);
+                Ok(())
+            }
+        }
+    }
+
+    /// The entries from the key `from` on, by rising key, within its family.
+    pub(crate) fn range(&self, from: &[u8], limit: Limit) -> Result<Vec<Entry>, MediumError> {
+        match self {
+            Self::Disk(disk) => disk.range(from, limit),
+            Self::Memory(memory) => Ok(memory.range(from, limit)),
+        }
+    }
+
+    /// The lowest key that begins with `prefix`.
+    pub(crate) fn first(&self, prefix: u8) -> Result<Option<Vec<u8>>, MediumError> {
+        match self {
+            Self::Disk(disk) => disk.first(prefix),
+            Self::Memory(memory) => Ok(memory.first(prefix)),
+        }
+    }
+
+    /// The highest key that begins with `prefix`.
+    pub(crate) fn last(&self, prefix: u8) -> Result<Option<Vec<u8>>, MediumError> {
+        match self {
+            Self::Disk(disk) => disk.last(prefix),
+            Self::Memory(memory) => Ok(memory.last(prefix)),
         }
     }
 

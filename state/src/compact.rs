@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::backend::MediumError;
 use crate::disk::{Disk, sync_folder};
-use crate::store::key;
+use crate::key;
 
 /// Below this size nothing is rewritten.
 pub(crate) const COMPACT_BYTES_MIN: u64 = 32 << 20;
@@ -42,10 +42,14 @@ pub(crate) fn copy(disk: &Disk) -> Result<(), MediumError> {
         std::fs::remove_dir_all(&new).map_err(|error| failed("remove", &new, &error))?;
     }
     let copy = Disk::open(&new)?;
-    for family in [key::RECORD, key::CHUNK, key::JOURNAL] {
-        for (key, value) in disk.scan(family)? {
-            copy.put(&key, value)?;
-        }
+    for family in key::FAMILIES {
+        let mut outcome = Ok(());
+        disk.visit(family, &mut |key, value| {
+            if outcome.is_ok() {
+                outcome = copy.put(key, value.to_vec());
+            }
+        })?;
+        outcome?;
     }
     copy.flush()
 }

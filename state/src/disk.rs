@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
-use crate::backend::{Entry, MediumError};
+use crate::backend::{Entry, Limit, MediumError};
 
 /// Memory that sled may use for pages.
 const CACHE_BYTES_MAX: u64 = 16 << 20;
@@ -86,13 +86,49 @@ impl Disk {
         contained("delete", || self.database.remove(key)).map(|_| ())
     }
 
-    pub(crate) fn scan(&self, prefix: u8) -> Result<Vec<Entry>, MediumError> {
+    pub(crate) fn visit(
+        &self,
+        prefix: u8,
+        see: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<(), MediumError> {
         contained("scan", || {
+            for entry in self.database.scan_prefix([prefix]) {
+                let (key, value) = entry?;
+                see(&key, &value);
+            }
+            Ok(())
+        })
+    }
+
+    pub(crate) fn range(&self, from: &[u8], limit: Limit) -> Result<Vec<Entry>, MediumError> {
+        let end = from.first().map(|family| [family + 1]).unwrap_or_default();
+        contained("scan", || {
+            let entries = self.database.range(from..end.as_slice());
+            limit
+                .take(entries.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec()))))
+        })
+    }
+
+    pub(crate) fn first(&self, prefix: u8) -> Result<Option<Vec<u8>>, MediumError> {
+        let first = || {
             self.database
                 .scan_prefix([prefix])
-                .map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())))
-                .collect()
-        })
+                .keys()
+                .next()
+                .transpose()
+        };
+        Ok(contained("scan", first)?.map(|key| key.to_vec()))
+    }
+
+    pub(crate) fn last(&self, prefix: u8) -> Result<Option<Vec<u8>>, MediumError> {
+        let last = || {
+            self.database
+                .scan_prefix([prefix])
+                .keys()
+                .next_back()
+                .transpose()
+        };
+        Ok(contained("scan", last)?.map(|key| key.to_vec()))
     }
 
     pub(crate) fn flush(&self) -> Result<(), MediumError> {

@@ -22,6 +22,7 @@ pub enum RecordKind {
     Boot = 7,
     Schema = 8,
     Identity = 9,
+    Note = 10,
 }
 
 impl RecordKind {
@@ -37,7 +38,8 @@ impl RecordKind {
             | Self::Generations
             | Self::Boot
             | Self::Schema
-            | Self::Identity => 1,
+            | Self::Identity
+            | Self::Note => 1,
         }
     }
     /// Largest body.
@@ -53,7 +55,8 @@ impl RecordKind {
             | Self::Generations
             | Self::Boot
             | Self::Schema
-            | Self::Identity => 64 << 10,
+            | Self::Identity
+            | Self::Note => 64 << 10,
         }
     }
 }

@@ -2,11 +2,13 @@
 //! crash, and writes or flushes fail when told to.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::backend::{Entry, MediumError};
+use crate::backend::{Entry, Limit, MediumError};
 
 /// A handle to one disk in memory; clones share it, so that it outlives the
 /// store that wrote to it.
@@ -24,6 +26,22 @@ struct Image {
     failing_flushes: u32,
     failing_writes: u32,
     flushes: u64,
+    /// Writes and flushes until the process dies; None: it lives.
+    life: Option<u64>,
+}
+
+impl Image {
+    /// Whether the process is dead, or dies by what it does now.
+    fn is_dead(&mut self) -> bool {
+        match &mut self.life {
+            None => false,
+            Some(0) => true,
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+        }
+    }
 }
 
 impl MemoryDisk {
@@ -41,6 +59,18 @@ impl MemoryDisk {
     /// The next `count` writes fail.
     pub fn fail_writes(&self, count: u32) {
         self.image.lock().failing_writes = count;
+    }
+
+    /// After so many writes and flushes the process is dead: all that follow
+    /// fail, until [`Self::crash`].
+    pub fn die_after(&self, count: u64) {
+        self.image.lock().life = Some(count);
+    }
+
+    /// Whether it died.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.image.lock().life == Some(0)
     }
 
     /// Writes that a crash may lose.
@@ -66,11 +96,12 @@ impl MemoryDisk {
         image.current = image.durable.clone();
         image.failing_flushes = 0;
         image.failing_writes = 0;
+        image.life = None;
     }
 
     /// Cuts the record of one event of the journal in the middle.
     pub fn tear_event(&self, sequence: u64) {
-        let key = crate::store::key::journal(sequence);
+        let key = crate::key::journal(sequence);
         let mut guard = self.image.lock();
         let image = &mut *guard;
         for map in [&mut image.durable, &mut image.current] {
@@ -105,6 +136,9 @@ impl MemoryDisk {
 
     fn write(&self, key: &[u8], value: Option<Vec<u8>>) -> Result<(), MediumError> {
         let mut image = self.image.lock();
+        if image.is_dead() {
+            return Err(MediumError("the process is dead".into()));
+        }
         if image.failing_writes > 0 {
             image.failing_writes -= 1;
             return Err(MediumError("injected fault of a write".into()));
@@ -114,16 +148,39 @@ impl MemoryDisk {
         Ok(())
     }
 
-    pub(crate) fn scan(&self, prefix: u8) -> Vec<Entry> {
+    pub(crate) fn visit(&self, prefix: u8, see: &mut dyn FnMut(&[u8], &[u8])) {
         let image = self.image.lock();
-        let entries = image.current.range(vec![prefix]..vec![prefix + 1]);
-        entries
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
+        for (key, value) in image.current.range(family(prefix)) {
+            see(key, value);
+        }
+    }
+
+    pub(crate) fn range(&self, from: &[u8], limit: Limit) -> Vec<Entry> {
+        let image = self.image.lock();
+        let end = family(from.first().copied().unwrap_or_default()).end;
+        let entries = image.current.range(from.to_vec()..end);
+        let entries = entries.map(|(key, value)| Ok((key.clone(), value.clone())));
+        let Ok(taken) = limit.take::<Infallible>(entries);
+        taken
+    }
+
+    pub(crate) fn first(&self, prefix: u8) -> Option<Vec<u8>> {
+        let image = self.image.lock();
+        let mut keys = image.current.range(family(prefix));
+        keys.next().map(|(key, _)| key.clone())
+    }
+
+    pub(crate) fn last(&self, prefix: u8) -> Option<Vec<u8>> {
+        let image = self.image.lock();
+        let mut keys = image.current.range(family(prefix));
+        keys.next_back().map(|(key, _)| key.clone())
     }
 
     pub(crate) fn flush(&self) -> Result<(), MediumError> {
         let mut image = self.image.lock();
+        if image.is_dead() {
+            return Err(MediumError("the process is dead".into()));
+        }
         if image.failing_flushes > 0 {
             image.failing_flushes -= 1;
             return Err(MediumError("injected fault of a flush".into()));
@@ -134,6 +191,11 @@ impl MemoryDisk {
         image.flushes += 1;
         Ok(())
     }
+}
+
+/// All keys that begin with this byte.
+fn family(prefix: u8) -> Range<Vec<u8>> {
+    vec![prefix]..vec![prefix + 1]
 }
 
 fn write(to: &mut BTreeMap<Vec<u8>, Vec<u8>>, key: Vec<u8>, value: Option<Vec<u8>>) {

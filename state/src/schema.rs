@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::Backend;
 use crate::envelope::{RecordKind, decode, encode};
-use crate::store::{StoreError, key};
+use crate::key;
+use crate::store::StoreError;
 
 /// The layout that this code writes.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -1,10 +1,12 @@
-//! The store: journal, snapshot, records.
+//! The store: journal, snapshots, notes, records.
 //!
 //! Any thread may call it. Invariants: sequences rise by one, also over
 //! restarts and trims; [`Store::durable`] never exceeds what is on the disk;
 //! the journal is trimmed only below a snapshot that is on the disk.
+//! `journal`, `snapshots` and `notes` hold the rest of its methods.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
@@ -15,15 +17,21 @@ use crate::beside::Beside;
 use crate::compact::{self, COMPACT_BYTES_MIN, COMPACT_GROWTH};
 use crate::disk::{Disk, set_aside};
 use crate::envelope::{EnvelopeError, RecordKind, decode, encode};
+use crate::key;
+use crate::lock::{LockError, lock};
 use crate::memory::MemoryDisk;
+use crate::notes;
 use crate::records::{AuditRecord, BootRecord, EndpointRecord, GenerationsRecord, StoreIdentity};
 use crate::schema::{MIGRATIONS, SCHEMA_VERSION, bring_up};
+use crate::snapshots::Past;
 
 /// Why the store refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("{path} is in use by another agent; stop it or choose another --state-dir")]
     InUse { path: PathBuf },
+    #[error("{path} holds no store: no agent kept its state there")]
+    Missing { path: PathBuf },
     #[error("the store has schema {found}, this agent knows up to {known}; use the newer agent")]
     NewerSchema { found: u32, known: u32 },
     #[error("no way leads from schema {from} to this agent's")]
@@ -44,75 +52,27 @@ impl From<MediumError> for StoreError {
     }
 }
 
-/// Keys: one byte that names the family, then big-endian numbers, so that the
-/// order of keys is the order of numbers.
-pub(crate) mod key {
-    use crate::envelope::RecordKind;
-
-    pub(crate) const JOURNAL: u8 = b'j';
-    pub(crate) const CHUNK: u8 = b'c';
-    pub(crate) const RECORD: u8 = b'r';
-
-    pub(crate) fn journal(sequence: u64) -> Vec<u8> {
-        number(JOURNAL, sequence)
-    }
-    pub(crate) fn chunk(sequence: u64, number_of_chunk: u32) -> Vec<u8> {
-        let mut key = number(CHUNK, sequence);
-        key.extend(number_of_chunk.to_be_bytes());
-        key
-    }
-    pub(crate) fn record(kind: RecordKind, id: u16) -> Vec<u8> {
-        let [high, low] = id.to_be_bytes();
-        vec![RECORD, kind as u8, high, low]
-    }
-    /// The number behind the family's byte.
-    pub(crate) fn sequence_of(key: &[u8]) -> Option<u64> {
-        let bytes = key.get(1..9)?;
-        Some(u64::from_be_bytes(bytes.try_into().ok()?))
-    }
-    fn number(family: u8, number: u64) -> Vec<u8> {
-        let mut key = vec![family];
-        key.extend(number.to_be_bytes());
-        key
-    }
-}
-
-/// Events of the journal, up to the first that cannot be read.
-#[derive(Debug)]
-pub struct Replay<T> {
-    pub events: Vec<(u64, T)>,
-    /// Why the journal ends earlier than its last record.
-    pub problem: Option<String>,
-}
-
-/// A snapshot: what the journal up to `sequence` amounts to.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Snapshot {
-    pub sequence: u64,
-    pub bytes: Vec<u8>,
-}
-
-#[derive(Serialize, serde::Deserialize)]
-struct SnapshotHead {
-    sequence: u64,
-    chunks: u32,
-    bytes: u64,
-}
-
 #[derive(Debug, Default)]
 struct Progress {
     appended: u64,
     durable: u64,
+    /// Bytes of events since the newest snapshot.
+    bytes: u64,
 }
 
 /// The store of one agent. One process opens it.
 #[derive(Debug)]
 pub struct Store {
-    backend: RwLock<Backend>,
+    pub(crate) backend: RwLock<Backend>,
+    pub(crate) past: Mutex<Past>,
+    /// Number of the newest note.
+    pub(crate) notes: Mutex<u64>,
     progress: Mutex<Progress>,
     /// One flush at a time; those that wait find their work done.
     flushing: Mutex<()>,
     problem: Mutex<Option<String>>,
+    /// What is written is lost with the process: only what is needed is kept.
+    forgetful: AtomicBool,
     /// Size of the database after it was last rewritten.
     compacted_bytes: Mutex<u64>,
     /// Size below which it is not rewritten.
@@ -156,6 +116,28 @@ impl Store {
         Ok(store)
     }
 
+    /// Opens what an agent left in `dir`, to read it. Nothing is made, rewritten
+    /// or set aside; what cannot be read is an error.
+    pub fn open_existing(dir: &Path) -> Result<Self, StoreError> {
+        let folder = dir.join("journal");
+        if !folder.exists() && !dir.join("journal.old").exists() {
+            return Err(StoreError::Missing {
+                path: dir.to_owned(),
+            });
+        }
+        let lock = lock(dir).map_err(|error| match error {
+            LockError::Held => StoreError::InUse {
+                path: dir.to_owned(),
+            },
+            LockError::Io(error) => StoreError::Medium(format!("{}: {error}", dir.display())),
+        })?;
+        compact::recover(&folder)
+            .map_err(|error| StoreError::Medium(format!("{}: {error}", dir.display())))?;
+        let mut store = Self::around(Backend::Disk(Disk::open(&folder)?))?;
+        store._lock = Some(lock);
+        Ok(store)
+    }
+
     /// A store that forgets: tests, and agents without a state directory.
     #[must_use]
     pub fn memory() -> Self {
@@ -196,8 +178,8 @@ impl Store {
         let store = Self::around(Backend::Disk(Disk::open(folder)?))?;
         // Read everything once: sled finds damage only where it reads.
         let backend = store.backend.read();
-        for family in [key::JOURNAL, key::CHUNK, key::RECORD] {
-            backend.scan(family)?;
+        for family in key::FAMILIES {
+            backend.visit(family, &mut |_, _| {})?;
         }
         drop(backend);
         store.compact_if_grown();
@@ -223,16 +205,24 @@ impl Store {
 
     fn forgetful(problem: String) -> Self {
         let store = Self::memory();
+        store.forgetful.store(true, Ordering::SeqCst);
         *store.problem.lock() = Some(format!("{problem}; running without history"));
         store
     }
 
     fn around(backend: Backend) -> Result<Self, StoreError> {
         bring_up(&backend, MIGRATIONS, SCHEMA_VERSION)?;
-        let journal = backend.scan(key::JOURNAL)?;
-        let last = journal.last().and_then(|(key, _)| key::sequence_of(key));
+        let last = backend.last(key::JOURNAL)?;
+        let last = last.as_deref().and_then(key::number_of);
+        // A damaged snapshot is reported where it is loaded.
+        let past = Past::read(&backend)?;
+        let sequence = last.unwrap_or(0).max(past.covered());
+        let bytes = bytes_after(&backend, past.covered())?;
         let store = Self {
+            notes: Mutex::new(notes::last(&backend)?),
             backend: RwLock::new(backend),
+            past: Mutex::new(past),
+            forgetful: AtomicBool::new(false),
             progress: Mutex::default(),
             flushing: Mutex::new(()),
             problem: Mutex::new(None),
@@ -241,12 +231,10 @@ impl Store {
             beside: None,
             _lock: None,
         };
-        // A damaged snapshot is reported where it is loaded.
-        let head = store.head().ok().flatten().map_or(0, |head| head.sequence);
-        let sequence = last.unwrap_or(0).max(head);
         *store.progress.lock() = Progress {
             appended: sequence,
             durable: sequence,
+            bytes,
         };
         if store.identity()?.is_none() {
             let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
@@ -271,12 +259,34 @@ impl Store {
         let flushing = self.flushing.lock();
         let mut progress = self.progress.lock();
         *self.backend.write() = Backend::Memory(MemoryDisk::new());
+        self.forgetful.store(true, Ordering::SeqCst);
         progress.durable = progress.appended;
+        progress.bytes = 0;
         *self.problem.lock() = Some(format!(
             "{reason}; running without history since sequence {}",
             progress.appended
         ));
+        drop(progress);
         drop(flushing);
+        // Not before: who saves a snapshot holds it and waits for the flush.
+        self.past.lock().forget();
+    }
+
+    /// Whether what is written is lost with the process.
+    #[must_use]
+    pub fn is_forgetful(&self) -> bool {
+        self.forgetful.load(Ordering::SeqCst)
+    }
+
+    /// Bytes of events since the newest snapshot.
+    pub(crate) fn bytes_since_snapshot(&self) -> u64 {
+        self.progress.lock().bytes
+    }
+
+    /// A snapshot covers so many bytes of events.
+    pub(crate) fn snapshot_took(&self, bytes: u64) {
+        let mut progress = self.progress.lock();
+        progress.bytes = progress.bytes.saturating_sub(bytes);
     }
 
     /// Appends one event to the journal. It lasts after the next flush.
@@ -284,8 +294,10 @@ impl Store {
         let bytes = encode(RecordKind::JournalEvent, &serde_json::to_vec(event)?)?;
         let mut progress = self.progress.lock();
         let sequence = progress.appended + 1;
+        let length = bytes.len() as u64;
         self.backend.read().put(&key::journal(sequence), bytes)?;
         progress.appended = sequence;
+        progress.bytes += length;
         Ok(sequence)
     }
 
@@ -311,64 +323,9 @@ impl Store {
         self.progress.lock().appended
     }
 
-    /// All events that the snapshot does not cover.
-    pub fn journal<T: DeserializeOwned>(&self) -> Result<Replay<T>, StoreError> {
-        let after = self.head().ok().flatten().map_or(0, |head| head.sequence);
-        let mut replay = Replay {
-            events: Vec::new(),
-            problem: None,
-        };
-        for (key, value) in self.backend.read().scan(key::JOURNAL)? {
-            let Some(sequence) = key::sequence_of(&key).filter(|sequence| *sequence > after) else {
-                continue;
-            };
-            let due = after + replay.events.len() as u64 + 1;
-            if sequence != due {
-                replay.problem = Some(format!("journal ends before {due}, which is missing"));
-                break;
-            }
-            let event = decode(RecordKind::JournalEvent, &value)
-                .map_err(StoreError::from)
-                .and_then(|(_, body)| Ok(serde_json::from_slice(body)?));
-            match event {
-                Ok(event) => replay.events.push((sequence, event)),
-                Err(error) => {
-                    replay.problem = Some(format!("journal ends before {sequence}: {error}"));
-                    break;
-                }
-            }
-        }
-        Ok(replay)
-    }
-
-    /// Replaces the snapshot by what the journal up to `sequence` amounts to,
-    /// then drops these events. A crash in between leaves the old or the new.
-    pub fn save_snapshot(&self, sequence: u64, bytes: &[u8]) -> Result<(), StoreError> {
-        let mut chunks = 0;
-        {
-            let backend = self.backend.read();
-            for chunk in bytes.chunks(RecordKind::SnapshotChunk.body_bytes_max()) {
-                let record = encode(RecordKind::SnapshotChunk, chunk)?;
-                backend.put(&key::chunk(sequence, chunks), record)?;
-                chunks += 1;
-            }
-        }
-        self.flush()?;
-        let head = SnapshotHead {
-            sequence,
-            chunks,
-            bytes: bytes.len() as u64,
-        };
-        self.put(RecordKind::SnapshotHead, 0, &head)?;
-        self.flush()?;
-        self.trim(sequence)?;
-        self.compact_if_grown();
-        Ok(())
-    }
-
     /// Rewrites the database when most of it is waste. A failure is no harm:
     /// the old one serves on, or the store says that it runs without history.
-    fn compact_if_grown(&self) {
+    pub(crate) fn compact_if_grown(&self) {
         let _one = self.flushing.lock();
         let mut backend = self.backend.write();
         let Backend::Disk(disk) = &*backend else {
@@ -395,55 +352,6 @@ impl Store {
                 ));
             }
         }
-    }
-
-    /// Drops what the snapshot of `sequence` covers. Lasts with a later flush;
-    /// until then it is only dead weight.
-    fn trim(&self, sequence: u64) -> Result<(), StoreError> {
-        let backend = self.backend.read();
-        let covered = |key: &[u8], below: u64| key::sequence_of(key).is_some_and(|n| n < below);
-        for (key, _) in backend.scan(key::JOURNAL)? {
-            if covered(&key, sequence.saturating_add(1)) {
-                backend.delete(&key)?;
-            }
-        }
-        for (key, _) in backend.scan(key::CHUNK)? {
-            if covered(&key, sequence) {
-                backend.delete(&key)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The snapshot, verified. None if none was ever saved.
-    pub fn load_snapshot(&self) -> Result<Option<Snapshot>, StoreError> {
-        let Some(head) = self.head()? else {
-            return Ok(None);
-        };
-        let mut bytes = Vec::new();
-        for number in 0..head.chunks {
-            let chunk = self
-                .backend
-                .read()
-                .get(&key::chunk(head.sequence, number))?;
-            let chunk = chunk.unwrap_or_default();
-            bytes.extend(decode(RecordKind::SnapshotChunk, &chunk)?.1);
-        }
-        let found = bytes.len() as u64;
-        if found != head.bytes {
-            return Err(StoreError::Incomplete {
-                found,
-                due: head.bytes,
-            });
-        }
-        Ok(Some(Snapshot {
-            sequence: head.sequence,
-            bytes,
-        }))
-    }
-
-    fn head(&self) -> Result<Option<SnapshotHead>, StoreError> {
-        self.get(RecordKind::SnapshotHead, 0)
     }
 
     /// The record of one endpoint.
@@ -492,44 +400,36 @@ impl Store {
         self.get(RecordKind::Identity, 0)
     }
 
-    fn get<T: DeserializeOwned>(&self, kind: RecordKind, id: u16) -> Result<Option<T>, StoreError> {
+    pub(crate) fn get<T: DeserializeOwned>(
+        &self,
+        kind: RecordKind,
+        id: u16,
+    ) -> Result<Option<T>, StoreError> {
         let Some(bytes) = self.backend.read().get(&key::record(kind, id))? else {
             return Ok(None);
         };
         Ok(Some(serde_json::from_slice(decode(kind, &bytes)?.1)?))
     }
 
-    fn put<T: Serialize>(&self, kind: RecordKind, id: u16, record: &T) -> Result<(), StoreError> {
+    pub(crate) fn put<T: Serialize>(
+        &self,
+        kind: RecordKind,
+        id: u16,
+        record: &T,
+    ) -> Result<(), StoreError> {
         let bytes = encode(kind, &serde_json::to_vec(record)?)?;
         Ok(self.backend.read().put(&key::record(kind, id), bytes)?)
     }
 }
 
-enum LockError {
-    Held,
-    Io(std::io::Error),
-}
-
-fn lock(dir: &Path) -> Result<std::fs::File, LockError> {
-    std::fs::create_dir_all(dir).map_err(LockError::Io)?;
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(dir.join("lock"))
-        .map_err(LockError::Io)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(LockError::Held),
-        Err(std::fs::TryLockError::Error(error)) => Err(LockError::Io(error)),
-    }
-}
-
-/// Whether an agent has the store in `dir` open. Touches nothing.
-#[must_use]
-pub fn is_in_use(dir: &Path) -> bool {
-    std::fs::File::open(dir.join("lock"))
-        .is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
+fn bytes_after(backend: &Backend, sequence: u64) -> Result<u64, MediumError> {
+    let mut bytes = 0;
+    backend.visit(key::JOURNAL, &mut |key, value| {
+        if key::number_of(key) > Some(sequence) {
+            bytes += value.len() as u64;
+        }
+    })?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

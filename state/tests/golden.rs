@@ -59,6 +59,7 @@ fn kinds_keep_their_numbers() {
         RecordKind::Boot,
         RecordKind::Schema,
         RecordKind::Identity,
+        RecordKind::Note,
     ];
     for (kind, number) in kinds.into_iter().zip(1_u8..) {
         assert_eq!(kind as u8, number, "{kind:?}");

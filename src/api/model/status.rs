@@ -139,4 +139,10 @@ pub struct HistoryLine {
     pub event: String,
     pub subject: String,
     pub message: String,
+    /// What an event of the journal did: applied, refused, unchanged, deferred.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// The generation that enforced it first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u32>,
 }

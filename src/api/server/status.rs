@@ -227,15 +227,33 @@ fn kernel(agent: &Agent) -> KernelStatus {
     }
 }
 
-pub(super) async fn history(State(agent): State<Arc<Agent>>) -> Json<Vec<HistoryLine>> {
-    let entries = agent.pipeline.history();
-    let lines = entries.into_iter().map(|entry| HistoryLine {
-        time_ms: entry.time_ms,
-        sequence: entry.sequence.map(|sequence| sequence.0),
-        revision: entry.revision.0,
-        event: entry.event,
-        subject: entry.subject,
-        message: entry.message,
-    });
-    Json(lines.collect())
+#[derive(Deserialize)]
+pub(super) struct HistoryQuery {
+    last: Option<usize>,
+}
+
+/// Reads the store, off the event loop.
+pub(super) async fn history(
+    State(agent): State<Arc<Agent>>,
+    Query(query): Query<HistoryQuery>,
+) -> Reply<Vec<HistoryLine>> {
+    blocking(move || {
+        let history = agent.pipeline.whole_history();
+        let entries = history.map_err(|error| Refusal::failed(error.to_string()))?;
+        let skipped = entries
+            .len()
+            .saturating_sub(query.last.unwrap_or(usize::MAX));
+        let lines = entries.into_iter().skip(skipped).map(|entry| HistoryLine {
+            time_ms: entry.time_ms,
+            sequence: entry.sequence.map(|sequence| sequence.0),
+            revision: entry.revision.0,
+            event: entry.event,
+            subject: entry.subject,
+            message: entry.message,
+            outcome: entry.outcome.map(|outcome| outcome.as_str().to_owned()),
+            generation: entry.generation,
+        });
+        Ok(Json(lines.collect()))
+    })
+    .await
 }
