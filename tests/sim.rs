@@ -24,26 +24,32 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().expect("a number"))
 }
 
-fn run(seed: u64) {
+/// How many old revisions were rebuilt and compared.
+fn run(seed: u64) -> u32 {
     let mut world = World::new(seed);
     for _ in 0..STEPS {
         world.step();
         world.check();
     }
     world.converge();
+    world.rebuilt
 }
 
 #[test]
 fn every_seed_is_safe_and_converges() {
     if let Some(seed) = number("PALISADE_SIM_SEED") {
         println!("seed {seed}");
-        return run(seed);
+        run(seed);
+        return;
     }
+    let mut rebuilt = 0;
     let seeds = number("PALISADE_SIM_SEEDS").unwrap_or(SEEDS);
     for seed in 1..=seeds {
         let outcome = std::panic::catch_unwind(|| run(seed));
-        if outcome.is_err() {
-            panic!("seed {seed} failed; replay it with PALISADE_SIM_SEED={seed}");
+        match outcome {
+            Ok(count) => rebuilt += count,
+            Err(_) => panic!("seed {seed} failed; replay it with PALISADE_SIM_SEED={seed}"),
         }
     }
+    assert!(rebuilt > 0, "no old revision was ever compared");
 }

@@ -19,7 +19,7 @@ pub(super) fn run(socket: &Path, out: Output, command: &PolicyCommand) -> Result
             validate::run(out, paths, node.policy_options()?)
         }
         PolicyCommand::Explain(options) => explain::run(socket, out, options),
-        PolicyCommand::Get { name } => get(&client()?, out, name.as_deref()),
+        PolicyCommand::Get { revision, name } => get(&client()?, out, *revision, name.as_deref()),
         PolicyCommand::Import { paths } => import(&client()?, out, paths),
         PolicyCommand::Delete { key } => {
             let path = format!("/policy/resources/{}", escaped(key));
@@ -40,14 +40,25 @@ pub(super) fn run(socket: &Path, out: Output, command: &PolicyCommand) -> Result
     }
 }
 
-fn get(client: &Client, out: Output, name: Option<&str>) -> Result<(), CliError> {
-    let mut dump: PolicyDump = client.get("/policy")?;
+fn get(
+    client: &Client,
+    out: Output,
+    revision: Option<u64>,
+    name: Option<&str>,
+) -> Result<(), CliError> {
+    let path = match revision {
+        Some(revision) => format!("/policy?revision={revision}"),
+        None => "/policy".to_owned(),
+    };
+    let mut dump: PolicyDump = client.get(&path)?;
     if let Some(name) = name {
         dump.policies
             .retain(|policy| policy.key == name || policy.key.rsplit('/').next() == Some(name));
         if dump.policies.is_empty() {
+            let at =
+                revision.map_or_else(String::new, |revision| format!(" at revision {revision}"));
             return Err(CliError::Failed(format!(
-                "no policy `{name}`; `palisade policy get` lists them"
+                "no policy `{name}`{at}; `palisade policy get` without a name lists them"
             )));
         }
     }
@@ -55,7 +66,7 @@ fn get(client: &Client, out: Output, name: Option<&str>) -> Result<(), CliError>
 }
 
 /// As Cilium: the rules as JSON, then the revision; each with its place.
-fn dump_text(dump: &PolicyDump) -> String {
+pub(super) fn dump_text(dump: &PolicyDump) -> String {
     let mut text = String::new();
     for policy in &dump.policies {
         let selects = if policy.selects {
@@ -71,6 +82,9 @@ fn dump_text(dump: &PolicyDump) -> String {
         text.push_str(&body);
     }
     text.push_str(&format!("Revision: {}\n", dump.revision));
+    if let Some(checksum) = &dump.verdicts_sha256 {
+        text.push_str(&format!("Verdicts: sha256 {checksum}\n"));
+    }
     text
 }
 

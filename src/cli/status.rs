@@ -1,7 +1,7 @@
 //! `palisade status`, `palisade history`, `palisade metrics list`.
 
 use super::CliError;
-use super::args::MetricsCommand;
+use super::args::{HistoryOptions, MetricsCommand};
 use super::output::{Output, Table, timestamp};
 use crate::api::client::Client;
 use crate::api::model::{HistoryLine, Severity, Status};

@@ -10,7 +10,7 @@ use super::*;
 use crate::clock::{ManualClock, SystemClock};
 use crate::datapath::fake::{FakeKernel, Fault};
 use crate::endpoint::{Enforcement, HOST_ENDPOINT, Progress};
-use crate::events::{EndpointState, Origin, Resource, ResourceKind};
+use crate::events::{EndpointState, Origin, Outcome, Resource, ResourceKind};
 use crate::limits::{FLUSH_ATTEMPTS_MAX, REPOSITORY_QUEUE_MAX};
 use crate::queues::ChangeOutcome;
 
@@ -443,4 +443,106 @@ fn audit_mode_lasts_and_regenerates() {
     let nobody = EndpointId(77);
     assert_eq!(agent.pipeline.regenerate(nobody), Ok(false));
     assert!(agent.pipeline.endpoint(nobody).is_none());
+}
+
+/// The lines of the history that are of the journal.
+fn told(history: &[HistoryEntry]) -> Vec<(u64, u64, &str, Option<Outcome>)> {
+    let of_journal = history.iter().filter(|entry| entry.outcome.is_some());
+    of_journal
+        .map(|entry| {
+            let sequence = entry.sequence.expect("of the journal").0;
+            (sequence, entry.revision.0, &*entry.event, entry.outcome)
+        })
+        .collect()
+}
+
+#[test]
+fn the_history_outlives_the_agent() {
+    let (kernel, disk) = (FakeKernel::new(), MemoryDisk::new());
+    let mut agent = Stepped::start(&kernel, &disk);
+    agent.submit(policy("a", "22"));
+    agent.submit(delete("a"));
+    agent.submit(policy("a", "22"));
+    agent.clock.advance(Duration::from_secs(5));
+    agent.in_sync(&["a"]);
+    agent.submit(policy("b", "99999"));
+    agent.submit(policy("c", "80"));
+    agent.submit(policy("d", "99999"));
+    let before = agent.pipeline.whole_history().expect("reads");
+    let (applied, refused) = (Some(Outcome::Applied), Some(Outcome::Refused));
+    // The start is 1, in sync 5.
+    let expected = [
+        (2, 2, "policy-add", applied),
+        (3, 2, "policy-delete", Some(Outcome::Deferred)),
+        (4, 2, "policy-add", Some(Outcome::Unchanged)),
+        (6, 2, "policy-refused", refused),
+        (7, 3, "policy-add", applied),
+        (8, 3, "policy-refused", refused),
+    ];
+    assert_eq!(told(&before), expected);
+    let generations: Vec<Option<u32>> = before
+        .iter()
+        .filter(|entry| entry.outcome == applied)
+        .map(|entry| entry.generation)
+        .collect();
+    assert_eq!(generations, [Some(1), Some(2)]);
+    assert!(before.iter().any(|entry| entry.time_ms == 5_000));
+    // The last line was not flushed: the replay tells it again.
+    disk.crash(0);
+    let agent = Stepped::start(&kernel, &disk);
+    let after = agent.pipeline.whole_history().expect("reads");
+    assert_eq!(told(&after), expected);
+    assert_eq!(after[..before.len()], before);
+    let second = Stepped::start(&kernel, &disk);
+    let again = second.pipeline.whole_history().expect("reads");
+    assert_eq!(told(&again), expected, "told once, whatever comes");
+}
+
+#[test]
+fn an_earlier_revision_can_be_had_and_a_lost_one_is_told() {
+    let (kernel, disk) = (FakeKernel::new(), MemoryDisk::new());
+    let mut agent = Stepped::start(&kernel, &disk);
+    agent.in_sync(&[]);
+    agent.submit(policy("a", "22"));
+    let old = agent.pipeline.repository();
+    agent.submit(policy("b", "80"));
+    agent.submit(delete("a"));
+    let check = |agent: &Stepped| {
+        let found = agent.pipeline.snapshot_at(old.revision).expect("kept");
+        assert_eq!(found.policies, old.policies);
+        assert_eq!(found.rules, old.rules);
+    };
+    check(&agent);
+    disk.crash(0);
+    let mut other = options();
+    other.policy.enforcement = crate::policy::EnforcementMode::Always;
+    let agent = Stepped::start_with(other, &kernel, &disk);
+    check(&agent);
+    let newest = agent.pipeline.repository().revision;
+    assert_eq!(newest, Revision(5), "other options are a revision");
+    let words = |revision: u64| {
+        let error = agent.pipeline.snapshot_at(Revision(revision));
+        error.expect_err("not there").to_string()
+    };
+    let not_yet = "revision 6 is not there yet; the newest is 5";
+    assert_eq!(words(6), not_yet);
+    let gone = "revision 0 is no longer kept; the oldest one kept is 1";
+    assert_eq!(words(0), gone);
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_costs_a_longer_replay_only() {
+    let (kernel, disk) = (FakeKernel::new(), MemoryDisk::new());
+    let mut agent = Stepped::start(&kernel, &disk);
+    agent.in_sync(&[]);
+    agent.submit(policy("a", "22"));
+    agent.submit(policy("b", "80"));
+    agent.workers.repository.save_snapshot();
+    disk.crash(0);
+    disk.tear_snapshot(agent.pipeline.status().journal.0);
+    let agent = Stepped::start(&kernel, &disk);
+    assert_eq!(agent.pipeline.repository().revision, Revision(3));
+    assert_eq!(agent.pipeline.repository().policies.len(), 2);
+    let history = agent.pipeline.history();
+    assert!(history.iter().any(|entry| entry.event == "store-problem"));
 }

@@ -101,11 +101,19 @@ impl MemoryDisk {
 
     /// Cuts the record of one event of the journal in the middle.
     pub fn tear_event(&self, sequence: u64) {
-        let key = crate::key::journal(sequence);
+        self.tear(&crate::key::journal(sequence));
+    }
+
+    /// Cuts the first chunk of a snapshot in the middle.
+    pub fn tear_snapshot(&self, sequence: u64) {
+        self.tear(&crate::key::chunk(sequence, 0));
+    }
+
+    fn tear(&self, key: &[u8]) {
         let mut guard = self.image.lock();
         let image = &mut *guard;
         for map in [&mut image.durable, &mut image.current] {
-            if let Some(bytes) = map.get_mut(&key) {
+            if let Some(bytes) = map.get_mut(key) {
                 bytes.truncate(bytes.len() / 2);
             }
         }

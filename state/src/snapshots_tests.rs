@@ -79,8 +79,7 @@ fn check(store: &Store, acknowledged: u64) {
 
 #[test]
 fn what_is_kept_stays_within_the_limits() {
-    let disk = MemoryDisk::new();
-    let store = Store::on(disk.clone()).expect("opens");
+    let store = Store::on(MemoryDisk::new()).expect("opens");
     live(&store, 60);
     let kept: Vec<u64> = store.snapshots().iter().map(|kept| kept.sequence).collect();
     assert_eq!(kept, [50, 55, 60]);
@@ -162,7 +161,7 @@ fn a_snapshot_of_an_older_agent_is_the_base() {
     disk.put(&key::record(RecordKind::SnapshotHead, 0), head)
         .expect("puts");
     drop(store);
-    let store = Store::on(disk.clone()).expect("opens");
+    let store = Store::on(disk).expect("opens");
     assert_eq!(store.appended(), 3);
     let loaded = store.load_snapshot().expect("loads").expect("there is one");
     assert_eq!(loaded.bytes, b"old");

@@ -54,6 +54,7 @@ fn every_command_of_the_contract_is_there() {
         "ip list",
         "ip get",
         "history",
+        "replay",
         "monitor",
         "bpf policy list",
         "bpf ct list",

@@ -8,6 +8,7 @@ use palisade::events::{EndpointState, RepositoryChange, Revision};
 use palisade::policy::{
     Direction, Packet, PolicySnapshot, Query, Repository, Subject, explain, resolve,
 };
+use palisade::queues::PastError;
 
 use crate::manifests;
 use crate::world::{World, policy_options};
@@ -127,7 +128,26 @@ impl World {
         if std::mem::take(&mut self.audit_refused).contains(&audit) {
             self.audit = audit;
         }
+        self.check_past();
         self.check();
+    }
+
+    /// A revision that was published is rebuilt as it was, or no longer kept.
+    fn check_past(&mut self) {
+        let newest = self.agent.pipeline.repository().revision;
+        let known: Vec<Revision> = self.seen.keys().copied().collect();
+        if known.is_empty() {
+            return;
+        }
+        let asked = *self.random.pick(&known);
+        match self.agent.pipeline.snapshot_at(asked) {
+            Ok(found) => {
+                assert_same(&self.seen[&asked], &found);
+                self.rebuilt += u32::from(asked < newest);
+            }
+            Err(PastError::Gone { oldest, .. }) => assert!(asked < oldest && oldest <= newest),
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// At the end: ready, realized, and right.

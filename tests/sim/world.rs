@@ -36,6 +36,8 @@ pub(crate) struct World {
     pub(crate) audit: AuditSetting,
     /// What the operator was refused; a crash may have kept it all the same.
     pub(crate) audit_refused: Vec<AuditSetting>,
+    /// Old revisions that were rebuilt and compared.
+    pub(crate) rebuilt: u32,
 }
 
 pub(crate) struct Agent {
@@ -170,6 +172,7 @@ impl World {
             checked: None,
             audit: AuditSetting::Inherited,
             audit_refused: Vec::new(),
+            rebuilt: 0,
         }
     }
 

@@ -16,7 +16,7 @@ pub use endpoint::{
     FailsafeFlow, LogLine,
 };
 pub use event::{AgentNote, Decision, EventKind, MonitorEvent, Peer};
-pub use identity::{Identity, IpEntry};
+pub use identity::{Identity, IpEntry, labels_of};
 pub use policy::{
     ChangeReply, Explanation, IdentityRef, PolicyDump, PolicyResource, RuleName, Selector,
     WaitReply,

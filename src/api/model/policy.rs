@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::endpoint::HOST_ENDPOINT;
 use crate::policy;
+use crate::queues::fingerprint;
 
 /// A rule item by name.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -101,6 +103,41 @@ pub struct PolicyResource {
 pub struct PolicyDump {
     pub revision: u64,
     pub policies: Vec<PolicyResource>,
+    /// SHA-256 of the host endpoint's verdict tables, without the audit switches;
+    /// with `--revision` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdicts_sha256: Option<String>,
+}
+
+impl PolicyDump {
+    /// What is in force in a snapshot.
+    #[must_use]
+    pub fn of(snapshot: &policy::PolicySnapshot) -> Self {
+        let resource = |stored: &std::sync::Arc<policy::StoredPolicy>| PolicyResource {
+            key: stored.resource.key.to_string(),
+            source: stored.resource.source.as_str().to_owned(),
+            file: stored.resource.origin.file.clone(),
+            line: stored.resource.origin.line,
+            selects: stored.selects_host,
+            body: stored.resource.body.clone(),
+        };
+        Self {
+            revision: snapshot.revision.0,
+            policies: snapshot.policies.values().map(resource).collect(),
+            verdicts_sha256: None,
+        }
+    }
+
+    /// The same, with the checksum; None where the tables do not fit.
+    #[must_use]
+    pub fn with_checksum(snapshot: &policy::PolicySnapshot) -> Self {
+        let host = policy::Subject::Host(HOST_ENDPOINT);
+        let verdicts = policy::resolve(snapshot, host, false);
+        Self {
+            verdicts_sha256: verdicts.ok().map(|verdicts| fingerprint(&verdicts)),
+            ..Self::of(snapshot)
+        }
+    }
 }
 
 /// A peer selector in use.

@@ -10,22 +10,13 @@ use serde::Deserialize;
 
 use super::reply::{Refusal, Reply};
 use crate::api::Agent;
+pub(super) use crate::api::model::labels_of as labels;
 use crate::api::model::{Identity, IpEntry};
 use crate::identity::{IdentityNumber, IpcacheEntry, Reserved};
 use crate::policy::PolicySnapshot;
 
 pub(super) async fn list(State(agent): State<Arc<Agent>>) -> Json<Vec<Identity>> {
-    let snapshot = agent.pipeline.repository();
-    let mut identities: Vec<Identity> = snapshot
-        .identities
-        .iter()
-        .map(|identity| Identity {
-            id: identity.number.0,
-            labels: labels(&snapshot, identity.number),
-        })
-        .collect();
-    identities.sort_by_key(|identity| identity.id);
-    Json(identities)
+    Json(Identity::all(&agent.pipeline.repository()))
 }
 
 pub(super) async fn get(State(agent): State<Arc<Agent>>, Path(id): Path<u32>) -> Reply<Identity> {
@@ -40,15 +31,6 @@ pub(super) async fn get(State(agent): State<Arc<Agent>>, Path(id): Path<u32>) ->
         id,
         labels: labels(&snapshot, number),
     }))
-}
-
-/// The host carries the labels of its node besides those of its number.
-pub(super) fn labels(snapshot: &PolicySnapshot, number: IdentityNumber) -> Vec<String> {
-    if number == Reserved::Host.number() {
-        return snapshot.host_labels.to_strings();
-    }
-    let identity = snapshot.identities.get(number);
-    identity.map_or_else(Vec::new, |identity| identity.labels.to_strings())
 }
 
 pub(super) async fn ips(State(agent): State<Arc<Agent>>) -> Json<Vec<IpEntry>> {

@@ -10,9 +10,7 @@ use serde::Deserialize;
 
 use super::reply::{Refusal, Reply, blocking};
 use crate::api::Agent;
-use crate::api::model::{
-    ChangeReply, Explanation, PolicyDump, PolicyResource, Selector, WaitReply,
-};
+use crate::api::model::{ChangeReply, Explanation, PolicyDump, Selector, WaitReply};
 use crate::api::question::question;
 use crate::endpoint::HOST_ENDPOINT;
 use crate::events::{RepositoryChange, ResourceKey, ResourceKind, Revision, SourceName};
@@ -20,23 +18,24 @@ use crate::limits::API_WAIT_MAX;
 use crate::policy::{self, Subject, documents};
 use crate::queues::ChangeOutcome;
 
-pub(super) async fn dump(State(agent): State<Arc<Agent>>) -> Json<PolicyDump> {
-    let snapshot = agent.pipeline.repository();
-    Json(PolicyDump {
-        revision: snapshot.revision.0,
-        policies: snapshot
-            .policies
-            .values()
-            .map(|stored| PolicyResource {
-                key: stored.resource.key.to_string(),
-                source: stored.resource.source.as_str().to_owned(),
-                file: stored.resource.origin.file.clone(),
-                line: stored.resource.origin.line,
-                selects: stored.selects_host,
-                body: stored.resource.body.clone(),
-            })
-            .collect(),
+#[derive(Deserialize)]
+pub(super) struct Dump {
+    revision: Option<u64>,
+}
+
+/// The newest revision at once; an older one is rebuilt off the event loop.
+pub(super) async fn dump(
+    State(agent): State<Arc<Agent>>,
+    Query(asked): Query<Dump>,
+) -> Reply<PolicyDump> {
+    let Some(revision) = asked.revision else {
+        return Ok(Json(PolicyDump::of(&agent.pipeline.repository())));
+    };
+    blocking(move || {
+        let snapshot = agent.pipeline.snapshot_at(Revision(revision))?;
+        Ok(Json(PolicyDump::with_checksum(&snapshot)))
     })
+    .await
 }
 
 #[derive(Deserialize)]

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use crate::api::model::ApiError;
-use crate::queues::SubmitError;
+use crate::queues::{PastError, SubmitError};
 
 /// What a handler gives.
 pub(super) type Reply<T> = Result<Json<T>, Refusal>;
@@ -66,6 +66,19 @@ impl From<SubmitError> for Refusal {
             SubmitError::Stopped | SubmitError::Full | SubmitError::Journal(_) => {
                 Self::failed(message)
             }
+        }
+    }
+}
+
+impl From<PastError> for Refusal {
+    fn from(error: PastError) -> Self {
+        let message = error.to_string();
+        match error {
+            PastError::NotYet { .. } | PastError::Gone { .. } | PastError::Forgotten { .. } => {
+                Self::not_found(message)
+            }
+            PastError::Busy => Self::timeout(message),
+            PastError::Lost { .. } => Self::failed(message),
         }
     }
 }

@@ -7,7 +7,7 @@ use axum::extract::{Query, State};
 use serde::Deserialize;
 
 use super::problems;
-use super::reply::{Reply, blocking};
+use super::reply::{Refusal, Reply, blocking};
 use crate::api::Agent;
 use crate::api::model::{
     Check, DeviceStatus, EnforcementStatus, HistoryLine, KernelStatus, MapUse, ProgramLine,
