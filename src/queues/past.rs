@@ -184,13 +184,13 @@ pub fn fingerprint(policy: &EndpointPolicy) -> String {
                 .concat(),
         );
         let mut bytes = Vec::new();
-        for row in &of.table.rows {
+        for row in of.table.rows.iter() {
             bytes.extend(row.to_le_bytes());
         }
-        for column in of.table.columns.iter().flatten() {
+        for column in of.table.columns.iter().flat_map(|class| class.iter()) {
             bytes.extend(column.to_le_bytes());
         }
-        for cell in &of.table.cells {
+        for cell in of.table.cells.iter().flat_map(|row| row.iter()) {
             bytes.extend(cell.0.to_le_bytes());
         }
         hash.update(&bytes);
