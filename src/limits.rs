@@ -39,6 +39,8 @@ pub const ICMP_FIELDS_PER_ITEM_MAX: usize = 40;
 /// Named ports of the host, and the longest name of a cluster (Cilium).
 pub const NAMED_PORTS_MAX: usize = 1_024;
 pub const CLUSTER_NAME_BYTES_MAX: usize = 32;
+/// Rules that `policy explain --why-not` tells of.
+pub const EXPLAIN_MISSES_MAX: usize = 100;
 /// Errors reported for one resource before the rest is summarised.
 pub const ERRORS_PER_RESOURCE_MAX: usize = 100;
 

@@ -7,10 +7,10 @@ use super::monitor::rule_words;
 use super::output::{Output, Table};
 use super::{CliError, validate};
 use crate::api::client::Client;
-use crate::api::model::Explanation;
+use crate::api::model::{DecidingRule, Explanation};
 use crate::api::question::question;
 use crate::events::EndpointId;
-use crate::policy::{Query, Repository, Subject, explain};
+use crate::policy::{Query, Repository, Subject, explain, why_not};
 
 pub(super) fn run(socket: &Path, out: Output, options: &ExplainOptions) -> Result<(), CliError> {
     let query = question(
@@ -56,8 +56,14 @@ fn offline(options: &ExplainOptions, query: &Query) -> Result<Explanation, CliEr
         eprintln!("palisade: left out: {finding}");
     }
     let host = Subject::Host(EndpointId(1));
-    let explanation = explain(&repository.snapshot(), host, false, query);
-    Ok(Explanation::new(explanation, options.why_not))
+    let snapshot = repository.snapshot();
+    let explanation = explain(&snapshot, host, false, query);
+    let why_not = if options.why_not {
+        why_not(&snapshot, host, query)
+    } else {
+        Vec::new()
+    };
+    Ok(Explanation::new(explanation, why_not))
 }
 
 pub(super) fn explanation_table(explanation: &Explanation) -> String {
@@ -65,14 +71,31 @@ pub(super) fn explanation_table(explanation: &Explanation) -> String {
     table.row(["Verdict:", &explanation.verdict]);
     table.row(["Reason:", &explanation.reason]);
     let rule = explanation.rule.as_ref();
-    table.row(["Rule:", &rule.map_or_else(|| "none".to_owned(), rule_words)]);
+    let name = rule.map(|rule| rule_words(&rule.name));
+    table.row(["Rule:", &name.unwrap_or_else(|| "none".to_owned())]);
+    if let Some(place) = rule.and_then(place) {
+        table.row(["Written at:", &place]);
+    }
+    if let Some(log) = &explanation.log {
+        table.row(["Log:", log]);
+    }
     let identity = &explanation.identity;
     let labels = identity.labels.join(",");
     table.row(["Peer identity:", &format!("{} {labels}", identity.id)]);
     table.row(["Enforced:", if explanation.enforced { "yes" } else { "no" }]);
     table.row(["Revision:", &explanation.revision.to_string()]);
-    for (position, line) in explanation.why_not.iter().enumerate() {
-        table.row([if position == 0 { "Why not:" } else { "" }, line]);
+    for (position, miss) in explanation.why_not.iter().enumerate() {
+        let line = format!("{}: {}: {}", rule_words(&miss.name), miss.term, miss.reason);
+        table.row([if position == 0 { "Why not:" } else { "" }, &line]);
     }
     table.render()
+}
+
+/// `file:line`
+fn place(rule: &DecidingRule) -> Option<String> {
+    let file = rule.file.as_ref()?;
+    Some(match rule.line {
+        Some(line) => format!("{file}:{line}"),
+        None => file.clone(),
+    })
 }

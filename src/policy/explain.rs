@@ -4,10 +4,11 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::oracle::{Judgement, Outcome, judge};
+use super::oracle::{Book, Judgement, Outcome, judge_by, misses};
 use super::{Direction, PolicySnapshot, RuleRef, Section, Subject};
-use crate::events::Revision;
+use crate::events::{ResourceKey, Revision};
 use crate::identity::{IdentityNumber, longest_match};
+use crate::limits::EXPLAIN_MISSES_MAX;
 
 /// The part of a packet that policy looks at.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -41,13 +42,31 @@ pub enum Verdict {
     Audited,
 }
 
-/// The deciding rule.
+impl Verdict {
+    /// The word in an explanation.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Audited => "audited",
+        }
+    }
+}
+
+/// A rule item by its names and its place.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ExplainedRule {
     /// `Kind/name`; `failsafe` for an entry of `--failsafe`.
     pub resource: String,
     pub section: Section,
     pub index: usize,
+    /// Where it was read; None for an entry of `--failsafe`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The one-based line of the item.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
 }
 
 /// Who the peer is.
@@ -63,12 +82,33 @@ pub struct Explanation {
     pub verdict: Verdict,
     pub reason: String,
     pub rule: Option<ExplainedRule>,
+    /// `log.value` of the deciding rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
     pub identity: ExplainedIdentity,
     pub enforced: bool,
     pub revision: Revision,
-    /// For each rule that selects the endpoint: why it did not allow.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub why_not: Vec<String>,
+}
+
+/// A rule that did not decide, and what stood in its way.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct WhyNot {
+    pub resource: String,
+    pub section: Section,
+    pub index: usize,
+    /// `ports`, `peers`, `subject`, or `precedence` where it matches.
+    pub term: &'static str,
+    pub reason: String,
+}
+
+impl std::fmt::Display for RuleRef {
+    /// `Kind/name ingress[0]`, `failsafe[0]`
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(resource) = &self.resource {
+            write!(f, "{resource} ")?;
+        }
+        write!(f, "{}[{}]", self.section.as_str(), self.index)
+    }
 }
 
 /// Judges one packet by the plain reading of the rules. `audit`: the endpoint's
@@ -80,41 +120,129 @@ pub fn explain(
     audit: bool,
     query: &Query,
 ) -> Explanation {
-    let judgement = judge(snapshot, subject, query.direction, query.peer, query.packet);
+    let book = Book::new(snapshot);
+    let who = book.who(query.peer);
+    let mut judgement = judge_by(&book, subject, query.direction, &who, query.packet);
     let entry = longest_match(&snapshot.ipcache4, &snapshot.ipcache6, query.peer);
     let id = entry.map_or(IdentityNumber(0), |(_, entry)| entry.identity);
     let labels = snapshot.identities.get(id);
-    let (verdict, reason) = in_words(&judgement, query.direction, audit || snapshot.options.audit);
+    let (mut verdict, mut reason) =
+        in_words(&judgement, query.direction, audit || snapshot.options.audit);
+    if let Some((passes, why)) = before_policy(&judgement, query) {
+        if passes != (verdict == Verdict::Allowed) {
+            judgement.rule = None;
+            verdict = if passes {
+                Verdict::Allowed
+            } else {
+                Verdict::Denied
+            };
+        }
+        reason = why;
+    }
+    let (rule, log) = match &judgement.rule {
+        Some(rule) => described(snapshot, rule),
+        None => (None, None),
+    };
     Explanation {
         verdict,
         reason,
-        rule: judgement.rule.as_ref().map(|rule| ExplainedRule {
-            resource: resource_name(rule),
-            section: rule.section,
-            index: rule.index,
-        }),
+        rule,
+        log,
         identity: ExplainedIdentity {
             id,
             labels: labels.map_or_else(Vec::new, |identity| identity.labels.to_strings()),
         },
         enforced: judgement.enforced,
         revision: snapshot.revision,
-        why_not: judgement
-            .passed_over
-            .iter()
-            .map(|(rule, why)| format!("{}: {why}", rule_name(rule)))
-            .collect(),
     }
+}
+
+/// The rules of the direction that did not decide, the nearest first.
+#[must_use]
+pub fn why_not(snapshot: &PolicySnapshot, subject: Subject, query: &Query) -> Vec<WhyNot> {
+    let book = Book::new(snapshot);
+    let who = book.who(query.peer);
+    let judgement = judge_by(&book, subject, query.direction, &who, query.packet);
+    misses(
+        &book,
+        query.direction,
+        &who,
+        query.packet,
+        judgement.rule.as_ref(),
+        EXPLAIN_MISSES_MAX,
+    )
+    .into_iter()
+    .map(|miss| WhyNot {
+        resource: resource_name(&miss.rule),
+        section: miss.rule.section,
+        index: miss.rule.index,
+        term: miss.term.as_str(),
+        reason: miss.reason,
+    })
+    .collect()
+}
+
+/// What the datapath decides without policy: the ICMPv6 that a link cannot live
+/// without always passes, other types never do where policy is enforced.
+fn before_policy(judgement: &Judgement, query: &Query) -> Option<(bool, String)> {
+    let Packet::Icmpv6 { icmp_type } = query.packet else {
+        return None;
+    };
+    if !judgement.enforced {
+        return None;
+    }
+    match icmp_type {
+        128 | 129 => None,
+        1..=4 | 130..=136 | 141..=143 | 148 | 149 | 151..=153 => {
+            let reason = format!("ICMPv6 type {icmp_type} always passes: errors and link control");
+            Some((true, reason))
+        }
+        _ => {
+            let reason = format!(
+                "ICMPv6 type {icmp_type} is dropped where {} is enforced, whatever the rules say",
+                query.direction.as_str()
+            );
+            Some((false, reason))
+        }
+    }
+}
+
+/// A rule with its place, and its `log.value`.
+fn described(snapshot: &PolicySnapshot, rule: &RuleRef) -> (Option<ExplainedRule>, Option<String>) {
+    let mut told = ExplainedRule {
+        resource: resource_name(rule),
+        section: rule.section,
+        index: rule.index,
+        file: None,
+        line: None,
+    };
+    let mut log = None;
+    let resource = rule.resource.as_ref();
+    if let Some(stored) = resource.and_then(|key| snapshot.policies.get(key)) {
+        let origin = &stored.resource.origin;
+        told.file = Some(origin.file.clone()).filter(|file| !file.is_empty());
+        for written in &stored.policy.rules {
+            let mut items = written.items.iter();
+            if let Some(item) =
+                items.find(|item| item.section == rule.section && item.index == rule.index)
+            {
+                told.line = origin.item_lines.get(&item.path).copied();
+                log.clone_from(&written.log);
+            }
+        }
+    }
+    (Some(told), log)
+}
+
+fn names(keys: &[ResourceKey]) -> String {
+    let names: Vec<String> = keys.iter().map(ToString::to_string).collect();
+    names.join(", ")
 }
 
 fn in_words(judgement: &Judgement, direction: Direction, audit: bool) -> (Verdict, String) {
     let direction = direction.as_str();
-    let rule = judgement.rule.as_ref().map(rule_name).unwrap_or_default();
-    let enforcing: Vec<String> = judgement
-        .enforcing
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let rule = judgement.rule.as_ref().map(ToString::to_string);
+    let rule = rule.unwrap_or_default();
     let denied = match judgement.outcome {
         Outcome::NotEnforced => {
             let reason = format!("{direction} is not enforced: nothing is dropped");
@@ -126,13 +254,7 @@ fn in_words(judgement: &Judgement, direction: Direction, audit: bool) -> (Verdic
             return (Verdict::Allowed, reason.to_owned());
         }
         Outcome::Denied => format!("denied by {rule}"),
-        Outcome::NotAllowed if enforcing.is_empty() => {
-            format!("no rule allows it, and {direction} is always enforced")
-        }
-        Outcome::NotAllowed => format!(
-            "no rule allows it, and {direction} is default-deny by {}",
-            enforcing.join(", ")
-        ),
+        Outcome::NotAllowed => no_rule_allows(judgement, direction),
         Outcome::FragmentUnknown if judgement.rule.is_some() => {
             format!("a fragment without ports, and {rule} might deny it")
         }
@@ -140,7 +262,12 @@ fn in_words(judgement: &Judgement, direction: Direction, audit: bool) -> (Verdic
             "a fragment without ports, and no rule allows every port of its peer".to_owned()
         }
     };
-    if audit {
+    if judgement.audited {
+        (
+            Verdict::Audited,
+            format!("{denied}; it passes, since that policy is in audit"),
+        )
+    } else if audit {
         (
             Verdict::Audited,
             format!("{denied}; it passes, since audit mode is on"),
@@ -150,16 +277,20 @@ fn in_words(judgement: &Judgement, direction: Direction, audit: bool) -> (Verdic
     }
 }
 
+fn no_rule_allows(judgement: &Judgement, direction: &str) -> String {
+    if judgement.audited {
+        let auditing = names(&judgement.auditing);
+        return format!("no rule allows it, and {direction} would be default-deny by {auditing}");
+    }
+    if judgement.enforcing.is_empty() {
+        return format!("no rule allows it, and {direction} is always enforced");
+    }
+    let enforcing = names(&judgement.enforcing);
+    format!("no rule allows it, and {direction} is default-deny by {enforcing}")
+}
+
 fn resource_name(rule: &RuleRef) -> String {
     rule.resource
         .as_ref()
         .map_or_else(|| "failsafe".to_owned(), ToString::to_string)
-}
-
-fn rule_name(rule: &RuleRef) -> String {
-    let (section, index) = (rule.section.as_str(), rule.index);
-    match &rule.resource {
-        Some(resource) => format!("{resource} {section}[{index}]"),
-        None => format!("{section}[{index}]"),
-    }
 }

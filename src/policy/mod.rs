@@ -21,7 +21,9 @@ mod selections;
 mod snapshot;
 mod table;
 
-pub use explain::{ExplainedIdentity, ExplainedRule, Explanation, Packet, Query, Verdict, explain};
+pub use explain::{
+    ExplainedIdentity, ExplainedRule, Explanation, Packet, Query, Verdict, WhyNot, explain, why_not,
+};
 pub use options::{EnforcementMode, FailsafeEntry, PolicyOptions};
 pub use protocol::{protocol_name, protocol_number};
 pub use repository::{

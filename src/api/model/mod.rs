@@ -18,8 +18,8 @@ pub use endpoint::{
 pub use event::{AgentNote, Decision, EventKind, MonitorEvent, Peer};
 pub use identity::{Identity, IpEntry, labels_of};
 pub use policy::{
-    ChangeReply, Explanation, IdentityRef, PolicyDump, PolicyResource, RuleName, Selector,
-    WaitReply,
+    ChangeReply, DecidingRule, Explanation, IdentityRef, PolicyDump, PolicyResource, RuleName,
+    Selector, WaitReply,
 };
 pub use status::{
     Check, DeviceStatus, EnforcementStatus, HistoryLine, KernelStatus, MapUse, Problem,

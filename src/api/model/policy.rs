@@ -24,51 +24,85 @@ pub struct IdentityRef {
     pub labels: Vec<String>,
 }
 
+/// The deciding rule, and where it was read.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DecidingRule {
+    #[serde(flatten)]
+    pub name: RuleName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The one-based line of the item.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+}
+
+/// A rule that did not decide, and what stood in its way.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WhyNot {
+    #[serde(flatten)]
+    pub name: RuleName,
+    /// `ports`, `peers`, `subject`, or `precedence` where it matches.
+    pub term: String,
+    pub reason: String,
+}
+
 /// What would happen to the first packet of a flow (a contract).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Explanation {
     /// `allowed`, `denied` or `audited`.
     pub verdict: String,
     pub reason: String,
-    pub rule: Option<RuleName>,
+    pub rule: Option<DecidingRule>,
+    /// `log.value` of the deciding rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
     pub identity: IdentityRef,
     /// Whether the direction is enforced.
     pub enforced: bool,
     pub revision: u64,
-    /// With `--why-not`: for each rule that selects the endpoint, why it did
-    /// not allow.
+    /// With `--why-not`: the rules that did not decide, the nearest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub why_not: Vec<String>,
+    pub why_not: Vec<WhyNot>,
 }
 
 impl Explanation {
     /// As it goes over the wire.
     #[must_use]
-    pub fn new(explanation: policy::Explanation, why_not: bool) -> Self {
+    pub fn new(explanation: policy::Explanation, why_not: Vec<policy::WhyNot>) -> Self {
         Self {
-            verdict: match explanation.verdict {
-                policy::Verdict::Allowed => "allowed",
-                policy::Verdict::Denied => "denied",
-                policy::Verdict::Audited => "audited",
-            }
-            .to_owned(),
+            verdict: explanation.verdict.as_str().to_owned(),
             reason: explanation.reason,
-            rule: explanation.rule.map(|rule| RuleName {
-                resource: rule.resource,
-                section: rule.section.as_str().to_owned(),
-                index: rule.index,
+            rule: explanation.rule.map(|rule| DecidingRule {
+                name: RuleName {
+                    resource: rule.resource,
+                    section: rule.section.as_str().to_owned(),
+                    index: rule.index,
+                },
+                file: rule.file,
+                line: rule.line,
             }),
+            log: explanation.log,
             identity: IdentityRef {
                 id: explanation.identity.id.0,
                 labels: explanation.identity.labels,
             },
             enforced: explanation.enforced,
             revision: explanation.revision.0,
-            why_not: if why_not {
-                explanation.why_not
-            } else {
-                Vec::new()
+            why_not: why_not.into_iter().map(WhyNot::from).collect(),
+        }
+    }
+}
+
+impl From<policy::WhyNot> for WhyNot {
+    fn from(miss: policy::WhyNot) -> Self {
+        Self {
+            name: RuleName {
+                resource: miss.resource,
+                section: miss.section.as_str().to_owned(),
+                index: miss.index,
             },
+            term: miss.term.to_owned(),
+            reason: miss.reason,
         }
     }
 }

@@ -66,7 +66,12 @@ pub(super) async fn explain(
     let snapshot = agent.pipeline.repository();
     let subject = Subject::Host(HOST_ENDPOINT);
     let explanation = policy::explain(&snapshot, subject, audit, &query);
-    Ok(Json(Explanation::new(explanation, asked.why_not)))
+    let why_not = if asked.why_not {
+        policy::why_not(&snapshot, subject, &query)
+    } else {
+        Vec::new()
+    };
+    Ok(Json(Explanation::new(explanation, why_not)))
 }
 
 pub(super) async fn selectors(State(agent): State<Arc<Agent>>) -> Json<Vec<Selector>> {

@@ -1,0 +1,253 @@
+//! What the objects of a snapshot say about addresses, gathered by reading all
+//! of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::labels::{matches, of_source};
+use crate::events::{ResourceKey, ResourceKind};
+use crate::identity::{Label, LabelSet};
+use crate::policy::PolicySnapshot;
+use crate::policy::language::{
+    CidrGroups, Peer, Peers, Rule, RuleSubject, ServiceBy, ServiceReference,
+};
+use crate::policy::objects::{CidrGroupObject, Object, ServiceObject};
+
+/// What is known of addresses and prefixes.
+#[derive(Debug)]
+pub struct Book<'a> {
+    pub(super) snapshot: &'a PolicySnapshot,
+    /// Objects by the addresses that they claim.
+    pub(super) claims: BTreeMap<IpAddr, Vec<(&'a ResourceKey, &'a Object)>>,
+    /// Where the Kubernetes API is served.
+    pub(super) apiservers: BTreeSet<IpAddr>,
+    /// Every prefix that a rule in use or a failsafe entry names.
+    pub(super) listed: BTreeSet<IpNet>,
+    /// The CIDR groups that rules in use name.
+    pub(super) groups: BTreeMap<&'a str, &'a CidrGroupObject>,
+    /// Whether a rule in use tells nodes apart by their labels.
+    pub(super) node_labels: bool,
+    /// Whether this host serves the Kubernetes API.
+    pub(super) host_is_apiserver: bool,
+    pub(super) host_labels: LabelSet,
+    /// The rules that select the host.
+    pub(super) rules: Vec<RuleInUse<'a>>,
+}
+
+/// A rule that selects the host.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RuleInUse<'a> {
+    pub(super) key: &'a ResourceKey,
+    pub(super) rule: &'a Rule,
+    /// Of a policy in audit.
+    pub(super) audited: bool,
+}
+
+impl<'a> Book<'a> {
+    /// Reads everything that a snapshot holds.
+    #[must_use]
+    pub fn new(snapshot: &'a PolicySnapshot) -> Self {
+        let mut book = Self {
+            snapshot,
+            claims: BTreeMap::new(),
+            apiservers: BTreeSet::new(),
+            listed: BTreeSet::new(),
+            groups: BTreeMap::new(),
+            node_labels: false,
+            host_is_apiserver: false,
+            host_labels: LabelSet::clone(&snapshot.host_labels),
+            rules: Vec::new(),
+        };
+        for (key, stored) in &snapshot.objects {
+            for address in addresses(&stored.object) {
+                let claims = book.claims.entry(*address).or_default();
+                claims.push((key, &stored.object));
+            }
+            if let Object::EndpointSlice(slice) = &stored.object
+                && key.namespace.as_deref() == Some("default")
+                && slice.service.as_deref() == Some("kubernetes")
+            {
+                book.apiservers.extend(&slice.addresses);
+            }
+        }
+        book.host_is_apiserver = book
+            .apiservers
+            .iter()
+            .any(|address| book.who_claims(*address).is_host());
+        if book.host_is_apiserver {
+            book.host_labels.insert(Label::reserved("kube-apiserver"));
+        }
+        book.read_rules();
+        for address in book.apiservers.clone() {
+            if book.who_claims(address).is_outside() {
+                book.listed.insert(address.into());
+            }
+        }
+        let failsafe = snapshot.options.failsafe.iter();
+        book.listed.extend(
+            failsafe
+                .filter_map(|entry| entry.peer)
+                .map(|peer| peer.trunc()),
+        );
+        book
+    }
+
+    /// Finds the rules in use, and what they name.
+    fn read_rules(&mut self) {
+        for (key, stored) in &self.snapshot.policies {
+            for rule in &stored.policy.rules {
+                let RuleSubject::Node(selector) = &rule.subject else {
+                    continue;
+                };
+                if !matches(selector, &self.host_labels) {
+                    continue;
+                }
+                self.rules.push(RuleInUse {
+                    key,
+                    rule,
+                    audited: stored.policy.audit,
+                });
+                for item in &rule.items {
+                    if let Peers::Select(peers) = &item.peers {
+                        peers.iter().for_each(|peer| self.read_peer(peer));
+                    }
+                }
+            }
+        }
+    }
+
+    fn read_peer(&mut self, peer: &'a Peer) {
+        match peer {
+            Peer::Entity(entity) => self.listed.extend(entity.prefix()),
+            Peer::Cidr { cidr, except } => {
+                self.listed.insert(*cidr);
+                self.listed.extend(except);
+            }
+            Peer::CidrGroup { groups, except } => {
+                self.listed.extend(except);
+                for (name, group) in self.groups_of(groups) {
+                    self.listed.extend(&group.cidrs);
+                    self.groups.insert(name, group);
+                }
+            }
+            Peer::Endpoints(selector) => {
+                let mut sources = selector
+                    .requirements
+                    .iter()
+                    .map(|one| one.source.as_deref());
+                self.node_labels |= sources.any(|source| source == Some("node"));
+            }
+            Peer::Nodes(_) => self.node_labels = true,
+            Peer::Services(reference) => {
+                for (key, service) in self.services_of(reference) {
+                    if service.selector.is_empty() {
+                        let addresses = self.slice_addresses(key);
+                        self.listed.extend(addresses.into_iter().map(IpNet::from));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The CIDR groups that a peer means, by name.
+    pub(super) fn groups_of(&self, groups: &CidrGroups) -> Vec<(&'a str, &'a CidrGroupObject)> {
+        let mut found = Vec::new();
+        for (key, stored) in &self.snapshot.objects {
+            let Object::CidrGroup(group) = &stored.object else {
+                continue;
+            };
+            let meant = match groups {
+                CidrGroups::Named(name) => *name == key.name,
+                CidrGroups::Labelled(selector) => {
+                    matches(selector, &of_source("k8s", &group.labels))
+                }
+            };
+            if meant {
+                found.push((key.name.as_str(), group));
+            }
+        }
+        found
+    }
+
+    /// The services that a peer means.
+    pub(super) fn services_of(
+        &self,
+        reference: &ServiceReference,
+    ) -> Vec<(&'a ResourceKey, &'a ServiceObject)> {
+        let mut found = Vec::new();
+        for (key, stored) in &self.snapshot.objects {
+            let Object::Service(service) = &stored.object else {
+                continue;
+            };
+            if reference.namespace.is_some() && reference.namespace != key.namespace {
+                continue;
+            }
+            let meant = match &reference.by {
+                ServiceBy::Name(name) => *name == key.name,
+                ServiceBy::Labels(selector) => {
+                    matches(selector, &of_source("k8s", &service.labels))
+                }
+            };
+            if meant {
+                found.push((key, service));
+            }
+        }
+        found
+    }
+
+    /// The addresses behind a service, by its EndpointSlices.
+    pub(super) fn slice_addresses(&self, service: &ResourceKey) -> Vec<IpAddr> {
+        let mut found = Vec::new();
+        for (key, stored) in &self.snapshot.objects {
+            if let Object::EndpointSlice(slice) = &stored.object
+                && key.namespace == service.namespace
+                && slice.service.as_ref() == Some(&service.name)
+            {
+                found.extend(&slice.addresses);
+            }
+        }
+        found
+    }
+
+    /// An object of a kind without namespace.
+    pub(super) fn object(&self, kind: ResourceKind, name: &str) -> Option<&'a Object> {
+        let key = ResourceKey {
+            kind,
+            namespace: None,
+            name: name.to_owned(),
+        };
+        Some(&self.snapshot.objects.get(&key)?.object)
+    }
+
+    /// Every address that an object claims or the host has.
+    #[must_use]
+    pub fn known_addresses(&self) -> BTreeSet<IpAddr> {
+        let mut known: BTreeSet<IpAddr> = self.claims.keys().copied().collect();
+        known.extend(self.snapshot.local_addresses.iter());
+        known
+    }
+
+    /// Every prefix that a rule in use or a failsafe entry names.
+    #[must_use]
+    pub fn listed_prefixes(&self) -> &BTreeSet<IpNet> {
+        &self.listed
+    }
+}
+
+/// The addresses that belong to whom the object is about.
+fn addresses(object: &Object) -> &[IpAddr] {
+    match object {
+        Object::Node(node) => &node.addresses,
+        Object::Pod(pod) => &pod.addresses,
+        // Without an identity it says nothing yet.
+        Object::Endpoint(endpoint) if endpoint.identity.is_some() => &endpoint.addresses,
+        Object::Endpoint(_)
+        | Object::Namespace(_)
+        | Object::Service(_)
+        | Object::EndpointSlice(_)
+        | Object::Identity(_)
+        | Object::CidrGroup(_) => &[],
+    }
+}
