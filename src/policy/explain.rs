@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::oracle::{Book, Judgement, Outcome, judge_by, misses};
+use super::oracle::{Book, Judgement, Listening, Outcome, misses};
 use super::{Direction, PolicySnapshot, RuleRef, Section, Subject};
 use crate::events::{ResourceKey, Revision};
 use crate::identity::{IdentityNumber, longest_match};
@@ -122,7 +122,7 @@ pub fn explain(
 ) -> Explanation {
     let book = Book::new(snapshot);
     let who = book.who(query.peer);
-    let mut judgement = judge_by(&book, subject, query.direction, &who, query.packet);
+    let mut judgement = Listening::new(&book, subject, query.direction, &who).judge(query.packet);
     let entry = longest_match(&snapshot.ipcache4, &snapshot.ipcache6, query.peer);
     let id = entry.map_or(IdentityNumber(0), |(_, entry)| entry.identity);
     let labels = snapshot.identities.get(id);
@@ -162,7 +162,7 @@ pub fn explain(
 pub fn why_not(snapshot: &PolicySnapshot, subject: Subject, query: &Query) -> Vec<WhyNot> {
     let book = Book::new(snapshot);
     let who = book.who(query.peer);
-    let judgement = judge_by(&book, subject, query.direction, &who, query.packet);
+    let judgement = Listening::new(&book, subject, query.direction, &who).judge(query.packet);
     misses(
         &book,
         query.direction,

@@ -10,6 +10,7 @@ use super::peers::peers_match;
 use super::ports::{PortsMatch, failsafe_matches, ports_match};
 use super::who::Who;
 use crate::events::ResourceKey;
+use crate::policy::language::Item;
 use crate::policy::{
     Direction, EnforcementMode, Packet, PolicySnapshot, RuleRef, Section, Subject,
 };
@@ -71,100 +72,185 @@ pub fn judge(
     packet: Packet,
 ) -> Judgement {
     let book = Book::new(snapshot);
-    judge_by(&book, subject, direction, &book.who(address), packet)
+    let who = book.who(address);
+    Listening::new(&book, subject, direction, &who).judge(packet)
 }
 
-/// Judges one packet of a peer, for who asks often.
-#[must_use]
-pub fn judge_by(
-    book: &Book<'_>,
-    subject: Subject,
+/// The rules of a direction that speak of one peer, whatever its packets.
+#[derive(Debug)]
+pub struct Listening<'b, 'a> {
+    book: &'b Book<'a>,
     direction: Direction,
-    who: &Who,
-    packet: Packet,
-) -> Judgement {
-    let mode = book.snapshot.options.enforcement;
-    if mode == EnforcementMode::Never {
-        return Judgement::default();
+    who: Option<&'b Who>,
+    /// Whether the policies that are not in audit enforce the direction.
+    pub enforced: bool,
+    /// Whether only policies in audit would enforce it.
+    pub watched: bool,
+    /// Whether policies in audit have a word.
+    audited: bool,
+    /// The policies that make the direction default-deny.
+    pub enforcing: Vec<ResourceKey>,
+    /// The policies in audit that would.
+    pub auditing: Vec<ResourceKey>,
+    /// The items of which the peers match.
+    items: Vec<Heard<'a>>,
+}
+
+/// An item of a rule.
+#[derive(Clone, Copy, Debug)]
+struct Heard<'a> {
+    key: &'a ResourceKey,
+    item: &'a Item,
+    /// Of a policy in audit.
+    audited: bool,
+}
+
+impl Heard<'_> {
+    fn rule(&self) -> RuleRef {
+        RuleRef {
+            resource: Some(self.key.clone()),
+            section: self.item.section,
+            index: self.item.index,
+        }
     }
-    let always = mode == EnforcementMode::Always;
-    let Subject::Host(_) = subject;
-    let asked = ask(book, direction, who, packet);
-    let enforced = always || asked.items_enforced;
-    let mut judgement = Judgement {
-        enforced,
-        watched: !enforced && asked.items_audited,
-        ..Judgement::default()
-    };
-    let failsafe = book.snapshot.options.failsafe.iter();
-    let failsafe = failsafe
-        .enumerate()
-        .find(|(_, entry)| failsafe_matches(entry, direction, who, packet))
-        .map(|(index, _)| RuleRef {
+}
+
+impl<'b, 'a> Listening<'b, 'a> {
+    /// Asks every item of the direction about a peer.
+    #[must_use]
+    pub fn new(book: &'b Book<'a>, subject: Subject, direction: Direction, who: &'b Who) -> Self {
+        let mut listening = Self::of_nobody(book, subject, direction);
+        listening.who = Some(who);
+        if !listening.enforced && !listening.watched {
+            return listening;
+        }
+        for RuleInUse { key, rule, audited } in book.rules.iter().copied() {
+            for item in &rule.items {
+                if item.section.direction() == Some(direction)
+                    && peers_match(book, &item.peers, who)
+                {
+                    listening.items.push(Heard { key, item, audited });
+                }
+            }
+        }
+        listening
+    }
+
+    /// Who enforces the direction, without any peer.
+    #[must_use]
+    pub fn of_nobody(book: &'b Book<'a>, subject: Subject, direction: Direction) -> Self {
+        let Subject::Host(_) = subject;
+        let mode = book.snapshot.options.enforcement;
+        let mut listening = Self {
+            book,
+            direction,
+            who: None,
+            enforced: mode == EnforcementMode::Always,
+            watched: false,
+            audited: false,
+            enforcing: Vec::new(),
+            auditing: Vec::new(),
+            items: Vec::new(),
+        };
+        if mode == EnforcementMode::Never {
+            return listening;
+        }
+        for RuleInUse { key, rule, audited } in book.rules.iter().copied() {
+            if !rule.has_items(direction) {
+                continue;
+            }
+            let denying = if audited {
+                listening.audited = true;
+                &mut listening.auditing
+            } else {
+                listening.enforced = true;
+                &mut listening.enforcing
+            };
+            if rule.default_deny[direction as usize] != Some(false) && !denying.contains(key) {
+                denying.push(key.clone());
+            }
+        }
+        listening.watched = listening.audited && !listening.enforced;
+        listening
+    }
+
+    /// How many items speak of the peer.
+    #[must_use]
+    pub fn items(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Judges one packet of the peer.
+    #[must_use]
+    pub fn judge(&self, packet: Packet) -> Judgement {
+        let mut judgement = Judgement {
+            enforced: self.enforced,
+            watched: self.watched,
+            enforcing: self.enforcing.clone(),
+            auditing: self.auditing.clone(),
+            ..Judgement::default()
+        };
+        let failsafe = self.failsafe(packet);
+        // The enforced policies alone.
+        if self.enforced {
+            (judgement.outcome, judgement.rule) = match &failsafe {
+                Some(rule) => (Outcome::Allowed, Some(rule.clone())),
+                None => self.decide(packet, false),
+            };
+        }
+        // Then those in audit with them.
+        if self.audited && !judgement.outcome.is_denial() && failsafe.is_none() {
+            let (outcome, rule) = self.decide(packet, true);
+            if outcome.is_denial() {
+                (judgement.outcome, judgement.rule) = (outcome, rule);
+                judgement.audited = true;
+            }
+        }
+        judgement
+    }
+
+    fn failsafe(&self, packet: Packet) -> Option<RuleRef> {
+        let who = self.who?;
+        let mut entries = self.book.snapshot.options.failsafe.iter();
+        let index =
+            entries.position(|entry| failsafe_matches(entry, self.direction, who, packet))?;
+        Some(RuleRef {
             resource: None,
             section: Section::Failsafe,
             index,
-        });
-    // The enforced policies alone.
-    if enforced {
-        let open = asked.enforcing.is_empty() && !always;
-        (judgement.outcome, judgement.rule) = match &failsafe {
-            Some(rule) => (Outcome::Allowed, Some(rule.clone())),
-            None => asked.decide(false, open, packet),
-        };
+        })
     }
-    // Then the audited ones with them.
-    let failsafe_passes = failsafe.is_some();
-    if asked.items_audited && !judgement.outcome.is_denial() && !failsafe_passes {
-        let open = asked.enforcing.is_empty() && asked.auditing.is_empty() && !always;
-        let (outcome, rule) = asked.decide(true, open, packet);
-        if outcome.is_denial() {
-            (judgement.outcome, judgement.rule) = (outcome, rule);
-            judgement.audited = true;
-        }
-    }
-    judgement.enforcing = asked.enforcing;
-    judgement.auditing = asked.auditing;
-    judgement
-}
 
-/// Everything that the items of a direction say about one packet.
-#[derive(Default)]
-struct Asked {
-    /// Whether enforced policies, policies in audit have an item for it.
-    items_enforced: bool,
-    items_audited: bool,
-    enforcing: Vec<ResourceKey>,
-    auditing: Vec<ResourceKey>,
-    /// The items that match.
-    matching: Vec<Matching>,
-}
-
-struct Matching {
-    rule: RuleRef,
-    /// Of a policy in audit.
-    audited: bool,
-    /// A deny item that may be meant for a fragment.
-    uncertain: bool,
-}
-
-impl Asked {
     /// The verdict of the enforced policies, with those in audit or alone.
-    fn decide(&self, with_audited: bool, open: bool, packet: Packet) -> (Outcome, Option<RuleRef>) {
-        let first = |deny: bool, uncertain: bool| {
-            self.matching
-                .iter()
-                .filter(|one| with_audited || !one.audited)
-                .filter(|one| one.rule.section.is_deny() == deny && one.uncertain == uncertain)
-                .map(|one| one.rule.clone())
-                .min()
-        };
-        if let Some(rule) = first(true, false) {
-            (Outcome::Denied, Some(rule))
-        } else if let Some(rule) = first(true, true) {
-            (Outcome::FragmentUnknown, Some(rule))
-        } else if let Some(rule) = first(false, false) {
-            (Outcome::Allowed, Some(rule))
+    fn decide(&self, packet: Packet, with_audited: bool) -> (Outcome, Option<RuleRef>) {
+        let (mut deny, mut uncertain, mut allow) = (None, None, None);
+        for heard in &self.items {
+            let Some(who) = self.who.filter(|_| with_audited || !heard.audited) else {
+                continue;
+            };
+            let is_deny = heard.item.section.is_deny();
+            let first = match ports_match(self.book, &heard.item.ports, self.direction, who, packet)
+            {
+                PortsMatch::Yes if is_deny => &mut deny,
+                PortsMatch::Yes => &mut allow,
+                // An allow must be sure of its ports.
+                PortsMatch::Maybe if is_deny => &mut uncertain,
+                PortsMatch::Maybe | PortsMatch::No => continue,
+            };
+            let rule = heard.rule();
+            if first.as_ref().is_none_or(|least| rule < *least) {
+                *first = Some(rule);
+            }
+        }
+        let always = self.book.snapshot.options.enforcement == EnforcementMode::Always;
+        let audit_denies = with_audited && !self.auditing.is_empty();
+        let open = self.enforcing.is_empty() && !audit_denies && !always;
+        if deny.is_some() {
+            (Outcome::Denied, deny)
+        } else if uncertain.is_some() {
+            (Outcome::FragmentUnknown, uncertain)
+        } else if allow.is_some() {
+            (Outcome::Allowed, allow)
         } else if open {
             (Outcome::AllowedByDefault, None)
         } else if packet == Packet::Fragment {
@@ -173,44 +259,4 @@ impl Asked {
             (Outcome::NotAllowed, None)
         }
     }
-}
-
-/// Asks every item of the direction in the rules that select the host.
-fn ask(book: &Book<'_>, direction: Direction, who: &Who, packet: Packet) -> Asked {
-    let mut asked = Asked::default();
-    for RuleInUse { key, rule, audited } in book.rules.iter().copied() {
-        if !rule.has_items(direction) {
-            continue;
-        }
-        let (items, denying) = if audited {
-            (&mut asked.items_audited, &mut asked.auditing)
-        } else {
-            (&mut asked.items_enforced, &mut asked.enforcing)
-        };
-        *items = true;
-        if rule.default_deny[direction as usize] != Some(false) && !denying.contains(key) {
-            denying.push(key.clone());
-        }
-        for item in &rule.items {
-            if item.section.direction() != Some(direction) || !peers_match(book, &item.peers, who) {
-                continue;
-            }
-            let uncertain = match ports_match(book, &item.ports, direction, who, packet) {
-                PortsMatch::Yes => false,
-                // An allow must be sure of its ports.
-                PortsMatch::Maybe if item.section.is_deny() => true,
-                PortsMatch::Maybe | PortsMatch::No => continue,
-            };
-            asked.matching.push(Matching {
-                rule: RuleRef {
-                    resource: Some(key.clone()),
-                    section: item.section,
-                    index: item.index,
-                },
-                audited,
-                uncertain,
-            });
-        }
-    }
-    asked
 }

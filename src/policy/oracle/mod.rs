@@ -19,6 +19,6 @@ mod who;
 mod words;
 
 pub use book::Book;
-pub use judge::{Judgement, Outcome, judge, judge_by};
+pub use judge::{Judgement, Listening, Outcome, judge};
 pub use misses::{Miss, Term, misses};
 pub use who::{Side, Who};
