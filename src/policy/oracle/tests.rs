@@ -9,12 +9,12 @@ use super::{Book, Judgement, Outcome, Term, judge, misses};
 use crate::events::{EndpointId, Origin, Resource, ResourceKey, ResourceKind, SourceName};
 use crate::identity::{Label, LabelSet};
 use crate::policy::language::{
-    CidrGroups, Entity, Item, L4Match, LabelSelector, NamedPort, NodeObject, Operator, Peer, Peers,
-    Policy, PortProtocol, Ports, Requirement, Rule, RuleSubject, ServiceBy, ServiceReference,
+    CidrGroups, Entity, Item, L4Match, LabelSelector, NamedPort, Operator, Peer, Peers, Policy,
+    PortProtocol, Ports, Requirement, Rule, RuleSubject, ServiceBy, ServiceReference,
 };
 use crate::policy::objects::{
-    CidrGroupObject, EndpointObject, EndpointSliceObject, IdentityObject, NamespaceObject, Object,
-    PodObject, ServiceObject,
+    CidrGroupObject, EndpointObject, EndpointSliceObject, IdentityObject, NamespaceObject,
+    NodeObject, Object, PodObject, ServiceObject,
 };
 use crate::policy::{
     Direction, EnforcementMode, Packet, PolicyOptions, PolicySnapshot, Repository, Section,
