@@ -21,6 +21,21 @@ pub const REGENERATION_RETRY_MAX: Duration = Duration::from_secs(120);
 pub const MANIFEST_FILE_BYTES_MAX: u64 = 16 << 20;
 pub const MANIFEST_DOCUMENT_BYTES_MAX: usize = 1 << 20;
 pub const MANIFEST_NESTING_MAX: usize = 64;
+/// Objects of one file, list items included.
+pub const MANIFEST_OBJECTS_MAX: usize = 16_384;
+/// Values (fields and list elements) of one document and of one file, and the
+/// memory that a file's values may take: a few bytes of text can become a
+/// hundred times as many in memory.
+pub const MANIFEST_DOCUMENT_VALUES_MAX: usize = 131_072;
+pub const MANIFEST_FILE_VALUES_MAX: usize = 1 << 20;
+pub const MANIFEST_FILE_MEMORY_BYTES_MAX: usize = 128 << 20;
+/// Longest key of a mapping (YAML's own limit).
+pub const MANIFEST_KEY_BYTES_MAX: usize = 1_024;
+/// Errors listed for one file, and by one `policy validate`; the rest is
+/// counted.
+pub const MANIFEST_ERRORS_MAX: usize = 10_000;
+/// Problems of one file that the status lists; the rest is counted.
+pub const MANIFEST_PROBLEMS_MAX: usize = 100;
 /// Silence after a file notification before the directory is looked at, and
 /// how long a stream of notifications may put it off.
 pub const MANIFEST_DEBOUNCE: Duration = Duration::from_millis(50);

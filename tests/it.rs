@@ -5,6 +5,8 @@
 mod config;
 #[path = "it/explain.rs"]
 mod explain;
+#[path = "it/robustness.rs"]
+mod robustness;
 #[path = "it/usage.rs"]
 mod usage;
 #[path = "it/validate.rs"]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::CliError;
 use super::output::Output;
 use crate::events::{RepositoryChange, ResourceKey, SourceName};
-use crate::limits::MANIFEST_FILE_BYTES_MAX;
+use crate::limits::{MANIFEST_ERRORS_MAX, MANIFEST_FILE_BYTES_MAX};
 use crate::policy::language::FieldError;
 use crate::policy::{Applied, PolicyOptions, Repository, documents};
 use crate::sources::manifests::{read_capped, scan};
@@ -17,7 +17,7 @@ use crate::sources::manifests::{read_capped, scan};
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(super) struct Finding {
     file: String,
-    /// One-based; 0 where unknown.
+    /// One-based; the beginning where no place is known.
     line: usize,
     column: usize,
     /// Zero-based number of the document in the file.
@@ -54,6 +54,39 @@ pub(super) struct Report {
     pub(super) resources: usize,
     pub(super) errors: Vec<Finding>,
     pub(super) warnings: Vec<Finding>,
+    /// Found, but not listed above: a file of nothing but errors must not
+    /// fill the memory.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) errors_not_listed: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) warnings_not_listed: usize,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+impl Report {
+    fn error(&mut self, finding: impl FnOnce() -> Finding) {
+        list(&mut self.errors, &mut self.errors_not_listed, finding);
+    }
+
+    fn warn(&mut self, finding: impl FnOnce() -> Finding) {
+        list(&mut self.warnings, &mut self.warnings_not_listed, finding);
+    }
+}
+
+/// Adds what was found, or only counts it.
+fn list(found: &mut Vec<Finding>, more: &mut usize, finding: impl FnOnce() -> Finding) {
+    if found.len() < MANIFEST_ERRORS_MAX {
+        found.push(finding());
+    } else {
+        *more += 1;
+    }
 }
 
 pub(super) fn run(out: Output, paths: &[PathBuf], node: PolicyOptions) -> Result<(), CliError> {
@@ -63,7 +96,7 @@ pub(super) fn run(out: Output, paths: &[PathBuf], node: PolicyOptions) -> Result
     if report.valid {
         Ok(())
     } else {
-        let count = report.errors.len();
+        let count = report.errors.len() + report.errors_not_listed;
         let noun = if count == 1 { "error" } else { "errors" };
         Err(CliError::Failed(format!("{count} {noun}")))
     }
@@ -74,8 +107,18 @@ fn report_text(report: &Report) -> String {
     for finding in &report.errors {
         text.push_str(&format!("{finding}\n"));
     }
+    if report.errors_not_listed > 0 {
+        let more = report.errors_not_listed;
+        text.push_str(&format!(
+            "and {more} more errors, not listed; correct these first\n"
+        ));
+    }
     for finding in &report.warnings {
         text.push_str(&format!("warning: {finding}\n"));
+    }
+    if report.warnings_not_listed > 0 {
+        let more = report.warnings_not_listed;
+        text.push_str(&format!("warning: and {more} more, not listed\n"));
     }
     if report.valid {
         text.push_str(&format!(
@@ -99,7 +142,7 @@ pub(super) fn check(paths: &[PathBuf], repository: &mut Repository) -> Result<Re
         let bytes = match read_capped(&file, MANIFEST_FILE_BYTES_MAX) {
             Ok(bytes) => bytes,
             Err(error) => {
-                report.errors.push(whole_file(&name, &error.to_string()));
+                report.error(|| whole_file(&name, &error.to_string()));
                 continue;
             }
         };
@@ -118,16 +161,18 @@ fn check_file(
 ) {
     let reading = documents::read(name, bytes, SourceName::Manifests);
     for error in reading.errors {
-        report.errors.push(Finding {
+        report.error(|| Finding {
             line: error.line,
             column: error.column,
             document: error.document,
+            resource: error.resource,
             ..whole_file(name, &error.reason)
         });
     }
     for skipped in reading.skipped {
-        report.warnings.push(Finding {
+        report.warn(|| Finding {
             line: skipped.line,
+            column: 1,
             document: skipped.document,
             resource: Some(format!("{}/{}", skipped.kind, skipped.name)),
             ..whole_file(name, &skipped.reason)
@@ -145,21 +190,27 @@ fn check_file(
         };
         if let Some(owner) = owners.get(&resource.key) {
             let reason = format!("the same resource stands in {owner}, which wins");
-            report.errors.push(Finding { reason, ..place });
+            report.error(|| Finding { reason, ..place });
             continue;
         }
         owners.insert(resource.key.clone(), name.to_owned());
         match repository.apply(&RepositoryChange::Upsert(resource)) {
             Applied::Unchanged => {}
             Applied::Refused(mut refusal) => {
-                document.positions.locate(&mut refusal.errors);
-                let found = refusal.errors.into_iter().map(|e| at(&place, e));
-                report.errors.extend(found);
+                if report.errors.len() < MANIFEST_ERRORS_MAX {
+                    document.positions.locate(&mut refusal.errors);
+                }
+                for error in refusal.errors {
+                    report.error(|| at(&place, error));
+                }
             }
             Applied::Changed(mut change) => {
-                document.positions.locate(&mut change.warnings);
-                let found = change.warnings.into_iter().map(|e| at(&place, e));
-                report.warnings.extend(found);
+                if report.warnings.len() < MANIFEST_ERRORS_MAX {
+                    document.positions.locate(&mut change.warnings);
+                }
+                for warning in change.warnings {
+                    report.warn(|| at(&place, warning));
+                }
             }
         }
     }
@@ -180,8 +231,8 @@ fn at(place: &Finding, error: FieldError) -> Finding {
 fn whole_file(name: &str, reason: &str) -> Finding {
     Finding {
         file: name.to_owned(),
-        line: 0,
-        column: 0,
+        line: 1,
+        column: 1,
         document: 0,
         resource: None,
         field: None,

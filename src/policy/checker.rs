@@ -189,8 +189,14 @@ impl Checker {
         object: &Map<String, Value>,
         known: &[&str],
     ) {
-        for (at, fault) in unknown(at, object, known) {
-            self.error(&at, fault);
+        for (key, value) in unknown(object, known) {
+            // Past the limit no message is made: to look for the nearest name
+            // takes its time.
+            if self.errors.len() < ERRORS_PER_RESOURCE_MAX {
+                self.error(&at.key(key), unknown_fault(key, value, known));
+            } else {
+                self.errors_more += 1;
+            }
         }
     }
     /// Warns of fields that are not known (metadata, status).
@@ -200,35 +206,36 @@ impl Checker {
         object: &Map<String, Value>,
         known: &[&str],
     ) {
-        for (at, fault) in unknown(at, object, known) {
-            self.warn(&at, fault);
+        for (key, value) in unknown(object, known).take(ERRORS_PER_RESOURCE_MAX) {
+            self.warn(&at.key(key), unknown_fault(key, value, known));
         }
     }
 }
 
 fn unknown<'a>(
-    at: &'a At<'a>,
     object: &'a Map<String, Value>,
     known: &'a [&'a str],
-) -> impl Iterator<Item = (At<'a>, Fault<'a>)> {
+) -> impl Iterator<Item = (&'a String, &'a Value)> {
     object
         .iter()
         .filter(|(key, _)| !known.contains(&key.as_str()))
-        .map(move |(key, value)| {
-            let mut fault = Fault::new(value, "unknown field");
-            let turned = match key.strip_prefix("to") {
-                Some(rest) => format!("from{rest}"),
-                None => format!("to{}", key.strip_prefix("from").unwrap_or(key)),
-            };
-            if let Some(meant) = nearest(key, known.iter().copied()) {
-                fault = fault.suggest(format!("did you mean {meant:?}?"));
-            } else if known.contains(&turned.as_str()) {
-                fault = fault.suggest(format!("in this direction it is {turned:?}"));
-            } else if known.len() <= 12 {
-                fault = fault.suggest(format!("known here: {}", known.join(", ")));
-            }
-            (at.key(key), fault)
-        })
+}
+
+fn unknown_fault<'a>(key: &str, value: &'a Value, known: &[&str]) -> Fault<'a> {
+    let turned = match key.strip_prefix("to") {
+        Some(rest) => format!("from{rest}"),
+        None => format!("to{}", key.strip_prefix("from").unwrap_or(key)),
+    };
+    let fault = Fault::new(value, "unknown field");
+    if let Some(meant) = nearest(key, known.iter().copied()) {
+        fault.suggest(format!("did you mean {meant:?}?"))
+    } else if known.contains(&turned.as_str()) {
+        fault.suggest(format!("in this direction it is {turned:?}"))
+    } else if known.len() <= 12 {
+        fault.suggest(format!("known here: {}", known.join(", ")))
+    } else {
+        fault
+    }
 }
 
 /// A field of an object; null is the same as absent.

@@ -24,13 +24,6 @@ pub(super) fn push_index(path: &mut String, index: usize) {
     let _ = write!(path, "[{index}]");
 }
 
-/// `path` with one key more.
-pub(super) fn key(path: &str, key: &str) -> String {
-    let mut path = path.to_owned();
-    push_key(&mut path, key);
-    path
-}
-
 /// `path` with one index more.
 pub(super) fn index(path: &str, index: usize) -> String {
     let mut path = path.to_owned();

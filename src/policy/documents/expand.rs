@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::reader::Reader;
+use super::reasons::excerpt;
 use super::{Document, DocumentError, Positions, Skipped};
 use crate::events::{Origin, Resource, ResourceKey, ResourceKind};
+use crate::limits::MANIFEST_OBJECTS_MAX;
 use crate::policy::nearest::nearest;
 
 /// Kinds that are read, with their `apiVersion`s.
@@ -38,9 +40,6 @@ struct Place<'a> {
     document: usize,
     positions: &'a Positions,
     line: usize,
-    /// In a list, faults name the item's line: to look for each field would
-    /// read the whole document again for each item.
-    in_list: bool,
 }
 
 impl Reader<'_> {
@@ -50,7 +49,6 @@ impl Reader<'_> {
             document,
             positions,
             line: positions.first_line(),
-            in_list: false,
         };
         let object = match value {
             Value::Object(object) => object,
@@ -82,15 +80,18 @@ impl Reader<'_> {
         let Some(Value::Array(items)) = list.remove("items") else {
             return;
         };
-        let lines = place.positions.item_lines(items.len());
-        for (index, (item, line)) in items.into_iter().zip(lines).enumerate() {
+        let count = items.len().min(MANIFEST_OBJECTS_MAX + 1);
+        let positions = place.positions.items(count);
+        for (item, positions) in items.into_iter().zip(&positions) {
             let place = Place {
                 document: place.document,
-                positions: &place.positions.within(index),
-                line,
-                in_list: true,
+                positions,
+                line: positions.first_line(),
             };
             let Value::Object(mut object) = item else {
+                if !self.count_object(place.document, place.line) {
+                    return;
+                }
                 self.fault(&place, "", None, "an item of a list must be an object");
                 continue;
             };
@@ -102,10 +103,16 @@ impl Reader<'_> {
                 }
             }
             self.object(&place, object);
+            if self.is_refused() {
+                return;
+            }
         }
     }
 
     fn object(&mut self, place: &Place<'_>, object: Map<String, Value>) {
+        if !self.count_object(place.document, place.line) {
+            return;
+        }
         let Some(kind_name) = object.get("kind").and_then(Value::as_str) else {
             return self.fault(place, "kind", None, "kind: missing; every object needs one");
         };
@@ -119,7 +126,7 @@ impl Reader<'_> {
             let (kind_name, name) = (kind_name.to_owned(), name.to_owned());
             return self.not_read(place, &kind_name, &name);
         };
-        let subject = Some(format!("{kind_name}/{name}"));
+        let subject = Some(format!("{kind_name}/{}", excerpt(name)));
         if let Err(reason) = check_version(object.get("apiVersion"), versions) {
             return self.fault(place, "apiVersion", subject, &reason);
         }
@@ -172,20 +179,20 @@ impl Reader<'_> {
             file: self.file.to_owned(),
             document: place.document,
             line: place.line,
-            kind: kind.to_owned(),
-            name: name.to_owned(),
+            kind: excerpt(kind),
+            name: excerpt(name),
             reason,
         });
     }
 
     fn fault(&mut self, place: &Place<'_>, field: &str, resource: Option<String>, reason: &str) {
-        let found = if place.in_list {
-            None
-        } else {
+        let found = if self.lists_errors() {
             place.positions.get(field)
+        } else {
+            None
         };
         let (line, column) = found.unwrap_or((place.line, 1));
-        self.reading.errors.push(DocumentError {
+        self.list_error(DocumentError {
             file: self.file.to_owned(),
             document: place.document,
             line,
@@ -257,7 +264,7 @@ fn check_name(name: &str) -> Result<(), String> {
     if valid {
         return Ok(());
     }
-    let shown: String = name.chars().take(80).collect();
+    let shown = excerpt(name);
     Err(format!(
         "metadata.name: {shown:?}: must be lower-case letters, digits, '-' and '.', at most \
          {NAME_MAX}"

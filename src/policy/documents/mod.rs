@@ -5,10 +5,12 @@
 
 mod types;
 
+mod cost;
 mod expand;
 mod json;
 mod positions;
 mod reader;
+mod reasons;
 mod split;
 #[cfg(test)]
 mod tests;

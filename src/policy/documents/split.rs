@@ -4,6 +4,8 @@
 //! `---` and `...` at the start of a line end a document everywhere in YAML,
 //! also inside of quoted and block scalars: no parsing is needed.
 
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// One document of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Chunk<'a> {
@@ -12,14 +14,14 @@ pub(super) struct Chunk<'a> {
     pub(super) lines_before: usize,
 }
 
-/// The documents of a file; those without any content are left out.
-pub(super) fn split(text: &str) -> Vec<Chunk<'_>> {
+/// The first `max` documents of a file; those without any content are left out.
+pub(super) fn split(text: &str, max: usize) -> Vec<Chunk<'_>> {
     let mut chunks = Vec::new();
     let mut start = 0;
     let mut lines_before = 0;
     let mut content = false;
     let mut at = 0;
-    for (number, line) in text.split_inclusive('\n').enumerate() {
+    for (number, line) in lines(text).enumerate() {
         let begins = is_marker(line, "---");
         let ends = is_marker(line, "...");
         if begins || ends {
@@ -28,11 +30,19 @@ pub(super) fn split(text: &str) -> Vec<Chunk<'_>> {
                     text: &text[start..at],
                     lines_before,
                 });
+                if chunks.len() == max {
+                    return chunks;
+                }
             }
             content = false;
             // A `---` line belongs to the document it begins, a `...` line to none.
             start = if begins { at } else { at + line.len() };
             lines_before = if begins { number } else { number + 1 };
+        }
+        // Files that were put together have marks inside.
+        if !content && line.starts_with(BYTE_ORDER_MARK) {
+            start = at + BYTE_ORDER_MARK.len_utf8();
+            lines_before = number;
         }
         content |= !ends && has_content(if begins { &line[3..] } else { line });
         at += line.len();
@@ -46,6 +56,26 @@ pub(super) fn split(text: &str) -> Vec<Chunk<'_>> {
     chunks
 }
 
+/// The lines of a text with their ends, as YAML has them: `\n`, `\r\n`, `\r`.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let bytes = rest.as_bytes();
+        let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+        let length = match end {
+            Some(end) if bytes[end..].starts_with(b"\r\n") => end + 2,
+            Some(end) => end + 1,
+            None => rest.len(),
+        };
+        let (line, after) = rest.split_at(length);
+        rest = after;
+        Some(line)
+    })
+}
+
 fn is_marker(line: &str, marker: &str) -> bool {
     line.strip_prefix(marker)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
@@ -53,6 +83,7 @@ fn is_marker(line: &str, marker: &str) -> bool {
 
 /// Whether a line is more than blank, a comment, or a directive (`%YAML 1.2`).
 fn has_content(line: &str) -> bool {
+    let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
     let trimmed = line.trim();
     !trimmed.is_empty() && !trimmed.starts_with('#') && !line.starts_with('%')
 }

@@ -69,7 +69,7 @@ fn lists_are_taken_apart() {
         "apiVersion: v1\nkind: NodeList\nitems:\n- metadata: {name: a}\n- 5\n",
         &[
             "Node/a document 0 line 4",
-            "error f.yaml: document 1, line 5, column 1: an item of a list must be an object",
+            "error f.yaml: document 1, line 5, column 3: an item of a list must be an object",
         ],
     );
 }
@@ -199,12 +199,24 @@ fn what_no_manifest_may_hold() {
         ),
         (
             "a: 1\na: 2",
-            "line 2, column 1: the key \"a\" is there twice",
+            "line 2, column 1: the key \"a\" is there twice; keep one of the two",
         ),
-        ("a: !foo 1", "line 1, column 9: the tag !foo is not known"),
-        ("? [a]\n: 1", "line 1, column 3: a key must be a string"),
-        (&deep, "line 1, column 67: nested deeper than 64 levels"),
-        ("a\0", "line 1, column 2: a NUL byte"),
+        (
+            "a: !foo 1",
+            "line 1, column 9: the tag !foo is refused; write the value without it",
+        ),
+        (
+            "? [a]\n: 1",
+            "line 1, column 3: a key must be a string; put it in quotes",
+        ),
+        (
+            &deep,
+            "line 1, column 67: nested deeper than 64 levels; no manifest needs that",
+        ),
+        (
+            "a\0",
+            "line 1, column 2: a NUL byte; manifests are text, remove it",
+        ),
     ];
     for (text, expected) in cases {
         check(text, &[&format!("error f.yaml: document 1, {expected}")]);
@@ -212,7 +224,8 @@ fn what_no_manifest_may_hold() {
     let reading = read("f.yaml", b"a: 1\nb: \xff\n", SourceName::Manifests);
     assert_eq!(
         show(&reading),
-        "error f.yaml: document 1, line 2, column 4: not valid UTF-8\n"
+        "error f.yaml: document 1, line 2, column 4: the byte 0xff is not valid UTF-8 (is it \
+         another encoding?); save the file as UTF-8\n"
     );
     let large = format!("a: {}", "x".repeat(1 << 20));
     assert!(show(&read_text("f.yaml", &large)).contains("at most 1048576 are read"));
@@ -248,11 +261,11 @@ fn json_files() {
     let cases = [
         (
             "{\"a\":1,\"a\":2}",
-            "line 1, column 10: the key \"a\" is there twice at line 1 column 10",
+            "line 1, column 10: the key \"a\" is there twice; keep one of the two",
         ),
         (
             "{\"a\":",
-            "line 1, column 5: EOF while parsing a value at line 1 column 5",
+            "line 1, column 5: the JSON ends too soon; a quote, bracket or brace is not closed",
         ),
     ];
     for (text, expected) in cases {
@@ -286,14 +299,114 @@ fn positions_of_fields() {
 }
 
 #[test]
-fn a_long_list_is_read_in_time() {
+fn each_item_of_a_long_list_has_its_place() {
     let mut text = "apiVersion: v1\nkind: List\nitems:\n".to_owned();
-    while text.len() < 1_000_000 {
+    let mut json = "{\"kind\": \"List\", \"items\": [".to_owned();
+    for _ in 0..8_000 {
         text.push_str("- {}\n- {kind: Job}\n");
+        json.push_str("{}, {\"kind\": \"Nodes\", \"a\": [\n]},");
     }
     let reading = read_text("f.yaml", &text);
-    assert!(reading.errors.len() > 10_000);
-    assert_eq!(reading.errors[1].line, 6);
+    assert_eq!(reading.errors.len(), 8_000);
+    let place = |at: usize| (reading.errors[at].line, reading.errors[at].column);
+    assert_eq!(
+        (place(0), place(1), place(7_999)),
+        ((4, 3), (6, 3), (16_002, 3))
+    );
+    json.push_str("5]}");
+    let reading = read_text("f.json", &json);
+    let place = |at: usize| (reading.errors[at].line, reading.errors[at].column);
+    // The list begins at column 28; `[` and a new line are inside of each pair.
+    assert_eq!(
+        (place(0), place(1)),
+        ((1, 28), (1, 41)),
+        "{}",
+        reading.errors[1]
+    );
+    assert_eq!((place(2), place(3)), ((2, 4), (2, 17)));
+}
+
+#[test]
+fn items_in_any_style_know_their_fields() {
+    let node = |name: &str| format!("{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}}}");
+    let flow = format!(
+        "kind: List\nitems: [{}, {},\n  {}]\n",
+        node("a"),
+        node("ö"),
+        node("C")
+    );
+    let block = "kind: List\nitems:\n-\n  apiVersion: v1\n  kind: Node\n  metadata: {name: A}\n\n# x\n-   apiVersion: v2\n    kind: Node\n";
+    let places = |text: &str| -> Vec<(usize, usize)> {
+        let reading = read_text("f.yaml", text);
+        let places = reading
+            .errors
+            .iter()
+            .map(|error| (error.line, error.column));
+        places.collect()
+    };
+    assert_eq!(places(&flow), [(2, 106), (3, 49)]);
+    assert_eq!(places(block), [(6, 20), (9, 17)]);
+}
+
+#[test]
+fn limits_of_a_file_refuse_it_whole() {
+    let many = format!("{NODE}{}", "---\n{}\n".repeat(20_000));
+    let listed = format!("kind: List\nitems:\n{}", "- {}\n".repeat(20_000));
+    let node = |number: usize, elements: String| {
+        format!(
+            "{{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{{\"name\":\"n{number}\"}},\
+             \"x\":[{elements}0]}}\n"
+        )
+    };
+    let values: String = (0..10)
+        .map(|number| node(number, "0,".repeat(130_000)))
+        .collect();
+    let maps: String = (0..8)
+        .map(|number| node(number, "{\"a\":0},".repeat(60_000)))
+        .collect();
+    for (text, expected) in [
+        (many, "more than 16384 objects"),
+        (listed, "more than 16384 objects"),
+        (values, "more than 1048576 values"),
+        (maps, "more than 128 MiB of memory"),
+    ] {
+        let reading = read_text("f.yaml", &text);
+        let shown = show(&reading);
+        assert_eq!(
+            (reading.documents.len(), reading.errors.len()),
+            (0, 1),
+            "{shown}"
+        );
+        assert!(shown.contains(expected), "{shown}");
+        assert!(shown.contains("nothing of this file is read"), "{shown}");
+    }
+    let wide = format!("{NODE}x: [{}]\n", "a,".repeat(132_000));
+    let shown = show(&read_text("f.yaml", &format!("{wide}---\n{NODE}")));
+    assert!(shown.contains("more than 131072 values"), "{shown}");
+    assert!(shown.contains("Node/a document 1"), "{shown}");
+    let shown = show(&read_text("f.json", "{}{\"a\":1,\"a\":2}\n{\"a\":}\n{}"));
+    let expected = [
+        "error f.json: document 1, line 1, column 1: kind: missing; every object needs one",
+        "error f.json: document 2, line 1, column 12: the key \"a\" is there twice; keep one of the two",
+        "error f.json: document 3, line 2, column 6: not valid JSON: expected value",
+    ];
+    assert_eq!(shown.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn line_ends_and_marks() {
+    let second = NODE.replace("name: a", "name: b");
+    for text in [
+        format!("\u{feff}{NODE}---\n\u{feff}{second}"),
+        format!("{NODE}...\n\u{feff}{second}"),
+        format!("{NODE}---\n{second}").replace('\n', "\r\n"),
+        format!("{NODE}---\n{second}").replace('\n', "\r"),
+    ] {
+        let shown = show(&read_text("f.yaml", &text));
+        assert!(shown.contains("Node/a document 0"), "{shown}");
+        assert!(shown.contains("Node/b document 1"), "{shown}");
+        assert!(!shown.contains("error"), "{shown}");
+    }
 }
 
 proptest! {

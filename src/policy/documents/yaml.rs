@@ -9,6 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
 use serde_json::{Map, Number, Value};
 
+use super::cost::Cost;
+use super::reasons::{self, excerpt};
 use crate::limits::MANIFEST_NESTING_MAX;
 use crate::policy::path;
 
@@ -27,11 +29,12 @@ pub(super) struct Place {
     pub(super) column: usize,
 }
 
-/// The value of a text that holds at most one document; None if it is empty.
-pub(super) fn parse(text: &str) -> Result<Option<Value>, Failure> {
+/// The value of a text that holds at most one document, None if it is empty;
+/// and what it cost, also where it failed.
+pub(super) fn parse(text: &str) -> (Result<Option<Value>, Failure>, Cost) {
     let mut builder = Builder::default();
-    run(text, &mut builder)?;
-    Ok(builder.value)
+    let read = run(text, &mut builder).map(|()| builder.value.take());
+    (read, builder.cost)
 }
 
 /// The places of some paths. What is not found (or not readable) is left out.
@@ -58,7 +61,8 @@ fn run(text: &str, builder: &mut Builder) -> Result<(), Failure> {
         Err(Failure {
             line: 1,
             column: 1,
-            reason: "the YAML parser failed on this document".to_owned(),
+            reason: "the YAML parser failed on this document; write it in plain block style"
+                .to_owned(),
         })
     })
 }
@@ -66,7 +70,8 @@ fn run(text: &str, builder: &mut Builder) -> Result<(), Failure> {
 fn drive(text: &str, builder: &mut Builder) -> Result<(), Failure> {
     let mut parser = Parser::new_from_str(text);
     while let Some(step) = parser.next_event() {
-        let (event, span) = step.map_err(|error| failure(*error.marker(), error.info()))?;
+        let (event, span) =
+            step.map_err(|error| failure(*error.marker(), reasons::yaml(error.info())))?;
         builder.take(event, span)?;
     }
     Ok(())
@@ -109,6 +114,7 @@ struct Builder {
     value: Option<Value>,
     path: String,
     wanted: Places,
+    cost: Cost,
 }
 
 impl Builder {
@@ -118,19 +124,18 @@ impl Builder {
             Event::DocumentStart(_) => {
                 self.documents += 1;
                 if self.documents > 1 {
-                    return Err(failure(span.start, "a second document without `---`"));
+                    let reason = "a second document begins here; write `---` in a line before it";
+                    return Err(failure(span.start, reason));
                 }
                 Ok(())
             }
-            Event::Alias(_) => Err(failure(
-                span.start,
-                "aliases (`*name`) are refused; write the value out",
-            )),
+            Event::Alias(_) => Err(failure(span.start, reasons::ALIAS)),
             Event::Scalar(text, style, _, tag) => {
                 self.scalar(&text, style, tag.as_deref(), span.start)
             }
             Event::SequenceStart(_, tag) => {
                 refuse_tag(tag.as_deref(), "seq", span.start)?;
+                self.pay(span.start, Cost::list)?;
                 self.open(span.start, |path_len| Frame::Sequence {
                     items: Vec::new(),
                     path_len,
@@ -138,6 +143,7 @@ impl Builder {
             }
             Event::MappingStart(_, tag) => {
                 refuse_tag(tag.as_deref(), "map", span.start)?;
+                self.pay(span.start, Cost::mapping)?;
                 self.open(span.start, |path_len| Frame::Mapping {
                     map: Map::new(),
                     key: None,
@@ -155,15 +161,20 @@ impl Builder {
         }
     }
 
+    fn pay(
+        &mut self,
+        at: Marker,
+        price: impl FnOnce(&mut Cost) -> Result<(), String>,
+    ) -> Result<(), Failure> {
+        price(&mut self.cost).map_err(|reason| failure(at, reason))
+    }
+
     fn open(&mut self, at: Marker, frame: impl FnOnce(usize) -> Frame) -> Result<(), Failure> {
         if let Some(Frame::Mapping { key: None, .. }) = self.stack.last() {
-            return Err(failure(at, "a key must be a string"));
+            return Err(failure(at, reasons::KEY_NOT_TEXT));
         }
         if self.stack.len() >= MANIFEST_NESTING_MAX {
-            return Err(failure(
-                at,
-                format!("nested deeper than {MANIFEST_NESTING_MAX} levels"),
-            ));
+            return Err(failure(at, reasons::too_deep()));
         }
         self.enter(at, false);
         self.stack.push(frame(self.path.len()));
@@ -183,17 +194,26 @@ impl Builder {
             path_len,
         }) = self.stack.last_mut()
         {
-            if style == ScalarStyle::Plain && matches!(text, "" | "~" | "null") {
-                return Err(failure(at, "a key must be a string"));
+            if style == ScalarStyle::Plain {
+                match text {
+                    "" | "~" | "null" => return Err(failure(at, reasons::KEY_NOT_TEXT)),
+                    "<<" => return Err(failure(at, reasons::MERGE_KEY)),
+                    _ => {}
+                }
             }
             if map.contains_key(text) {
-                return Err(failure(at, format!("the key {text:?} is there twice")));
+                return Err(failure(at, reasons::twice(text)));
             }
+            self.cost
+                .key(text, map.len())
+                .map_err(|reason| failure(at, reason))?;
             self.path.truncate(*path_len);
             *key = Some((text.to_owned(), at));
             return Ok(());
         }
         let value = typed(text, style, tag, at)?;
+        let kept_bytes = value.as_str().map_or(0, str::len);
+        self.pay(at, |cost| cost.scalar(kept_bytes))?;
         self.enter(at, !value.is_null());
         self.put(value);
         Ok(())
@@ -230,7 +250,10 @@ impl Builder {
                     map.insert(key, value);
                 }
             }
-            Some(Frame::Sequence { items, .. }) => items.push(value),
+            Some(Frame::Sequence { items, .. }) => {
+                self.cost.element();
+                items.push(value);
+            }
             None => self.value = Some(value),
         }
     }
@@ -239,10 +262,16 @@ impl Builder {
 fn refuse_tag(tag: Option<&Tag>, allowed: &str, at: Marker) -> Result<(), Failure> {
     match tag {
         Some(tag) if !(tag.is_yaml_core_schema() && tag.suffix == allowed) => {
-            Err(failure(at, format!("the tag {tag} is not known")))
+            Err(unknown_tag(tag, at))
         }
         Some(_) | None => Ok(()),
     }
+}
+
+fn unknown_tag(tag: &Tag, at: Marker) -> Failure {
+    let tag = excerpt(&tag.to_string());
+    let reason = format!("the tag {tag} is refused; write the value without it");
+    failure(at, reason)
 }
 
 /// The value of a scalar: YAML's core schema, except that a number with leading
@@ -253,12 +282,12 @@ fn typed(text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Marker) -> Resul
         if !tag.is_yaml_core_schema()
             || !matches!(suffix, "str" | "int" | "float" | "bool" | "null")
         {
-            return Err(failure(at, format!("the tag {tag} is not known")));
+            return Err(unknown_tag(tag, at));
         }
         let value = if suffix == "str" {
             Value::String(text.to_owned())
         } else {
-            plain(text)
+            plain(text, at)?
         };
         let fits = match suffix {
             "int" => value.is_i64() || value.is_u64(),
@@ -268,12 +297,16 @@ fn typed(text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Marker) -> Resul
             _ => true,
         };
         if !fits {
-            return Err(failure(at, format!("{text:?} does not fit its tag {tag}")));
+            let text = excerpt(text);
+            return Err(failure(
+                at,
+                format!("{text:?} does not fit its tag {tag}; write the value without it"),
+            ));
         }
         return Ok(value);
     }
     Ok(match style {
-        ScalarStyle::Plain => plain(text),
+        ScalarStyle::Plain => plain(text, at)?,
         ScalarStyle::SingleQuoted
         | ScalarStyle::DoubleQuoted
         | ScalarStyle::Literal
@@ -281,35 +314,53 @@ fn typed(text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Marker) -> Resul
     })
 }
 
-fn plain(text: &str) -> Value {
+fn plain(text: &str, at: Marker) -> Result<Value, Failure> {
     match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-        "true" | "True" | "TRUE" => return Value::Bool(true),
-        "false" | "False" | "FALSE" => return Value::Bool(false),
+        "" | "~" | "null" | "Null" | "NULL" => return Ok(Value::Null),
+        "true" | "True" | "TRUE" => return Ok(Value::Bool(true)),
+        "false" | "False" | "FALSE" => return Ok(Value::Bool(false)),
         _ => {}
     }
-    number(text).unwrap_or_else(|| Value::String(text.to_owned()))
+    if !is_number(text) {
+        return Ok(Value::String(text.to_owned()));
+    }
+    number(text).ok_or_else(|| {
+        let text = excerpt(text);
+        failure(
+            at,
+            format!("the number {text} is too large to be read; put it in quotes"),
+        )
+    })
 }
 
-fn number(text: &str) -> Option<Value> {
+/// Whether a plain scalar is a number of the core schema.
+fn is_number(text: &str) -> bool {
+    if let Some(digits) = text.strip_prefix("0x") {
+        return !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    }
+    if let Some(digits) = text.strip_prefix("0o") {
+        return !digits.is_empty() && digits.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+    }
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let bytes = digits.as_bytes();
+    let leading_zero = bytes.len() > 1 && bytes[0] == b'0' && bytes[1].is_ascii_digit();
+    let known =
+        |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-');
+    !leading_zero
+        && bytes
+            .first()
+            .is_some_and(|byte| byte.is_ascii_digit() || *byte == b'.')
+        && bytes.iter().all(known)
+        && digits.parse::<f64>().is_ok()
+}
+
+/// None if it is larger than any number that is read.
+fn number(text: &str) -> Option<Value> {
     if let Some(hex) = text.strip_prefix("0x") {
         return u64::from_str_radix(hex, 16).ok().map(Value::from);
     }
     if let Some(octal) = text.strip_prefix("0o") {
         return u64::from_str_radix(octal, 8).ok().map(Value::from);
-    }
-    let first = digits.bytes().next()?;
-    if !first.is_ascii_digit() && first != b'.' {
-        return None;
-    }
-    let leading_zero = digits.len() > 1 && first == b'0' && digits.as_bytes()[1].is_ascii_digit();
-    if leading_zero
-        || !digits
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'))
-    {
-        return None;
     }
     if let Ok(number) = text.trim_start_matches('+').parse::<i64>() {
         return Some(Value::from(number));

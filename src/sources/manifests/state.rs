@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::events::{RepositoryChange, Resource, ResourceKey, SourceName};
+use crate::limits::MANIFEST_PROBLEMS_MAX;
 use crate::policy::documents::{self, FileReading, Positions, Skipped};
 use crate::sources::SourceProblem;
 
@@ -215,6 +216,7 @@ impl FileState {
         self.problems = reading
             .errors
             .iter()
+            .take(MANIFEST_PROBLEMS_MAX)
             .map(|error| SourceProblem {
                 subject: format!("{name}:{}:{}", error.line, error.column),
                 message: with_kept(
@@ -223,6 +225,13 @@ impl FileState {
                 ),
             })
             .collect();
+        let more = reading.errors.len().saturating_sub(MANIFEST_PROBLEMS_MAX);
+        if more > 0 {
+            self.problems.push(SourceProblem {
+                subject: name.to_owned(),
+                message: format!("and {more} more; `palisade policy validate {name}` lists them"),
+            });
+        }
         resources.extend(kept);
         self.resources = resources;
     }
@@ -247,16 +256,24 @@ fn is_same(told: &Arc<Resource>, wanted: &Arc<Resource>) -> bool {
     Arc::ptr_eq(told, wanted) || told == wanted
 }
 
+/// Names of kept resources in one message.
+const KEPT_NAMES_MAX: usize = 20;
+
 fn with_kept(reason: &str, kept: &[Held]) -> String {
     if kept.is_empty() {
         return reason.to_owned();
     }
     let names: Vec<String> = kept
         .iter()
+        .take(KEPT_NAMES_MAX)
         .map(|held| held.resource.key.to_string())
         .collect();
+    let others = match kept.len() - names.len() {
+        0 => String::new(),
+        others => format!(" and {others} more"),
+    };
     format!(
-        "{reason}; the last valid version of {} stays in force",
+        "{reason}; the last valid version of {}{others} stays in force",
         names.join(", ")
     )
 }
