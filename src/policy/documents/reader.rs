@@ -163,16 +163,20 @@ impl Reader<'_> {
 
     fn json(&mut self, text: &str, documents: Vec<std::ops::Range<usize>>) {
         let mut lines_before = 0;
-        let mut line_start = 0;
+        let mut columns_before = 0;
         let mut seen = 0;
         for (number, extent) in documents.into_iter().enumerate() {
             let between = &text[seen..extent.start];
-            lines_before += between.matches('\n').count();
-            if let Some(newline) = between.rfind('\n') {
-                line_start = seen + newline + 1;
-            }
+            let last_line = match between.rfind('\n') {
+                Some(newline) => {
+                    lines_before += between.matches('\n').count();
+                    columns_before = 0;
+                    &between[newline + 1..]
+                }
+                None => between,
+            };
+            columns_before += last_line.chars().count();
             seen = extent.start;
-            let columns_before = text[line_start..extent.start].chars().count();
             let line = lines_before + 1;
             if number >= MANIFEST_OBJECTS_MAX {
                 return self.too_many_objects(number, line);

@@ -58,21 +58,16 @@ pub(super) fn split(text: &str, max: usize) -> Vec<Chunk<'_>> {
 
 /// The lines of a text with their ends, as YAML has them: `\n`, `\r\n`, `\r`.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let bytes = rest.as_bytes();
-        let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
-        let length = match end {
-            Some(end) if bytes[end..].starts_with(b"\r\n") => end + 2,
-            Some(end) => end + 1,
-            None => rest.len(),
+    text.split_inclusive('\n').flat_map(|line| {
+        let body = line.strip_suffix("\r\n").unwrap_or(line);
+        let (parts, last) = match body.rfind('\r') {
+            // Only a lone `\r` ends a line of its own.
+            Some(end) => line.split_at(end + 1),
+            None => ("", line),
         };
-        let (line, after) = rest.split_at(length);
-        rest = after;
-        Some(line)
+        parts
+            .split_inclusive('\r')
+            .chain(Some(last).filter(|last| !last.is_empty()))
     })
 }
 
