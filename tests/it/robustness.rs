@@ -238,6 +238,15 @@ fn deep_nesting_and_yaml_tricks() {
                 fill("*", MIB - 10),
                 "aliases (`*name`) are refused",
             ),
+        ],
+    );
+}
+
+#[test]
+fn broken_yaml() {
+    check(
+        "yaml",
+        &[
             refused("tabs as indentation", "a:\n\tb: 1\n", "indent with spaces"),
             refused(
                 "quote without an end",
@@ -381,6 +390,10 @@ fn bytes_that_are_no_manifest() {
             valid("comments alone", "# a\n---\n# b\n...\n"),
         ],
     );
+}
+
+#[test]
+fn broken_json() {
     let list = |element: &str| {
         format!(
             "{{\"kind\":\"List\",\"items\":[{}0]}}",

@@ -56,7 +56,7 @@ impl Cost {
                 key.len()
             ));
         }
-        let leaf = if others % LEAF_KEYS == 0 {
+        let leaf = if others.is_multiple_of(LEAF_KEYS) {
             LEAF_BYTES
         } else {
             0
