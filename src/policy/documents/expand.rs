@@ -4,36 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::header::{READ, is_another_api, name_of, shown};
 use super::reader::Reader;
 use super::reasons::excerpt;
 use super::{Document, DocumentError, Positions, Skipped};
-use crate::events::{Origin, Resource, ResourceKey, ResourceKind};
+use crate::events::{Origin, Resource, ResourceKey};
 use crate::limits::MANIFEST_OBJECTS_MAX;
 use crate::policy::nearest::nearest;
-
-/// Kinds that are read, with their `apiVersion`s.
-const READ: [(ResourceKind, &[&str]); 11] = [
-    (
-        ResourceKind::CiliumClusterwideNetworkPolicy,
-        &["cilium.io/v2"],
-    ),
-    (ResourceKind::CiliumNetworkPolicy, &["cilium.io/v2"]),
-    (
-        ResourceKind::CiliumCIDRGroup,
-        &["cilium.io/v2", "cilium.io/v2alpha1"],
-    ),
-    (ResourceKind::Node, &["v1"]),
-    (ResourceKind::CiliumNode, &["cilium.io/v2"]),
-    (ResourceKind::Namespace, &["v1"]),
-    (ResourceKind::Pod, &["v1"]),
-    (ResourceKind::Service, &["v1"]),
-    (ResourceKind::EndpointSlice, &["discovery.k8s.io/v1"]),
-    (ResourceKind::CiliumIdentity, &["cilium.io/v2"]),
-    (ResourceKind::CiliumEndpoint, &["cilium.io/v2"]),
-];
-
-/// Where an object lives that does not say so, as for kubectl.
-const NAMESPACE: &str = "default";
 
 /// An item of a `List`, or the document itself.
 struct Place<'a> {
@@ -55,20 +32,21 @@ impl Reader<'_> {
             // A document of nothing but comments.
             Value::Null => return,
             Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-                return self.fault(
-                    &place,
-                    "",
-                    None,
-                    "not an object; expected apiVersion, kind, metadata",
+                let reason = format!(
+                    "{}: not an object; write apiVersion, kind, metadata and what belongs to the \
+                     kind",
+                    shown(&value)
                 );
+                return self.fault(&place, "", None, &reason);
             }
         };
-        let list_of = match object.get("kind").and_then(Value::as_str) {
-            Some(kind) if object.get("items").is_some_and(Value::is_array) => {
-                kind.strip_suffix("List").map(str::to_owned)
-            }
-            Some(_) | None => None,
-        };
+        let has_items = object.get("items").is_some_and(Value::is_array);
+        let list_of = object
+            .get("kind")
+            .and_then(Value::as_str)
+            .and_then(|kind| kind.strip_suffix("List"))
+            .filter(|item_kind| has_items || is_listed(item_kind))
+            .map(str::to_owned);
         match list_of {
             Some(item_kind) => self.list(&place, object, &item_kind),
             None => self.object(&place, object),
@@ -77,8 +55,18 @@ impl Reader<'_> {
 
     fn list(&mut self, place: &Place<'_>, mut list: Map<String, Value>, item_kind: &str) {
         let api_version = list.remove("apiVersion");
-        let Some(Value::Array(items)) = list.remove("items") else {
-            return;
+        let items = match list.remove("items") {
+            Some(Value::Array(items)) => items,
+            // What kubectl prints of nothing.
+            Some(Value::Null) => return,
+            Some(other) => {
+                let reason = format!("items: {}: expected a list", shown(&other));
+                return self.fault(place, "items", None, &reason);
+            }
+            None => {
+                let reason = "items: missing; a list needs its items, even if there are none";
+                return self.fault(place, "items", None, reason);
+            }
         };
         let count = items.len().min(MANIFEST_OBJECTS_MAX + 1);
         let positions = place.positions.items(count);
@@ -92,7 +80,8 @@ impl Reader<'_> {
                 if !self.count_object(place.document, place.line) {
                     return;
                 }
-                self.fault(&place, "", None, "an item of a list must be an object");
+                let reason = format!("{}: an item of a list must be an object", shown(&item));
+                self.fault(&place, "", None, &reason);
                 continue;
             };
             // Typed lists (`NodeList`) name the kind of their items only once.
@@ -113,43 +102,61 @@ impl Reader<'_> {
         if !self.count_object(place.document, place.line) {
             return;
         }
-        let Some(kind_name) = object.get("kind").and_then(Value::as_str) else {
-            return self.fault(place, "kind", None, "kind: missing; every object needs one");
+        let kind_name = match object.get("kind") {
+            Some(Value::String(kind)) if !kind.is_empty() => kind,
+            Some(Value::String(_) | Value::Null) | None => {
+                let reason = "kind: missing; every object needs one";
+                return self.fault(place, "kind", None, reason);
+            }
+            Some(other) => {
+                let reason = format!("kind: {}: expected the name of a kind", shown(other));
+                return self.fault(place, "kind", None, &reason);
+            }
         };
         let name = object
             .get("metadata")
             .and_then(|metadata| metadata.get("name"))
             .and_then(Value::as_str)
             .unwrap_or("");
-        let Some((kind, versions)) = READ.iter().find(|(kind, _)| kind.as_str() == kind_name)
-        else {
-            let (kind_name, name) = (kind_name.to_owned(), name.to_owned());
+        let read = READ.iter().find(|(kind, _)| kind.as_str() == kind_name);
+        let Some((kind, versions)) = read else {
+            let (kind_name, name) = (kind_name.clone(), name.to_owned());
             return self.not_read(place, &kind_name, &name);
         };
-        let subject = Some(format!("{kind_name}/{}", excerpt(name)));
-        if let Err(reason) = check_version(object.get("apiVersion"), versions) {
-            return self.fault(place, "apiVersion", subject, &reason);
+        if is_another_api(versions, &object) {
+            let reason = format!(
+                "another kind of this name; palisade reads {}",
+                versions.join(", ")
+            );
+            return self.skip(place, kind_name, name, reason);
         }
-        if let Err(reason) = check_name(name) {
-            return self.fault(place, "metadata.name", subject, &reason);
-        }
-        let namespace = match namespace_of(*kind, &object) {
-            Ok(namespace) => namespace,
-            Err(reason) => return self.fault(place, "metadata.namespace", subject, &reason),
+        let subject = if name.is_empty() {
+            kind_name.clone()
+        } else {
+            format!("{kind_name}/{}", excerpt(name))
+        };
+        let (name, namespace) = match name_of(*kind, versions, &object) {
+            Ok(found) => found,
+            Err(faults) => {
+                for fault in faults {
+                    self.fault(place, fault.field, Some(subject.clone()), &fault.reason);
+                }
+                return;
+            }
         };
         let key = ResourceKey {
             kind: *kind,
             namespace,
-            name: name.to_owned(),
+            name,
         };
-        if !self.keys.insert(key.clone()) {
-            return self.fault(
-                place,
-                "metadata.name",
-                subject,
-                "defined twice in this file; the first one counts",
+        if let Some(line) = self.keys.get(&key) {
+            let reason = format!(
+                "defined twice in this file; the first one counts, in line {line}: rename or \
+                 remove one of them"
             );
+            return self.fault(place, "metadata.name", Some(subject), &reason);
         }
+        self.keys.insert(key.clone(), place.line);
         self.reading.documents.push(Document {
             resource: Resource {
                 key,
@@ -168,13 +175,23 @@ impl Reader<'_> {
 
     fn not_read(&mut self, place: &Place<'_>, kind: &str, name: &str) {
         let known = READ.iter().map(|(kind, _)| kind.as_str());
-        let reason = if let Some(meant) = nearest(kind, known) {
+        if kind.strip_suffix("List").is_some_and(is_listed) {
+            let reason = format!(
+                "kind: {:?}: a list inside of a list; write its items into the outer one",
+                excerpt(kind)
+            );
+            return self.fault(place, "kind", None, &reason);
+        }
+        if let Some(meant) = nearest(kind, known) {
             // A misspelt policy must not be passed over in silence.
             let reason = format!("kind: {kind:?}: unknown; did you mean {meant:?}?");
             return self.fault(place, "kind", None, &reason);
-        } else {
-            "palisade does not read this kind".to_owned()
-        };
+        }
+        let reason = "palisade does not read this kind".to_owned();
+        self.skip(place, kind, name, reason);
+    }
+
+    fn skip(&mut self, place: &Place<'_>, kind: &str, name: &str, reason: String) {
         self.reading.skipped.push(Skipped {
             file: self.file.to_owned(),
             document: place.document,
@@ -203,70 +220,7 @@ impl Reader<'_> {
     }
 }
 
-fn check_version(found: Option<&Value>, versions: &[&str]) -> Result<(), String> {
-    let known: Vec<String> = versions
-        .iter()
-        .map(|version| format!("{version:?}"))
-        .collect();
-    let known = known.join(" or ");
-    match found {
-        Some(Value::String(found)) if versions.contains(&found.as_str()) => Ok(()),
-        Some(found) => Err(format!("apiVersion: {found}: {known} is what is read")),
-        None => Err(format!("apiVersion: missing; expected {known}")),
-    }
-}
-
-/// None for kinds that live in no namespace.
-fn namespace_of(kind: ResourceKind, object: &Map<String, Value>) -> Result<Option<String>, String> {
-    if !kind.is_namespaced() {
-        return Ok(None);
-    }
-    let written = object
-        .get("metadata")
-        .and_then(|metadata| metadata.get("namespace"));
-    match written {
-        None | Some(Value::Null) => Ok(Some(NAMESPACE.to_owned())),
-        Some(Value::String(name)) if name.is_empty() => Ok(Some(NAMESPACE.to_owned())),
-        Some(Value::String(name)) if is_dns_label(name) => Ok(Some(name.clone())),
-        Some(other) => {
-            let shown: String = other.to_string().chars().take(80).collect();
-            Err(format!(
-                "metadata.namespace: {shown}: must be lower-case letters, digits and '-', at \
-                 most 63"
-            ))
-        }
-    }
-}
-
-fn is_dns_label(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let bytes = text.as_bytes();
-    bytes.len() <= 63
-        && bytes.first().is_some_and(|byte| plain(*byte))
-        && bytes.last().is_some_and(|byte| plain(*byte))
-        && bytes.iter().all(|byte| plain(*byte) || *byte == b'-')
-}
-
-/// Kubernetes' rule for names of objects (a DNS subdomain).
-fn check_name(name: &str) -> Result<(), String> {
-    const NAME_MAX: usize = 253;
-    if name.is_empty() {
-        return Err("metadata.name: missing; every object needs one".to_owned());
-    }
-    let letters = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let valid = name.len() <= NAME_MAX
-        && name.split('.').all(|part| {
-            let bytes = part.as_bytes();
-            bytes.first().is_some_and(|byte| letters(*byte))
-                && bytes.last().is_some_and(|byte| letters(*byte))
-                && bytes.iter().all(|byte| letters(*byte) || *byte == b'-')
-        });
-    if valid {
-        return Ok(());
-    }
-    let shown = excerpt(name);
-    Err(format!(
-        "metadata.name: {shown:?}: must be lower-case letters, digits, '-' and '.', at most \
-         {NAME_MAX}"
-    ))
+/// Whether `List` after it makes a list for sure: other kinds may end so.
+fn is_listed(item_kind: &str) -> bool {
+    item_kind.is_empty() || READ.iter().any(|(kind, _)| kind.as_str() == item_kind)
 }

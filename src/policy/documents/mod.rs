@@ -7,6 +7,7 @@ mod types;
 
 mod cost;
 mod expand;
+mod header;
 mod json;
 mod positions;
 mod reader;

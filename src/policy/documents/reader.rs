@@ -1,6 +1,6 @@
 //! Reads one file: its form, its documents, its limits.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use super::cost::Cost;
 use super::{DocumentError, FileReading, Positions, json, split, yaml};
@@ -17,7 +17,7 @@ pub fn read(file: &str, bytes: &[u8], source: SourceName) -> FileReading {
     let mut reader = Reader {
         file,
         source,
-        keys: HashSet::new(),
+        keys: HashMap::new(),
         reading: FileReading::default(),
         objects: 0,
         cost: Cost::default(),
@@ -76,7 +76,8 @@ fn checked_text(bytes: &[u8]) -> Result<&str, (usize, usize, String)> {
 pub(super) struct Reader<'a> {
     pub(super) file: &'a str,
     pub(super) source: SourceName,
-    pub(super) keys: HashSet<ResourceKey>,
+    /// Resources and the line where each stands.
+    pub(super) keys: HashMap<ResourceKey, usize>,
     pub(super) reading: FileReading,
     /// Objects so far, whatever became of them.
     objects: usize,

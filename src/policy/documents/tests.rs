@@ -69,7 +69,7 @@ fn lists_are_taken_apart() {
         "apiVersion: v1\nkind: NodeList\nitems:\n- metadata: {name: a}\n- 5\n",
         &[
             "Node/a document 0 line 4",
-            "error f.yaml: document 1, line 5, column 3: an item of a list must be an object",
+            "error f.yaml: document 1, line 5, column 3: 5: an item of a list must be an object",
         ],
     );
 }
@@ -127,8 +127,8 @@ fn kinds_that_are_read_and_their_namespaces() {
         &[
             "Pod/default/p document 0 line 3",
             "Pod/n/p document 0 line 3",
-            "error f.yaml: document 1, line 3, column 1: Pod/p: defined twice in this file; the \
-             first one counts",
+            "error f.yaml: document 1, line 3, column 87: Pod/p: defined twice in this file; the \
+             first one counts, in line 3: rename or remove one of them",
         ],
     );
     check(
@@ -136,9 +136,10 @@ fn kinds_that_are_read_and_their_namespaces() {
          apiVersion: v1\nkind: CiliumCIDRGroup\nmetadata: {name: p}\n",
         &[
             "error f.yaml: document 1, line 3, column 32: Pod/p: metadata.namespace: \"A_b\": must \
-             be lower-case letters, digits and '-', at most 63",
+             be lower-case letters, digits and '-', at most 63, and begin and end with a letter or \
+             digit",
             "error f.yaml: document 2, line 5, column 13: CiliumCIDRGroup/p: apiVersion: \"v1\": \
-             \"cilium.io/v2\" or \"cilium.io/v2alpha1\" is what is read",
+             not a version that is read; write \"cilium.io/v2\" or \"cilium.io/v2alpha1\"",
         ],
     );
 }
@@ -148,33 +149,86 @@ fn objects_without_their_basics() {
     let cases = [
         (
             "5",
-            "document 1, line 1, column 1: not an object; expected apiVersion, kind, metadata",
+            "1, column 1: 5: not an object; write apiVersion, kind, metadata and what belongs to \
+             the kind",
         ),
         (
             "metadata: {}",
-            "document 1, line 1, column 1: kind: missing; every object needs one",
+            "1, column 1: kind: missing; every object needs one",
+        ),
+        (
+            "kind: 5",
+            "1, column 7: kind: 5: expected the name of a kind",
         ),
         (
             "kind: Node\nmetadata: {name: a}",
-            "document 1, line 1, column 1: Node/a: apiVersion: missing; expected \"v1\"",
+            "1, column 1: Node/a: apiVersion: missing; write \"v1\"",
         ),
         (
             "kind: Node\napiVersion: v2\nmetadata: {name: a}",
-            "document 1, line 2, column 13: Node/a: apiVersion: \"v2\": \"v1\" is what is read",
+            "2, column 13: Node/a: apiVersion: \"v2\": not a version that is read; write \"v1\"",
+        ),
+        (
+            "kind: CiliumNode\napiVersion: cilium.io/v1\nmetadata: {name: a}",
+            "2, column 13: CiliumNode/a: apiVersion: \"cilium.io/v1\": not a version that is \
+             read; write \"cilium.io/v2\"",
         ),
         (
             "kind: Node\napiVersion: v1\nmetadata: {}",
-            "document 1, line 3, column 1: Node/: metadata.name: missing; every object needs one",
+            "3, column 1: Node: metadata.name: missing; every object needs one",
+        ),
+        (
+            "kind: Node\napiVersion: v1\nmetadata: x",
+            "3, column 11: Node: metadata: \"x\": expected an object: {name: ...}",
+        ),
+        (
+            "kind: Node\napiVersion: v1\nmetadata: {name: 5}",
+            "3, column 18: Node: metadata.name: 5: expected a string; put it in quotes",
+        ),
+        (
+            "kind: Pod\napiVersion: v1\nmetadata: {name: a, namespace: [b]}",
+            "3, column 21: Pod/a: metadata.namespace: [...]: expected a string",
         ),
         (
             "kind: Node\napiVersion: v1\nmetadata: {name: A/b}",
-            "document 1, line 3, column 18: Node/A/b: metadata.name: \"A/b\": must be lower-case \
-             letters, digits, '-' and '.', at most 253",
+            "3, column 18: Node/A/b: metadata.name: \"A/b\": must be lower-case letters, digits, \
+             '-' and '.', at most 253, and begin and end with a letter or digit",
+        ),
+        (
+            "kind: List",
+            "1, column 1: items: missing; a list needs its items, even if there are none",
+        ),
+        (
+            "kind: PodList\nitems: 5",
+            "2, column 8: items: 5: expected a list",
+        ),
+        (
+            "kind: List\nitems:\n- kind: List\n  items: []",
+            "3, column 9: kind: \"List\": a list inside of a list; write its items into the outer \
+             one",
         ),
     ];
     for (text, expected) in cases {
-        check(text, &[&format!("error f.yaml: {expected}")]);
+        check(
+            text,
+            &[&format!("error f.yaml: document 1, line {expected}")],
+        );
     }
+    // Every fault of one object at once.
+    let reading = read_text("f.yaml", "kind: Pod\nmetadata: {name: A, namespace: B}");
+    assert_eq!(reading.errors.len(), 3, "{}", show(&reading));
+    // Nothing, and kinds that other APIs call the same.
+    check("kind: List\nitems: null", &[]);
+    check("kind: List\nitems: []", &[]);
+    check(
+        "kind: Service\napiVersion: serving.knative.dev/v1\nmetadata: {name: a}\n---\n\
+         kind: AllowList\napiVersion: x.io/v1\nmetadata: {name: b}",
+        &[
+            "skipped f.yaml: line 1: Service/a skipped: another kind of this name; palisade reads \
+             v1",
+            "skipped f.yaml: line 5: AllowList/b skipped: palisade does not read this kind",
+        ],
+    );
 }
 
 #[test]
@@ -184,7 +238,7 @@ fn the_first_of_two_with_one_name_counts() {
         &[
             "Node/a document 0 line 1",
             "error f.yaml: document 2, line 7, column 18: Node/a: defined twice in this file; the \
-             first one counts",
+             first one counts, in line 1: rename or remove one of them",
         ],
     );
 }
@@ -345,7 +399,7 @@ fn items_in_any_style_know_their_fields() {
         places.collect()
     };
     assert_eq!(places(&flow), [(2, 106), (3, 49)]);
-    assert_eq!(places(block), [(6, 20), (9, 17)]);
+    assert_eq!(places(block), [(6, 20), (9, 17), (9, 5)]);
 }
 
 #[test]
