@@ -149,8 +149,11 @@ fn detail_table(detail: &EndpointDetail) -> String {
     ] {
         let by = detail.enforcing.get(direction).filter(|by| !by.is_empty());
         let by = by.map(|by| format!(" by {}", by.join(", ")));
+        let audit = detail.auditing.get(direction).filter(|by| !by.is_empty());
+        let audit = audit.map(|by| format!(", in audit: {}", by.join(", ")));
         let word = enforcement_word(enforcement);
-        table.row([name, &format!("{word}{}", by.unwrap_or_default())]);
+        let (by, audit) = (by.unwrap_or_default(), audit.unwrap_or_default());
+        table.row([name, &format!("{word}{by}{audit}")]);
     }
     table.row(["PolicyAuditMode", &detail.options.policy_audit_mode]);
     for (name, ip) in [

@@ -20,7 +20,7 @@ use super::status::{EndpointPolicyStatus, Enforcement};
 use super::{flush, meters};
 use crate::clock::Clock;
 use crate::datapath::{Datapath, DatapathError, DatapathSettings, Generation, Realized};
-use crate::events::{EndpointId, HistoryEntry};
+use crate::events::{EndpointId, HistoryEntry, ResourceKey};
 use crate::policy::{Direction, DirectionPolicy, EndpointPolicy, PolicySnapshot};
 
 /// What an endpoint's worker hands over; one per endpoint at a time, since one
@@ -264,14 +264,18 @@ impl Committer {
         written: usize,
     ) {
         let host = generation.endpoints.first();
+        let of_host = |of: &dyn Fn(&DirectionPolicy) -> Vec<ResourceKey>| {
+            Direction::BOTH.map(|direction| {
+                host.map(|policy| of(policy.direction(direction)))
+                    .unwrap_or_default()
+            })
+        };
         let names = GenerationNames {
             generation: realized.generation,
             revision: realized.revision,
             rules: host.map(|policy| policy.rules.clone()).unwrap_or_default(),
-            enforcing: Direction::BOTH.map(|direction| {
-                host.map(|policy| policy.direction(direction).enforcing.clone())
-                    .unwrap_or_default()
-            }),
+            enforcing: of_host(&|direction| direction.enforcing.clone()),
+            auditing: of_host(&|direction| direction.auditing.clone()),
             snapshot: Arc::clone(snapshot),
         };
         let message = commit_message(realized, written);

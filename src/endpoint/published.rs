@@ -27,6 +27,8 @@ pub struct GenerationNames {
     pub rules: RuleCatalogue,
     /// The policies that made each direction default-deny.
     pub enforcing: [Vec<ResourceKey>; 2],
+    /// The policies in audit that would make it default-deny.
+    pub auditing: [Vec<ResourceKey>; 2],
     /// Labels of the identities, and all else of that revision.
     pub snapshot: Arc<PolicySnapshot>,
 }

@@ -106,7 +106,7 @@ fn entry_of<'a>(event: &Event, names: Option<&'a GenerationNames>) -> Option<&'a
 }
 
 /// The policy of the deciding rule; where none matched, those that made the
-/// direction default-deny.
+/// direction default-deny, or those in audit that would have made it so.
 fn policies_of(
     event: &Event,
     rule: Option<&RuleName>,
@@ -119,13 +119,14 @@ fn policies_of(
     // An answer is dropped by the verdict on its flow, in the flow's direction.
     let against = u8::from(event.flags & flags::REPLY != 0);
     let judged = usize::from((event.direction ^ against) & 1);
-    match names {
-        Some(names) if decided_by_default => names.enforcing[judged]
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-        _ => Vec::new(),
+    let Some(names) = names.filter(|_| decided_by_default) else {
+        return Vec::new();
+    };
+    let mut policies = &names.enforcing[judged];
+    if policies.is_empty() && event.kind == kind::AUDIT {
+        policies = &names.auditing[judged];
     }
+    policies.iter().map(ToString::to_string).collect()
 }
 
 /// Labels of an identity; reserved ones are known without a snapshot.

@@ -55,6 +55,7 @@ fn names() -> GenerationNames {
         revision: Revision(9),
         rules: imbl::OrdMap::unit(RuleNumber(4), entry.into()),
         enforcing: [vec![key], Vec::new()],
+        auditing: Default::default(),
         snapshot: Repository::new(PolicyOptions::default()).snapshot(),
     }
 }
@@ -85,6 +86,30 @@ fn a_default_deny_names_the_policies_that_enforce() {
     assert_eq!(decision.source.ip, "192.0.2.1".parse().ok());
     assert_eq!(decision.destination.port, Some(80));
     assert_eq!(decision.detail, "SYN");
+}
+
+/// What nobody denies is told with the names of those who would: the policies in
+/// audit, and only where none is enforced.
+#[test]
+fn an_audited_default_deny_names_the_policies_in_audit() {
+    let mut names = names();
+    let demo = names.enforcing[0][0].clone();
+    let staged = ResourceKey {
+        name: "staged".to_owned(),
+        ..demo.clone()
+    };
+    names.auditing = [vec![staged.clone()], vec![staged.clone()]];
+    let policies = |names: &GenerationNames, kind, direction| {
+        let event = Event {
+            direction,
+            ..record(kind, reason::POLICY, 0)
+        };
+        enrich(&event, Some(names), String::new(), 0).policies
+    };
+    let (demo, staged) = (vec![demo.to_string()], vec![staged.to_string()]);
+    assert_eq!(policies(&names, kind::AUDIT, 0), demo, "audit mode");
+    assert_eq!(policies(&names, kind::AUDIT, 1), staged);
+    assert_eq!(policies(&names, kind::DROP, 1), [""; 0], "not by them");
 }
 
 #[test]

@@ -431,6 +431,7 @@ fn names(
         revision: realized.revision,
         rules: policy.rules.clone(),
         enforcing: Direction::BOTH.map(|direction| policy.direction(direction).enforcing.clone()),
+        auditing: Direction::BOTH.map(|direction| policy.direction(direction).auditing.clone()),
         snapshot: Arc::clone(snapshot),
     }
 }

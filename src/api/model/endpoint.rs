@@ -69,6 +69,9 @@ pub struct EndpointDetail {
     pub options: EndpointConfig,
     /// The policies that made each direction default-deny.
     pub enforcing: Enforcing,
+    /// The policies in audit that would make it default-deny.
+    #[serde(default)]
+    pub auditing: Enforcing,
     pub failsafe: Vec<FailsafeFlow>,
     /// Why the last regeneration failed.
     pub error: Option<String>,

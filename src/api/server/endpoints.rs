@@ -12,10 +12,11 @@ use crate::api::model::{
 };
 use crate::config::format_failsafe;
 use crate::endpoint::{AuditSetting, EndpointStatus};
-use crate::events::EndpointId;
+use crate::events::{EndpointId, ResourceKey};
 use crate::limits::ENDPOINT_CONFIG_WAIT;
 use crate::metrics::{current_names, rule_hits};
 use crate::policy::{Direction, Section};
+use crate::queues::GenerationNames;
 
 pub(super) async fn list(State(agent): State<Arc<Agent>>) -> Json<Vec<Endpoint>> {
     let mut endpoints = agent.pipeline.endpoints();
@@ -33,18 +34,21 @@ pub(super) async fn get(
 fn detail(agent: &Agent, id: u16) -> Reply<EndpointDetail> {
     let status = find(agent, id)?;
     let names = current_names(&agent.pipeline);
-    let mut enforcing = Enforcing::new();
-    for direction in Direction::BOTH {
-        let policies = names.as_ref().map(|names| {
-            let policies = names.enforcing[direction as usize].iter();
-            policies.map(ToString::to_string).collect()
+    let by_direction = |of: fn(&GenerationNames) -> &[Vec<ResourceKey>; 2]| -> Enforcing {
+        let words = Direction::BOTH.map(|direction| {
+            let policies = names.as_ref().map(|names| {
+                let policies = of(names)[direction as usize].iter();
+                policies.map(ToString::to_string).collect()
+            });
+            (direction.as_str().to_owned(), policies.unwrap_or_default())
         });
-        enforcing.insert(direction.as_str().to_owned(), policies.unwrap_or_default());
-    }
+        words.into()
+    };
     Ok(Json(EndpointDetail {
         endpoint: Endpoint::from(&status),
         options: config_of(&status),
-        enforcing,
+        enforcing: by_direction(|names| &names.enforcing),
+        auditing: by_direction(|names| &names.auditing),
         failsafe: failsafe(agent)?,
         error: status.error.clone(),
     }))

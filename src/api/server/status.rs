@@ -16,6 +16,7 @@ use crate::api::model::{
 use crate::datapath::kernel::Mechanism;
 use crate::endpoint::HOST_ENDPOINT;
 use crate::endpoint::{EndpointStatus, Enforcement};
+use crate::events::ResourceKey;
 use crate::metrics::current_names;
 use crate::policy::Direction;
 
@@ -63,23 +64,23 @@ fn enforcing(agent: &Agent, endpoint: Option<&EndpointStatus>) -> EnforcementSta
         (Direction::Ingress, policy.ingress),
         (Direction::Egress, policy.egress),
     ] {
-        let by = names.as_ref().map(|names| {
-            let policies = names.enforcing[direction as usize].iter();
-            policies.map(|key| key.name.as_str()).collect::<Vec<_>>()
-        });
-        let by = by.unwrap_or_default().join(", ");
+        let place = direction as usize;
+        let of = |policies: &[ResourceKey]| {
+            let names: Vec<_> = policies.iter().map(|key| key.name.as_str()).collect();
+            names.join(", ")
+        };
+        let names = names.as_deref();
+        let by = names.map(|names| of(&names.enforcing[place]));
+        let audit = names.map(|names| of(&names.auditing[place]));
+        let (by, audit) = (by.unwrap_or_default(), audit.unwrap_or_default());
         let word = direction.as_str();
-        reasons.push(match enforcement {
-            Enforcement::Disabled => {
-                format!("{word}: no policy with {word} rules selects this node")
-            }
-            Enforcement::Enabled if by.is_empty() => format!("{word}: by configuration"),
-            Enforcement::Enabled => format!("{word}: by {by}"),
-            Enforcement::Audit if policy.audit_mode => {
-                format!("{word}: audit mode, would be enforced by {by}")
-            }
-            Enforcement::Audit => format!("{word}: policies in audit only: {by}"),
-        });
+        reasons.push(enforcement_reason(
+            word,
+            enforcement,
+            policy.audit_mode,
+            &by,
+            &audit,
+        ));
     }
     let reason = if names.is_none() {
         "nothing is committed yet".to_owned()
@@ -90,6 +91,31 @@ fn enforcing(agent: &Agent, endpoint: Option<&EndpointStatus>) -> EnforcementSta
         ingress: policy.ingress,
         egress: policy.egress,
         reason,
+    }
+}
+
+/// Why a direction is enforced or not: `by` whom, and who would in `audit`.
+fn enforcement_reason(
+    direction: &str,
+    enforcement: Enforcement,
+    audit_mode: bool,
+    by: &str,
+    audit: &str,
+) -> String {
+    let who = match enforcement {
+        Enforcement::Disabled => {
+            return format!("{direction}: no policy with {direction} rules selects this node");
+        }
+        Enforcement::Enabled if by.is_empty() => "by configuration".to_owned(),
+        Enforcement::Enabled => format!("by {by}"),
+        Enforcement::Audit if !audit_mode => "no policy enforces it".to_owned(),
+        Enforcement::Audit if by.is_empty() => "audit mode".to_owned(),
+        Enforcement::Audit => format!("audit mode, would be enforced by {by}"),
+    };
+    if audit.is_empty() {
+        format!("{direction}: {who}")
+    } else {
+        format!("{direction}: {who}, in audit: {audit}")
     }
 }
 
@@ -256,4 +282,32 @@ pub(super) async fn history(
         Ok(Json(lines.collect()))
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_tells_who_enforces_and_who_would() {
+        use Enforcement::{Audit, Disabled, Enabled};
+        for (enforcement, audit_mode, by, audit, expected) in [
+            (
+                Disabled,
+                false,
+                "",
+                "",
+                "no policy with egress rules selects this node",
+            ),
+            (Enabled, false, "", "", "by configuration"),
+            (Enabled, false, "a, b", "", "by a, b"),
+            (Enabled, false, "a", "c", "by a, in audit: c"),
+            (Audit, true, "a", "", "audit mode, would be enforced by a"),
+            (Audit, true, "", "", "audit mode"),
+            (Audit, false, "", "c", "no policy enforces it, in audit: c"),
+        ] {
+            let said = enforcement_reason("egress", enforcement, audit_mode, by, audit);
+            assert_eq!(said, format!("egress: {expected}"));
+        }
+    }
 }
