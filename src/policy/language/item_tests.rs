@@ -1,6 +1,6 @@
 //! Errors of items: peers, prefixes, ports, what is not supported.
 
-use super::tests::{check_errors, check_item, read_spec};
+use super::tests::{check_errors, check_item};
 
 fn check_ingress(item: &str, expected: &[&str]) {
     check_errors(&format!("nodeSelector: {{}}\ningress: [{item}]"), expected);
@@ -62,10 +62,28 @@ fn errors_of_prefix_sets() {
     check_ingress("{fromCIDRSet: [{}]}", &[one]);
     check_ingress(
         "{fromCIDRSet: [{cidr: 10.0.0.0/8, cidrGroupRef: a}]}",
+        &[one],
+    );
+    check_ingress(
+        "{fromCIDRSet: [{cidrGroupSelector: {}, cidrGroupRef: a}]}",
+        &[one],
+    );
+    check_ingress("{fromCIDRSet: [{cidr: \"\", cidrGroupRef: a}]}", &[]);
+    check_ingress(
+        "{fromCIDRSet: [{cidrGroupRef: A_b}]}",
         &[
-            one,
-            "spec.ingress[0].fromCIDRSet[0].cidrGroupRef: \"a\": cidrGroupRef is not supported \
-             yet; use cidr",
+            "spec.ingress[0].fromCIDRSet[0].cidrGroupRef: \"A_b\": not the name of a \
+             CiliumCIDRGroup; lower-case letters, digits, '-' and '.'",
+        ],
+    );
+    check_ingress(
+        "{fromCIDRSet: [{cidrGroupSelector: {matchLabels: {a: b c}}, except: [x]}]}",
+        &[
+            "spec.ingress[0].fromCIDRSet[0].except[0]: \"x\": not an address and not a prefix; a \
+             valid one is \"10.0.0.0/8\" or \"2001:db8::/32\"",
+            "spec.ingress[0].fromCIDRSet[0].cidrGroupSelector.matchLabels.a: \"b c\": invalid \
+             label selector: a value must be at most 63 letters, digits, '-', '_' or '.', and \
+             begin and end with a letter or digit",
         ],
     );
     let lie = "each except must lie within its cidr";
@@ -94,35 +112,22 @@ fn errors_of_prefix_sets() {
 /// What a host cannot enforce, or cannot yet, is never ignored.
 #[test]
 fn errors_of_what_is_not_supported() {
-    let cases = [
-        ("fromEndpoints: [{}]", "fromEndpoints is not supported yet"),
-        ("fromNodes: [{}]", "fromNodes is not supported yet"),
-        (
-            "fromGroups: [{}]",
-            "fromGroups cannot be enforced on a host",
-        ),
-        (
-            "fromRequires: [{}]",
-            "fromRequires cannot be enforced on a host",
-        ),
-    ];
-    for (field, reason) in cases {
-        let name = field.split(':').next().unwrap_or_default();
-        let expected =
-            format!("spec.ingress[0].{name}: [...]: {reason}; use fromEntities or fromCIDR");
-        check_ingress(&format!("{{{field}}}"), &[&expected]);
-    }
-    for name in [
-        "toFQDNs",
-        "toServices",
-        "toGroups",
-        "toRequires",
-        "toEndpoints",
-        "toNodes",
+    for (section, prefix) in [
+        ("ingress", "from"),
+        ("ingressDeny", "from"),
+        ("egress", "to"),
     ] {
-        let reading = read_spec(&format!("nodeSelector: {{}}\negress: [{{{name}: [{{}}]}}]"));
-        assert_eq!(reading.errors.len(), 1, "{name}");
-        assert_eq!(reading.errors[0].path, format!("spec.egress[0].{name}"));
+        for kind in ["Groups", "Requires", "FQDNs"] {
+            if kind == "FQDNs" && prefix == "from" {
+                continue;
+            }
+            let spec = format!("nodeSelector: {{}}\n{section}: [{{{prefix}{kind}: [{{}}]}}]");
+            let expected = format!(
+                "spec.{section}[0].{prefix}{kind}: [...]: {prefix}{kind} cannot be enforced on a \
+                 host; use {prefix}Entities or {prefix}CIDR"
+            );
+            check_errors(&spec, &[&expected]);
+        }
     }
     check_ingress(
         "{toCIDR: [10.0.0.0/8], toPort: [], authentication: {mode: required}}",
@@ -157,7 +162,10 @@ fn errors_of_what_looks_into_packets() {
             &[&expected],
         );
     }
-    check_ingress("{toPorts: [{ports: [{port: 80}], rules: {}}]}", &[]);
+    check_ingress(
+        "{toPorts: [{ports: [{port: 80}], rules: {}, serverNames: []}]}",
+        &[],
+    );
     check_errors(
         "nodeSelector: {}\negressDeny: [{toFQDNs: [{}]}, {toPorts: [{rules: {dns: []}}]}]",
         &[

@@ -5,13 +5,23 @@
 
 mod cidr;
 mod error;
+#[cfg(test)]
+mod held_tests;
 mod item;
 #[cfg(test)]
 mod item_tests;
+mod l7;
+mod metadata;
 mod names;
+mod names_of_hosts;
+mod namespaces;
+mod peers;
+#[cfg(test)]
+mod peers_tests;
 mod ports;
 mod rule;
 mod selector;
+mod services;
 #[cfg(test)]
 mod tests;
 mod types;

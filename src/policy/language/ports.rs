@@ -2,10 +2,11 @@
 
 use serde_json::{Map, Value};
 
+use super::item::Around;
+use super::l7::{self, WrittenPort};
 use super::names;
 use super::types::{L4Match, PortProtocol};
 use crate::limits::{ICMP_FIELDS_PER_ITEM_MAX, PORTS_PER_ITEM_MAX};
-use crate::policy::Section;
 use crate::policy::checker::{At, Checker, Fault, field};
 use crate::policy::nearest::nearest;
 
@@ -14,8 +15,7 @@ pub(super) fn read_to_ports(
     checker: &mut Checker,
     at: &At<'_>,
     list: &[Value],
-    section: Section,
-    held: bool,
+    around: Around<'_>,
 ) -> Vec<L4Match> {
     let mut matches = Vec::new();
     for (index, value) in list.iter().enumerate() {
@@ -23,128 +23,112 @@ pub(super) fn read_to_ports(
         let Some(object) = checker.object(&at, value) else {
             continue;
         };
-        refuse_l7(checker, &at, object, section, held);
-        let at = at.key("ports");
-        let Some(ports) = field(object, "ports").and_then(|value| checker.list(&at, value)) else {
-            continue;
-        };
-        if ports.len() > PORTS_PER_ITEM_MAX {
-            let reason = format!(
-                "{} ports, at most {PORTS_PER_ITEM_MAX} in one element of toPorts",
-                ports.len()
-            );
-            checker.error(&at, Fault::missing(reason).suggest("use several elements"));
-        }
-        for (index, value) in ports.iter().enumerate() {
-            let at = at.index(index);
-            if let Some(object) = checker.object(&at, value) {
-                read_port(checker, &at, object, section, &mut matches);
-            }
-        }
+        let written = read_ports(checker, &at, object, &mut matches);
+        l7::check(checker, &at, object, &written, around);
     }
     matches.sort();
     matches.dedup();
     matches
 }
 
-/// Refuses what a host cannot enforce, and what is not known.
-fn refuse_l7(
+fn read_ports(
     checker: &mut Checker,
     at: &At<'_>,
     object: &Map<String, Value>,
-    section: Section,
-    held: bool,
-) {
-    const L7: [&str; 5] = [
-        "rules",
-        "listener",
-        "terminatingTLS",
-        "originatingTLS",
-        "serverNames",
-    ];
-    checker.known_fields(at, object, &["ports", L7[0], L7[1], L7[2], L7[3], L7[4]]);
-    for name in L7 {
-        let Some(value) = field(object, name) else {
-            continue;
-        };
-        // `rules: {}` says nothing, so nothing of it would be ignored.
-        if name == "rules" && value.as_object().is_some_and(Map::is_empty) {
-            continue;
-        }
-        let reason = if section.is_deny() {
-            "not allowed in a deny section"
-        } else if held {
-            continue;
-        } else {
-            "application-layer rules cannot be enforced on a host"
-        };
-        checker.error(
-            &at.key(name),
-            Fault::new(value, reason).suggest("remove it, or use ports and protocols only"),
+    matches: &mut Vec<L4Match>,
+) -> Vec<WrittenPort> {
+    let at = at.key("ports");
+    let Some(ports) = field(object, "ports").and_then(|value| checker.list(&at, value)) else {
+        return Vec::new();
+    };
+    if ports.len() > PORTS_PER_ITEM_MAX {
+        let reason = format!(
+            "{} ports, at most {PORTS_PER_ITEM_MAX} in one element of toPorts",
+            ports.len()
         );
+        checker.error(&at, Fault::missing(reason).suggest("use several elements"));
     }
+    let mut written = Vec::new();
+    for (index, value) in ports.iter().enumerate() {
+        let at = at.index(index);
+        if let Some(object) = checker.object(&at, value) {
+            written.extend(read_port(checker, &at, object, matches));
+        }
+    }
+    written
 }
 
 /// What a `port` field says.
 enum Port {
     Number(u16),
-    Name,
+    /// Lower-case.
+    Name(String),
 }
 
 fn read_port(
     checker: &mut Checker,
     at: &At<'_>,
     object: &Map<String, Value>,
-    section: Section,
     matches: &mut Vec<L4Match>,
-) {
+) -> Option<WrittenPort> {
     checker.known_fields(at, object, &["port", "endPort", "protocol"]);
     let protocol = read_protocol(checker, at, object);
     let port = read_port_number(checker, at, object);
     let end = read_end_port(checker, at, object);
-    let (Some(protocol), Some(port), Some(end)) = (protocol, port, end) else {
-        return;
-    };
-    let protocols = match &protocol {
-        Protocol::Ports(protocols) => *protocols,
+    let (protocol, port, end) = (protocol?, port?, end?);
+    let protocols = match protocol {
+        Protocol::Ports(protocols) => protocols,
         Protocol::Portless(number) => {
             match port {
-                None | Some(Port::Number(0)) => matches.push(L4Match::Protocol(*number)),
-                Some(Port::Number(_) | Port::Name) => {
+                None | Some(Port::Number(0)) => matches.push(L4Match::Protocol(number)),
+                Some(Port::Number(_) | Port::Name(_)) => {
                     let value = object.get("port").unwrap_or(&Value::Null);
                     let reason = "the protocol has no ports: port must be empty or 0";
                     checker.error(&at.key("port"), Fault::new(value, reason));
                 }
             }
-            return;
+            return Some(WrittenPort {
+                tcp_only: false,
+                zero: true,
+                range: false,
+            });
         }
     };
+    note_end_port(checker, at, object, port.as_ref(), end);
+    if let None | Some(Port::Number(0)) = port {
+        let reason = if port.is_none() {
+            "no port is written: this is every port"
+        } else {
+            "port 0 is every port"
+        };
+        checker.warn(at, Fault::missing(reason));
+    }
+    let tcp_only = matches!(protocols, [PortProtocol::Tcp]);
     let (first, last) = match port {
-        Some(Port::Name) => {
-            let value = object.get("port").unwrap_or(&Value::Null);
-            let whose = if section.direction() == Some(crate::policy::Direction::Ingress) {
-                "a named port of this host: the host has none, so this matches nothing"
-            } else {
-                "a named port of the peers: none is known, so this matches nothing"
-            };
-            checker.warn(
-                &at.key("port"),
-                Fault::new(value, whose).suggest("write the number"),
-            );
-            return;
+        Some(Port::Name(name)) => {
+            matches.extend(protocols.iter().map(|protocol| L4Match::Named {
+                protocol: *protocol,
+                name: name.clone(),
+            }));
+            return Some(WrittenPort {
+                tcp_only,
+                zero: false,
+                range: false,
+            });
         }
         None | Some(Port::Number(0)) => (0, u16::MAX),
         Some(Port::Number(first)) => (first, end.unwrap_or(first).max(first)),
     };
-    note_end_port(checker, at, object, first, end);
-    if port.is_none() {
-        checker.warn(at, Fault::missing("no port is written: this is every port"));
-    }
     matches.extend(protocols.iter().map(|protocol| L4Match::Ports {
         protocol: *protocol,
         first,
         last,
     }));
+    Some(WrittenPort {
+        tcp_only,
+        zero: first == 0,
+        range: first != 0 && first != last,
+    })
 }
 
 /// Warns where `endPort` is ignored, as Cilium ignores it.
@@ -152,18 +136,23 @@ fn note_end_port(
     checker: &mut Checker,
     at: &At<'_>,
     object: &Map<String, Value>,
-    first: u16,
+    port: Option<&Port>,
     end: Option<u16>,
 ) {
-    let Some(end) = end.filter(|end| *end != 0 && (first == 0 || *end < first)) else {
+    let Some(end) = end.filter(|end| *end != 0) else {
         return;
     };
-    let value = object.get("endPort").unwrap_or(&Value::Null);
-    let reason = if first == 0 {
-        "ignored, since the port is 0: this is every port".to_owned()
-    } else {
-        format!("ignored, since {end} is less than port {first}")
+    let reason = match port {
+        None | Some(Port::Number(0)) => {
+            "ignored, since the port is 0: this is every port".to_owned()
+        }
+        Some(Port::Name(_)) => "ignored, since the port is a name".to_owned(),
+        Some(Port::Number(first)) if end < *first => {
+            format!("ignored, since {end} is less than port {first}")
+        }
+        Some(Port::Number(_)) => return,
     };
+    let value = object.get("endPort").unwrap_or(&Value::Null);
     checker.warn(&at.key("endPort"), Fault::new(value, reason));
 }
 
@@ -220,8 +209,12 @@ fn read_port_number(
         || Fault::new(value, "not a port").suggest("a number from 0 to 65535 (0 is every port)");
     if let Some(number) = value.as_u64() {
         let port = u16::try_from(number).ok();
-        if port.is_none() {
-            checker.error(&at, outside());
+        match port {
+            Some(port) => {
+                let fault = Fault::new(value, "a number; the Kubernetes API wants a string");
+                checker.warn(&at, fault.suggest(format!("write \"{port}\"")));
+            }
+            None => checker.error(&at, outside()),
         }
         return port.map(|port| Some(Port::Number(port)));
     }
@@ -234,7 +227,7 @@ fn read_port_number(
         return Some(None);
     }
     if is_service_name(text) {
-        return Some(Some(Port::Name));
+        return Some(Some(Port::Name(text.to_ascii_lowercase())));
     }
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     // As Go's base detection does: a leading zero makes it octal.

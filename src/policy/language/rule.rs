@@ -2,10 +2,12 @@
 
 use serde_json::{Map, Value};
 
+use super::Reading;
 use super::item::{Around, read_item};
-use super::selector::read_selector;
+use super::metadata::{check_extras, check_metadata, read_audit};
+use super::namespaces::{PeerScope, bind_subject};
+use super::selector::{LabelSelector, Matched, read_selector};
 use super::types::{Item, Policy, Rule, RuleSubject};
-use super::{Reading, selector::LabelSelector};
 use crate::events::ResourceKey;
 use crate::policy::checker::{At, Checker, Fault, field};
 use crate::policy::{Direction, Section};
@@ -79,7 +81,7 @@ impl PolicyReader {
         }
         Some(Policy {
             rules,
-            audit: false,
+            audit: read_audit(&mut self.checker, object),
         })
     }
 
@@ -87,17 +89,22 @@ impl PolicyReader {
         let object = self.checker.object(at, value)?;
         self.checker.known_fields(at, object, &SPEC_FIELDS);
         let subject = self.subject(at, object);
-        let held = matches!(subject, Some(RuleSubject::Endpoint(_)));
+        let held = self.namespace.is_some() || field(object, "nodeSelector").is_none();
+        let selector = match &subject {
+            Some(RuleSubject::Endpoint(selector)) => Some(selector),
+            Some(RuleSubject::Node(_)) | None => None,
+        };
+        let namespace = self.namespace.clone();
+        let scope = PeerScope::new(namespace.as_deref(), selector);
         let default_deny = self.default_deny(at, object);
-        check_extras(&mut self.checker, at, object);
+        let log = check_extras(&mut self.checker, at, object);
         let mut items = Vec::new();
         for section in Section::OF_RULES {
-            items.extend(self.section(at, object, section, held));
+            items.extend(self.section(at, object, section, held, scope));
         }
-        let written = Section::OF_RULES.iter().any(|section| {
-            let list = field(object, section.as_str()).and_then(Value::as_array);
-            list.is_some_and(|list| !list.is_empty())
-        });
+        let written = Direction::BOTH
+            .into_iter()
+            .any(|direction| has_items(object, direction));
         if !written {
             let reason = "the rule has no item: at least one of ingress, ingressDeny, egress and \
                           egressDeny must not be empty";
@@ -107,21 +114,22 @@ impl PolicyReader {
             subject: subject?,
             default_deny,
             items,
-            log: None,
+            log,
         })
     }
 
     fn subject(&mut self, at: &At<'_>, object: &Map<String, Value>) -> Option<RuleSubject> {
         let node = field(object, "nodeSelector");
         let endpoint = field(object, "endpointSelector");
-        if self.namespace.is_some() {
-            return self.namespaced_subject(at, node, endpoint);
+        if let Some(namespace) = self.namespace.clone() {
+            return self.namespaced_subject(at, node, endpoint, &namespace);
         }
-        let mut read = |name: &str, value, for_host| -> Option<LabelSelector> {
-            read_selector(&mut self.checker, &at.key(name), value, for_host)
+        let mut read = |name: &str, value, matched| -> Option<LabelSelector> {
+            read_selector(&mut self.checker, &at.key(name), value, matched)
         };
-        let node_selector = node.and_then(|value| read("nodeSelector", value, true));
-        let endpoint_selector = endpoint.and_then(|value| read("endpointSelector", value, false));
+        let node_selector = node.and_then(|value| read("nodeSelector", value, Matched::Host));
+        let endpoint_selector =
+            endpoint.and_then(|value| read("endpointSelector", value, Matched::Pods));
         match (node, endpoint) {
             (Some(_), None) => node_selector.map(RuleSubject::Node),
             (None, Some(_)) => {
@@ -149,6 +157,7 @@ impl PolicyReader {
         at: &At<'_>,
         node: Option<&Value>,
         endpoint: Option<&Value>,
+        namespace: &str,
     ) -> Option<RuleSubject> {
         if let Some(value) = node {
             let reason = "a CiliumNetworkPolicy cannot select nodes";
@@ -162,15 +171,21 @@ impl PolicyReader {
             return None;
         };
         let at = at.key("endpointSelector");
-        let selector = read_selector(&mut self.checker, &at, value, false)?;
+        let mut selector = read_selector(&mut self.checker, &at, value, Matched::Pods)?;
+        if let Some(other) = bind_subject(&mut selector, namespace) {
+            let reason = format!(
+                "names the namespace {other:?}; the policy is of {namespace:?}, which counts"
+            );
+            self.checker.warn(&at, Fault::missing(reason));
+        }
         self.checker.warn(&at, Fault::missing(HELD));
         Some(RuleSubject::Endpoint(selector))
     }
 
-    fn default_deny(&mut self, at: &At<'_>, object: &Map<String, Value>) -> [Option<bool>; 2] {
+    fn default_deny(&mut self, at: &At<'_>, spec: &Map<String, Value>) -> [Option<bool>; 2] {
         let at = at.key("enableDefaultDeny");
         let Some(object) =
-            field(object, "enableDefaultDeny").and_then(|value| self.checker.object(&at, value))
+            field(spec, "enableDefaultDeny").and_then(|value| self.checker.object(&at, value))
         else {
             return [None; 2];
         };
@@ -178,7 +193,13 @@ impl PolicyReader {
             .known_fields(&at, object, &["ingress", "egress"]);
         Direction::BOTH.map(|direction| {
             let name = direction.as_str();
-            field(object, name).and_then(|value| self.checker.boolean(&at.key(name), value))
+            let at = at.key(name);
+            let written = field(object, name)?;
+            if !has_items(spec, direction) {
+                let reason = format!("no effect: the rule has no item for {name}");
+                self.checker.warn(&at, Fault::new(written, reason));
+            }
+            self.checker.boolean(&at, written)
         })
     }
 
@@ -188,6 +209,7 @@ impl PolicyReader {
         object: &Map<String, Value>,
         section: Section,
         held: bool,
+        scope: PeerScope<'_>,
     ) -> Vec<Item> {
         let at = at.key(section.as_str());
         let Some(direction) = section.direction() else {
@@ -202,6 +224,7 @@ impl PolicyReader {
             section,
             direction,
             held,
+            scope,
         };
         let mut items = Vec::new();
         for (index, value) in list.iter().enumerate() {
@@ -215,90 +238,11 @@ impl PolicyReader {
     }
 }
 
-/// `labels`, `description` and `log`: accepted, checked for form.
-fn check_extras(checker: &mut Checker, at: &At<'_>, object: &Map<String, Value>) {
-    const LOG_CHARS_MAX: usize = 32;
-    if let Some(value) = field(object, "description") {
-        checker.string(&at.key("description"), value);
-    }
-    let at_labels = at.key("labels");
-    if let Some(labels) = field(object, "labels").and_then(|value| checker.list(&at_labels, value))
-    {
-        for (index, value) in labels.iter().enumerate() {
-            let at = at_labels.index(index);
-            if let Some(object) = checker.object(&at, value) {
-                checker.known_fields(&at, object, &["key", "value", "source"]);
-                for (name, value) in object {
-                    checker.string(&at.key(name), value);
-                }
-                if field(object, "key").is_none() {
-                    checker.error(&at, Fault::missing("key: missing"));
-                }
-            }
-        }
-    }
-    let at_log = at.key("log");
-    if let Some(log) = field(object, "log").and_then(|value| checker.object(&at_log, value)) {
-        checker.known_fields(&at_log, log, &["value"]);
-        let at_value = at_log.key("value");
-        if let Some(value) = field(log, "value")
-            && let Some(text) = checker.string(&at_value, value)
-            && (text.chars().count() > LOG_CHARS_MAX || text.chars().any(char::is_control))
-        {
-            let reason = format!("at most {LOG_CHARS_MAX} printable characters");
-            checker.error(&at_value, Fault::new(value, reason));
-        }
-    }
-}
-
-/// The annotation of a policy in audit is not read yet. To enforce such a policy
-/// in spite of it could cut what its author means to watch only.
-fn refuse_enforcement(checker: &mut Checker, at: &At<'_>, metadata: &Map<String, Value>) {
-    const ENFORCEMENT: &str = "palisade.io/enforcement";
-    let annotations = field(metadata, "annotations").and_then(Value::as_object);
-    if let Some(value) = annotations.and_then(|annotations| field(annotations, ENFORCEMENT)) {
-        let reason = "not supported yet; remove it, or audit the whole endpoint with \
-                      `palisade endpoint config ID PolicyAuditMode=Enabled`";
-        let at = at.key("annotations");
-        checker.error(&at.key(ENFORCEMENT), Fault::new(value, reason));
-    }
-}
-
-/// Unknown fields of metadata and status are harmless: warnings.
-fn check_metadata(
-    checker: &mut Checker,
-    at: &At<'_>,
-    object: &Map<String, Value>,
-    cluster_wide: bool,
-) {
-    const METADATA: [&str; 15] = [
-        "name",
-        "namespace",
-        "labels",
-        "annotations",
-        "uid",
-        "resourceVersion",
-        "generation",
-        "generateName",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "finalizers",
-        "ownerReferences",
-        "managedFields",
-        "selfLink",
-    ];
-    if let Some(metadata) = field(object, "metadata").and_then(Value::as_object) {
-        checker.familiar_fields(&at.key("metadata"), metadata, &METADATA);
-        if cluster_wide && let Some(namespace) = field(metadata, "namespace") {
-            let reason = "ignored: the policy is cluster-wide";
-            let at = at.key("metadata");
-            checker.warn(&at.key("namespace"), Fault::new(namespace, reason));
-        }
-        refuse_enforcement(checker, &at.key("metadata"), metadata);
-    }
-    if let Some(status) = field(object, "status").and_then(Value::as_object) {
-        let known = ["conditions", "nodes", "derivativePolicies"];
-        checker.familiar_fields(&at.key("status"), status, &known);
-    }
+/// Whether a section of the direction is not empty.
+fn has_items(spec: &Map<String, Value>, direction: Direction) -> bool {
+    Section::OF_RULES
+        .into_iter()
+        .filter(|section| section.direction() == Some(direction))
+        .filter_map(|section| field(spec, section.as_str())?.as_array())
+        .any(|list| !list.is_empty())
 }

@@ -85,12 +85,25 @@ impl std::fmt::Display for LabelSelector {
     }
 }
 
-/// Reads a selector. `for_host`: it is matched against the labels of a node.
+/// What the labels of a selector are compared with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Matched {
+    /// This node, by all labels of its Node.
+    Host,
+    /// Pods, by their identity: without the labels that the filter takes away.
+    Pods,
+    /// Other nodes, by labels of the source `node`.
+    OtherNodes,
+    /// Objects (groups, services), by their own labels: any source is meant.
+    Objects,
+}
+
+/// Reads a selector.
 pub(super) fn read_selector(
     checker: &mut Checker,
     at: &At<'_>,
     value: &Value,
-    for_host: bool,
+    matched: Matched,
 ) -> Option<LabelSelector> {
     let object = checker.object(at, value)?;
     checker.known_fields(at, object, &["matchLabels", "matchExpressions"]);
@@ -123,9 +136,12 @@ pub(super) fn read_selector(
             }
         }
     }
-    if for_host {
-        for requirement in &requirements {
-            note_filtered(checker, at, requirement);
+    for requirement in &mut requirements {
+        match matched {
+            Matched::Host | Matched::Pods => note_filtered(checker, at, requirement, matched),
+            Matched::OtherNodes => note_other_source(checker, at, requirement),
+            // The labels of an object have no source but the object.
+            Matched::Objects => requirement.source = None,
         }
     }
     requirements.sort();
@@ -302,34 +318,58 @@ fn word(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
-/// Notes a selector that Cilium's default label filter would make match nothing.
-fn note_filtered(checker: &mut Checker, at: &At<'_>, requirement: &Requirement) {
-    const STARTS: [&str; 10] = [
+/// Notes a selector that Cilium's default label filter makes match nothing:
+/// there (the host) or here too (pods).
+fn note_filtered(checker: &mut Checker, at: &At<'_>, requirement: &Requirement, matched: Matched) {
+    const STARTS: [&str; 14] = [
         "io.kubernetes",
         "kubernetes.io",
         "k8s.io",
         "topology.kubernetes.io",
-        "pod-template-",
+        "statefulset.kubernetes.io/pod-name",
+        "apps.kubernetes.io/pod-index",
+        "batch.kubernetes.io/job-completion-index",
+        "batch.kubernetes.io/controller-uid",
+        "pod-template-generation",
+        "pod-template-hash",
         "controller-revision-hash",
         "controller-uid",
         "annotation",
         "etcd_node",
-        "statefulset.kubernetes.io",
     ];
     let key = requirement.key.as_str();
     let positive = matches!(requirement.operator, Operator::In | Operator::Exists);
-    let node_label = requirement
-        .source
-        .as_deref()
-        .is_none_or(|source| source == "k8s");
+    let of_kubernetes = matches!(requirement.source.as_deref(), None | Some("k8s"));
     let filtered =
         STARTS.iter().any(|start| key.starts_with(start)) || key.contains("beta.kubernetes.io");
     let kept = key.starts_with("io.kubernetes.pod.namespace");
-    if positive && node_label && filtered && !kept {
-        let reason = format!(
+    if !positive || !of_kubernetes || !filtered || kept {
+        return;
+    }
+    let reason = if matched == Matched::Host {
+        format!(
             "selects by {key:?}, which works here; Cilium's default label filter hides it, so \
              that there this selects no node"
-        );
-        checker.warn(at, Fault::missing(reason));
+        )
+    } else {
+        format!(
+            "selects by {key:?}, which the label filter takes away from pods, as in Cilium: this \
+             matches nothing"
+        )
+    };
+    checker.warn(at, Fault::missing(reason));
+}
+
+/// Notes a label of a node that is asked for under a source it does not have.
+fn note_other_source(checker: &mut Checker, at: &At<'_>, requirement: &Requirement) {
+    let positive = matches!(requirement.operator, Operator::In | Operator::Exists);
+    if let Some(source) = requirement.source.as_deref()
+        && positive
+        && !matches!(source, "node" | "reserved")
+    {
+        let key = &requirement.key;
+        let reason = "labels of other nodes have the source \"node\": this matches nothing";
+        let fault = Fault::missing(reason).suggest(format!("write {key:?} without a source"));
+        checker.warn(at, fault);
     }
 }

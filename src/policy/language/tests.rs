@@ -152,8 +152,14 @@ fn ports_and_protocols() {
             "{port: \"010\", protocol: TCP}",
             "[{Tcp, first: 8, last: 8 }]",
         ),
-        ("{port: http, protocol: TCP}", "[]"),
-        ("{port: \"0x10\", protocol: TCP}", "[]"),
+        (
+            "{port: HTTP, protocol: TCP}",
+            "[Named { protocol: Tcp, name: \"http\" }]",
+        ),
+        (
+            "{port: \"0x10\", endPort: 9, protocol: SCTP}",
+            "[Named { protocol: Sctp, name: \"0x10\" }]",
+        ),
         ("{protocol: VRRP}", "[Protocol(112)]"),
         ("{port: \"0\", protocol: igmp}", "[Protocol(2)]"),
         ("{protocol: IPv6}", "[Protocol(41)]"),
@@ -267,23 +273,40 @@ fn errors_of_whole_policies() {
             "metadata.x: 1: unknown field",
             "metadata.namespace: \"n\": ignored: the policy is cluster-wide",
             "status.y: 1: unknown field; known here: conditions, nodes, derivativePolicies",
+            "spec.ingress[0]: allows nothing: all it does is that ingress is denied by default",
+            "specs[0].ingress[0]: allows nothing: all it does is that ingress is denied by default",
+            "specs[0].ingress[1]: allows nothing: all it does is that ingress is denied by default",
         ]
     );
 }
 
-/// A policy that asks for audit is never enforced instead.
 #[test]
-fn the_annotation_of_a_policy_in_audit_is_refused() {
-    let reading = read(
-        "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: p, \
-         annotations: {other: x, palisade.io/enforcement: audit}}\n\
-         spec: {nodeSelector: {}, ingress: [{}]}",
-    );
-    let [error] = &lines(&reading.errors)[..] else {
-        panic!("{:?}", reading.errors);
+fn the_annotation_of_a_policy_in_audit() {
+    let with = |value: &str| {
+        read(&format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {{name: p, \
+             annotations: {{other: x, palisade.io/enforcement: {value}}}}}\n\
+             spec: {{nodeSelector: {{}}, ingress: [{{}}]}}"
+        ))
     };
-    assert!(error.contains("palisade.io/enforcement"), "{error}");
-    assert!(error.contains("not supported yet"), "{error}");
+    assert!(with("audit").value.expect("valid").audit);
+    for value in ["Audit", "enforce", "\"\"", "true", "null"] {
+        let reading = with(value);
+        assert_eq!(reading.value, None, "{value}");
+        let shown = value.trim_matches('"');
+        let shown = match shown {
+            "true" | "null" => shown.to_owned(),
+            _ => format!("{shown:?}"),
+        };
+        assert_eq!(
+            lines(&reading.errors),
+            [format!(
+                "metadata.annotations[\"palisade.io/enforcement\"]: {shown}: the one valid value is \
+                 \"audit\"; remove the annotation to enforce the policy"
+            )]
+        );
+    }
+    assert!(!valid("nodeSelector: {}\ningress: [{}]").audit);
 }
 
 /// Items of all rules of a policy are counted through, section by section.
@@ -328,13 +351,12 @@ fn warnings() {
              Cilium refuses it",
             "spec.ingress[1].fromEntities[0]: \"world-ipv4\": works here; the Kubernetes API \
              refuses it",
-            "spec.ingress[1].toPorts[0].ports[0].port: \"ssh\": a named port of this host: the \
-             host has none, so this matches nothing; write the number",
             "spec.ingress[1].toPorts[0].ports[1].endPort: 8: ignored, since 8 is less than port 9",
         ]
     );
-    let held =
-        read_spec("endpointSelector: {}\negress: [{toFQDNs: [{}], toPorts: [{rules: {dns: []}}]}]");
+    let held = read_spec(
+        "endpointSelector: {}\negress: [{toFQDNs: [{}], toPorts: [{ports: [{port: \"53\"}], rules: {dns: []}}]}]",
+    );
     assert_eq!(held.errors, []);
     assert_eq!(held.value.expect("valid").rules[0].items, []);
 }
