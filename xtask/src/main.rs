@@ -1,5 +1,6 @@
 //! Build, test and lab entry points: `cargo xtask <command>`.
 
+mod bench;
 mod bpf;
 mod ci;
 mod command;
@@ -22,6 +23,8 @@ usage: cargo xtask <command>
   fuzz [--minutes N] [--seed S] [--cases N]
                 the differential test, built for release: policy text, tables, kernel
   lab ...       `palisade lab`, built for release
+  bench control what a change costs the control plane beside all from nothing;
+                --json, --pods N, --policies N
 ";
 
 /// `cargo run --release -- lab`, with the same words.
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::run_all(),
         ["fuzz", rest @ ..] => fuzz::run_for(rest),
         ["lab", rest @ ..] => lab(rest),
+        ["bench", rest @ ..] => bench::run(rest),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -17,12 +17,14 @@ use super::attach::Attachments;
 use super::commit::{CommitCell, Grace};
 use super::failsafe;
 use super::inspect::Inspector;
-use super::ipcache::{self, Plan, Shadow};
+use super::ipcache::Plan;
+use super::known::{Known, Unlike};
 use super::maps::{Map, MapName, Maps};
 use super::meta::{self, SlotMeta};
 use super::programs::{ProgramName, Programs};
 use super::settings;
 use super::slots::{self, Checksum, Tables};
+use super::views::Views;
 use crate::datapath::{
     Datapath, DatapathError, DatapathSettings, Generation, GenerationNumber, Realized, StageReport,
 };
@@ -43,8 +45,9 @@ pub(crate) struct Shared {
 pub struct KernelDatapath {
     pub(crate) shared: Arc<Shared>,
     pub(crate) attachments: Attachments,
-    pub(crate) ipcache4: Shadow<Ipv4Net>,
-    pub(crate) ipcache6: Shadow<Ipv6Net>,
+    pub(crate) ipcache4: Views<Ipv4Net>,
+    pub(crate) ipcache6: Views<Ipv6Net>,
+    pub(crate) known: Known,
     pub(crate) staged: Option<Staged>,
     pub(crate) realized: Option<Realized>,
     pub(crate) grace: Grace,
@@ -229,10 +232,15 @@ impl KernelDatapath {
 
     /// Refuses whatever does not fit, before anything is written. What the
     /// ipcache tries need.
-    fn check(&self, generation: &Generation, slot: u32) -> Result<Plans, DatapathError> {
+    fn check(
+        &self,
+        generation: &Generation,
+        slot: u32,
+        unlike: &[Unlike; 2],
+    ) -> Result<Plans, DatapathError> {
         let host = host(generation)?;
-        for direction in Direction::BOTH {
-            slots::check(direction, &host.direction(direction).table)?;
+        for (direction, unlike) in Direction::BOTH.into_iter().zip(unlike) {
+            slots::check(direction, &host.direction(direction).table, unlike)?;
         }
         settings::check(&generation.settings)?;
         failsafe::check(
@@ -240,9 +248,9 @@ impl KernelDatapath {
             slot,
             &generation.settings.failsafe,
         )?;
-        ipcache::check(&generation.ipcache4)?;
-        ipcache::check(&generation.ipcache6)?;
         let slot = slot as usize;
+        self.ipcache4.check(slot, &generation.ipcache4)?;
+        self.ipcache6.check(slot, &generation.ipcache6)?;
         let plans = Plans {
             v4: self.ipcache4.plan(slot, &generation.ipcache4),
             v6: self.ipcache6.plan(slot, &generation.ipcache6),
@@ -258,37 +266,43 @@ impl KernelDatapath {
         generation: &Generation,
         slot: u32,
         plans: Plans,
+        unlike: &[Unlike; 2],
     ) -> Result<usize, DatapathError> {
         let host = host(generation)?;
         let mut writes = self.shared.write_calls(slot)?;
-        for direction in Direction::BOTH {
+        self.known.forget(slot);
+        for (direction, unlike) in Direction::BOTH.into_iter().zip(unlike) {
             let table = &host.direction(direction).table;
-            writes += self.shared.tables.write(slot, direction, table);
+            writes += self.shared.tables.write(slot, direction, table, unlike);
         }
         writes += self.shared.write_settings(slot, &generation.settings)?;
-        let maps = &self.shared.maps;
-        writes += plans
-            .v4
-            .apply(maps.of(MapName::Ipcache4), &mut self.ipcache4)?;
-        writes += plans
-            .v6
-            .apply(maps.of(MapName::Ipcache6), &mut self.ipcache6)?;
+        let (maps, slot) = (&self.shared.maps, slot as usize);
+        let map = maps.of(MapName::Ipcache4);
+        writes += self
+            .ipcache4
+            .apply(slot, plans.v4, &generation.ipcache4, map)?;
+        let map = maps.of(MapName::Ipcache6);
+        writes += self
+            .ipcache6
+            .apply(slot, plans.v6, &generation.ipcache6, map)?;
         Ok(writes)
     }
 
-    /// The first part of `slot` that differs from `generation`; None if it holds it.
+    /// The first part of `slot` that differs from `generation`; None if it holds
+    /// it. Of the tables what may be `unlike` is read.
     fn difference(
         &self,
         generation: &Generation,
         slot: u32,
+        unlike: &[Unlike; 2],
     ) -> Result<Option<&'static str>, DatapathError> {
         let host = host(generation)?;
         if !self.shared.calls_hold(slot)? {
             return Ok(Some("the tail-call entries"));
         }
-        for direction in Direction::BOTH {
+        for (direction, unlike) in Direction::BOTH.into_iter().zip(unlike) {
             let table = &host.direction(direction).table;
-            if !self.shared.tables.holds(slot, direction, table) {
+            if !self.shared.tables.holds(slot, direction, table, unlike) {
                 return Ok(Some("the verdict table"));
             }
         }
@@ -309,13 +323,18 @@ impl KernelDatapath {
             && watched_of(word) == staged.watched
             && word.miss_passes() == staged.miss_passes
             && record.cells == staged.cells
-            && self.shared.tables.slots_agree(staged.cells)
+            && self.tables_agree(staged)
             && self.shared.settings(0)? == self.shared.settings(1)?
             && failsafe::slots_agree(self.map(MapName::Failsafe))?
             && self.ipcache4.slots_agree()
             && self.ipcache6.slots_agree()
             && self.shared.calls_agree()?;
         Ok(!same)
+    }
+
+    fn tables_agree(&self, staged: &Staged) -> bool {
+        let known = self.known.slots_agree();
+        known.unwrap_or_else(|| self.shared.tables.slots_agree(staged.cells))
     }
 
     /// Running connections are entered before the first packet can be dropped,
@@ -352,14 +371,16 @@ impl Datapath for KernelDatapath {
     fn stage(&mut self, generation: &Generation) -> Result<StageReport, DatapathError> {
         self.staged = None;
         let slot = self.inactive_slot();
-        let plans = self.check(generation, slot)?;
-        let writes = self.write(generation, slot, plans)?;
-        if let Some(what) = self.difference(generation, slot)? {
+        let host = host(generation)?;
+        let unlike = self.known.unlike(slot, host);
+        let plans = self.check(generation, slot, &unlike)?;
+        let writes = self.write(generation, slot, plans, &unlike)?;
+        if let Some(what) = self.difference(generation, slot, &unlike)? {
             return Err(DatapathError::ReadBack {
                 what: what.to_owned(),
             });
         }
-        let host = host(generation)?;
+        self.known.learn(slot, host);
         let tables = Direction::BOTH.map(|direction| &host.direction(direction).table);
         self.staged = Some(Staged {
             slot,
@@ -428,7 +449,9 @@ impl Datapath for KernelDatapath {
         {
             return Ok(false);
         }
-        Ok(self.difference(generation, word.slot())?.is_none())
+        let unlike = self.known.unlike(word.slot(), host);
+        let difference = self.difference(generation, word.slot(), &unlike)?;
+        Ok(difference.is_none())
     }
 
     fn adopt(&mut self, revision: Revision) -> Result<Realized, DatapathError> {

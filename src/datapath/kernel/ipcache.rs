@@ -23,6 +23,8 @@ const READ_BACK_MAX: usize = 4_096;
 pub(crate) trait Prefix: Copy + Ord + std::fmt::Display {
     type Key: Plain;
     fn covers(&self, other: &Self) -> bool;
+    /// The prefix that is one bit shorter.
+    fn wider(&self) -> Option<Self>;
     /// Whether the bits past the length are zero.
     fn is_network(&self) -> bool;
     fn key(&self) -> Self::Key;
@@ -33,6 +35,9 @@ impl Prefix for Ipv4Net {
     type Key = TrieKey<[u8; 4]>;
     fn covers(&self, other: &Self) -> bool {
         self.contains(other)
+    }
+    fn wider(&self) -> Option<Self> {
+        self.supernet()
     }
     fn is_network(&self) -> bool {
         *self == self.trunc()
@@ -53,6 +58,9 @@ impl Prefix for Ipv6Net {
     fn covers(&self, other: &Self) -> bool {
         self.contains(other)
     }
+    fn wider(&self) -> Option<Self> {
+        self.supernet()
+    }
     fn is_network(&self) -> bool {
         *self == self.trunc()
     }
@@ -68,17 +76,17 @@ impl Prefix for Ipv6Net {
 }
 
 /// Identity and index of one slot.
-type View = (u32, u32);
+pub(super) type View = (u32, u32);
 
-fn view(value: &IpcacheValue, slot: usize) -> View {
+pub(super) fn view(value: &IpcacheValue, slot: usize) -> View {
     (value.identity[slot], value.index[slot])
 }
 
-fn wanted(entry: &IpcacheEntry) -> View {
+pub(super) fn wanted(entry: &IpcacheEntry) -> View {
     (entry.identity.0, entry.index.0)
 }
 
-fn value(slot: usize, this: View, other: View) -> IpcacheValue {
+pub(super) fn value(slot: usize, this: View, other: View) -> IpcacheValue {
     let mut value = IpcacheValue::default();
     for (slot, view) in [(slot, this), (1 - slot, other)] {
         (value.identity[slot], value.index[slot]) = view;
@@ -231,23 +239,23 @@ impl<P: Prefix> Shadow<P> {
 }
 
 /// Refuses entries that the maps cannot hold.
-pub(crate) fn check<P: Prefix>(want: &OrdMap<P, IpcacheEntry>) -> Result<(), DatapathError> {
-    if let Some(prefix) = want.keys().find(|prefix| !prefix.is_network()) {
-        return Err(DatapathError::Other(format!(
-            "the ipcache prefix {prefix} has bits set past its length"
-        )));
-    }
-    let largest = want
-        .values()
-        .map(|entry| entry.index.0 as usize)
-        .max()
-        .unwrap_or(0);
-    if largest >= IDENTITIES_MAX {
-        return Err(DatapathError::DoesNotFit {
-            what: "identity indexes of the ipcache",
-            needed: largest + 1,
-            max: IDENTITIES_MAX,
-        });
+pub(super) fn check<'a, P: Prefix + 'a>(
+    entries: impl Iterator<Item = (&'a P, &'a IpcacheEntry)>,
+) -> Result<(), DatapathError> {
+    for (prefix, entry) in entries {
+        if !prefix.is_network() {
+            return Err(DatapathError::Other(format!(
+                "the ipcache prefix {prefix} has bits set past its length"
+            )));
+        }
+        let index = entry.index.0 as usize;
+        if index >= IDENTITIES_MAX {
+            return Err(DatapathError::DoesNotFit {
+                what: "identity indexes of the ipcache",
+                needed: index + 1,
+                max: IDENTITIES_MAX,
+            });
+        }
     }
     Ok(())
 }

@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`options`], `bpffs` and `pins` (where things stand),
 //! `programs` and `maps` (what they are), `open` (the start), `datapath` (stage
-//! and commit, over `slots`, `ipcache`, `settings`, `failsafe`, `commit`),
+//! and commit, over `slots` and `known`, `ipcache` and `views`, `settings`,
+//! `failsafe`, `commit`),
 //! `adoption` (first enforcement), `attach` and `clsact` (devices), `conntrack`
 //! and `inspect` (reading), `detach` (the way out). `sys`, `mapping`, `meta` and
 //! `ticks` are their tools.
@@ -18,6 +19,7 @@ mod detach;
 mod failsafe;
 mod inspect;
 mod ipcache;
+mod known;
 mod mapping;
 mod maps;
 mod meta;
@@ -30,6 +32,7 @@ mod slots;
 mod sys;
 mod test_run;
 mod ticks;
+mod views;
 
 #[cfg(test)]
 mod ipcache_tests;

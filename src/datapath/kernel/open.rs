@@ -12,11 +12,13 @@ use super::bpffs;
 use super::commit::{CommitCell, Grace};
 use super::datapath::{KernelDatapath, Shared};
 use super::ipcache;
+use super::known::Known;
 use super::maps::{MapName, kernel};
 use super::options::KernelOptions;
 use super::pins::{self, Pin};
 use super::programs;
 use super::slots::Tables;
+use super::views::Views;
 use crate::datapath::{DatapathError, DatapathSettings, Realized};
 
 /// What the start found and did.
@@ -74,8 +76,9 @@ impl KernelDatapath {
         let realized = shared.realized()?;
         report.adopted = realized;
         let datapath = Self {
-            ipcache4: ipcache::read(shared.maps.of(MapName::Ipcache4))?,
-            ipcache6: ipcache::read(shared.maps.of(MapName::Ipcache6))?,
+            ipcache4: Views::new(ipcache::read(shared.maps.of(MapName::Ipcache4))?),
+            ipcache6: Views::new(ipcache::read(shared.maps.of(MapName::Ipcache6))?),
+            known: Known::default(),
             shared,
             attachments,
             staged: None,

@@ -3,19 +3,21 @@
 //! Only the inactive slot is ever written, block by block and only where it
 //! differs, then compared whole. What the kernel holds is the only copy.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use palisade_abi::table::{
     CELLS_MAX, Cell, IDENTITIES_MAX, RULES_MAX, columns_element, rows_element,
 };
 
+use super::known::Unlike;
 use super::mapping::Mapping;
 use super::maps::{MapName, Maps, SPECS};
 use crate::datapath::DatapathError;
 use crate::policy::{Direction, VerdictTable};
 
 /// Entries compared and written at once: a page of words.
-const BLOCK: usize = 1_024;
+pub(super) const BLOCK: usize = 1_024;
 /// Keys of a column class.
 const KEYS: usize = 65_536;
 
@@ -27,8 +29,13 @@ pub(crate) struct Tables {
     cells: Mapping,
 }
 
-/// Refuses a table that does not fit the maps or contradicts itself.
-pub(crate) fn check(direction: Direction, table: &VerdictTable) -> Result<(), DatapathError> {
+/// Refuses a table that does not fit the maps or contradicts itself. What a slot
+/// is known to hold was looked at before.
+pub(crate) fn check(
+    direction: Direction,
+    table: &VerdictTable,
+    unlike: &Unlike,
+) -> Result<(), DatapathError> {
     let fits = |what, needed, max| {
         if needed > max {
             return Err(DatapathError::DoesNotFit { what, needed, max });
@@ -49,13 +56,18 @@ pub(crate) fn check(direction: Direction, table: &VerdictTable) -> Result<(), Da
         KEYS,
     )?;
     fits("columns", table.column_count as usize, KEYS)?;
-    let cells = table.cells.iter().flat_map(|row| row.iter());
+    let rows = unlike.cells.iter().map(|row| &table.cells[*row]);
+    let cells = rows.flat_map(|row| row.iter());
     let rule = cells.map(|cell| cell.rule()).max().unwrap_or(0);
     fits("rule numbers", rule as usize, RULES_MAX as usize - 1)?;
 
     let columns = table.column_count as usize;
     let last_row = table.rows.iter().copied().max().unwrap_or(0) as usize;
-    let last_column = table.columns.iter().flatten().copied().max().unwrap_or(0) as usize;
+    let last_column = if unlike.columns {
+        table.columns.iter().flatten().copied().max().unwrap_or(0) as usize
+    } else {
+        0
+    };
     let inside = last_row < table.cells.len() && last_column < columns.max(1);
     let whole = table.cells.iter().all(|row| row.len() == columns);
     let empty = table.cells.is_empty();
@@ -77,14 +89,17 @@ pub(crate) fn cells_len(table: &VerdictTable) -> usize {
     table.cell_count().max(EMPTY.len())
 }
 
-/// The rows of cells, each with its place in the kernel.
-fn rows_of_cells(table: &VerdictTable) -> impl Iterator<Item = (usize, &[Cell])> {
+/// The rows of cells to look at, each with its place in the kernel.
+fn rows_of_cells<'a>(
+    table: &'a VerdictTable,
+    unlike: &'a Unlike,
+) -> impl Iterator<Item = (usize, &'a [Cell])> {
     let empty = table.cells.is_empty().then_some((0, EMPTY.as_slice()));
     let width = table.column_count as usize;
-    let rows = table.cells.iter().enumerate();
+    let rows = unlike.cells.iter();
     empty
         .into_iter()
-        .chain(rows.map(move |(row, cells)| (row * width, cells.as_ref())))
+        .chain(rows.map(move |row| (row * width, table.cells[*row].as_ref())))
 }
 
 fn row_base(table: &VerdictTable, index: usize) -> u32 {
@@ -176,32 +191,55 @@ impl Tables {
         self.cells.words(rows_element(slot, direction), count)
     }
 
-    /// Makes a slot's table of one direction equal to `table`; blocks written.
-    pub(crate) fn write(&self, slot: u32, direction: Direction, table: &VerdictTable) -> usize {
+    /// Makes a slot's table of one direction equal to `table`, where that may
+    /// differ; blocks written.
+    pub(crate) fn write(
+        &self,
+        slot: u32,
+        direction: Direction,
+        table: &VerdictTable,
+        unlike: &Unlike,
+    ) -> usize {
         let number = direction.number();
-        let mut writes = write(self.rows(slot, number), |index| row_base(table, index));
-        for class in 0..table.columns.len() {
+        let mut writes = 0;
+        for part in &unlike.rows {
+            let memory = &self.rows(slot, number)[part.clone()];
+            writes += write(memory, |index| row_base(table, part.start + index));
+        }
+        for class in classes(table, unlike) {
             let memory = self.columns(slot, number, class_number(class));
             writes += write(memory, |key| column(table, class, key));
         }
         let memory = self.cells(slot, number, cells_len(table));
-        for (first, row) in rows_of_cells(table) {
+        for (first, row) in rows_of_cells(table, unlike) {
             writes += write(&memory[first..first + row.len()], |index| row[index].0);
         }
         writes
     }
 
-    /// Whether a slot's table of one direction equals `table`.
-    pub(crate) fn holds(&self, slot: u32, direction: Direction, table: &VerdictTable) -> bool {
+    /// Whether a slot's table of one direction equals `table`, where it may
+    /// differ.
+    pub(crate) fn holds(
+        &self,
+        slot: u32,
+        direction: Direction,
+        table: &VerdictTable,
+        unlike: &Unlike,
+    ) -> bool {
         let number = direction.number();
         let memory = self.cells(slot, number, cells_len(table));
-        rows_of_cells(table)
-            .all(|(first, row)| equal(&memory[first..first + row.len()], |index| row[index].0))
-            && equal(self.rows(slot, number), |index| row_base(table, index))
-            && (0..table.columns.len()).all(|class| {
-                let memory = self.columns(slot, number, class_number(class));
-                equal(memory, |key| column(table, class, key))
-            })
+        let cells = rows_of_cells(table, unlike)
+            .all(|(first, row)| equal(&memory[first..first + row.len()], |index| row[index].0));
+        let rows = unlike.rows.iter().all(|part| {
+            let memory = &self.rows(slot, number)[part.clone()];
+            equal(memory, |index| row_base(table, part.start + index))
+        });
+        let mut classes = classes(table, unlike);
+        let columns = classes.all(|class| {
+            let memory = self.columns(slot, number, class_number(class));
+            equal(memory, |key| column(table, class, key))
+        });
+        cells && rows && columns
     }
 
     /// Whether both slots hold the same tables, of so many cells by direction.
@@ -258,6 +296,15 @@ impl Tables {
                 .map(|cell| Cell(u32::load(cell)))
                 .collect(),
         }
+    }
+}
+
+/// The classes of columns to look at.
+fn classes(table: &VerdictTable, unlike: &Unlike) -> Range<usize> {
+    0..if unlike.columns {
+        table.columns.len()
+    } else {
+        0
     }
 }
 

@@ -1,0 +1,193 @@
+//! Takes the times.
+
+use std::time::{Duration, Instant};
+
+use palisade::events::{EndpointId, RepositoryChange, SourceName};
+use palisade::policy::{
+    Applied, Direction, EndpointPolicy, PolicyOptions, PolicySnapshot, Repository, Resolver,
+    Subject, Work,
+};
+
+use crate::world::{self, Size};
+
+const HOST: Subject = Subject::Host(EndpointId(1));
+/// How often each is done; the median counts.
+const WHOLE_RUNS: usize = 3;
+const CHANGE_RUNS: usize = 51;
+
+/// Where the time went.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cost {
+    pub(crate) apply: Duration,
+    pub(crate) snapshot: Duration,
+    pub(crate) resolve: Duration,
+}
+
+impl Cost {
+    pub(crate) fn all(self) -> Duration {
+        self.apply + self.snapshot + self.resolve
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) name: &'static str,
+    pub(crate) cost: Cost,
+    pub(crate) work: Work,
+}
+
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) size: Size,
+    pub(crate) identities: usize,
+    /// Rows and columns of ingress and egress.
+    pub(crate) tables: [[usize; 2]; 2],
+    /// The first is the one from nothing.
+    pub(crate) lines: Vec<Line>,
+}
+
+impl Report {
+    pub(crate) fn whole(&self) -> Duration {
+        self.lines
+            .first()
+            .map_or(Duration::ZERO, |line| line.cost.all())
+    }
+}
+
+fn timed<T>(span: &mut Duration, work: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let result = work();
+    *span += started.elapsed();
+    result
+}
+
+/// The control plane of one node, without queues, disk and kernel.
+struct Plane {
+    repository: Repository,
+    resolver: Resolver,
+}
+
+impl Plane {
+    fn new() -> Self {
+        let options = PolicyOptions {
+            node_name: world::NODE.to_owned(),
+            ..PolicyOptions::default()
+        };
+        Self {
+            repository: Repository::new(options),
+            resolver: Resolver::new(HOST),
+        }
+    }
+
+    fn take(&mut self, changes: &[RepositoryChange]) -> (Cost, EndpointPolicy) {
+        let mut cost = Cost::default();
+        timed(&mut cost.apply, || {
+            for change in changes {
+                if let Applied::Refused(refusal) = self.repository.apply(change) {
+                    panic!("{refusal}");
+                }
+            }
+        });
+        let snapshot = timed(&mut cost.snapshot, || self.repository.snapshot());
+        let policy = timed(&mut cost.resolve, || self.resolve(&snapshot));
+        (cost, policy)
+    }
+
+    fn resolve(&mut self, snapshot: &PolicySnapshot) -> EndpointPolicy {
+        match self.resolver.resolve(snapshot, false) {
+            Ok(policy) => policy,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+pub(crate) fn run(size: Size) -> Report {
+    let all: Vec<RepositoryChange> = world::objects(size)
+        .into_iter()
+        .chain(world::policies(size))
+        .collect();
+    let mut plane = Plane::new();
+    let mut costs = Vec::new();
+    let mut tables = [[0; 2]; 2];
+    for _ in 0..WHOLE_RUNS {
+        plane = Plane::new();
+        let (cost, policy) = plane.take(&all);
+        tables = Direction::BOTH.map(|direction| {
+            let table = &policy.direction(direction).table;
+            [table.cells.len(), table.column_count as usize]
+        });
+        costs.push(cost);
+    }
+    let mut lines = vec![Line {
+        name: "all from nothing",
+        cost: median(costs),
+        work: plane.resolver.work(),
+    }];
+    lines.extend(
+        changes(size)
+            .into_iter()
+            .map(|(name, there, back)| repeated(&mut plane, name, [&there, &back])),
+    );
+    check(&mut plane);
+    Report {
+        size,
+        identities: plane.repository.snapshot().identities.len(),
+        tables,
+        lines,
+    }
+}
+
+/// What is done again and again, and undone each time.
+fn changes(size: Size) -> Vec<(&'static str, RepositoryChange, RepositoryChange)> {
+    let gone = |change: &RepositoryChange| RepositoryChange::Delete {
+        key: world::key(change),
+        source: SourceName::Manifests,
+    };
+    let more = world::pod(size.pods, 7);
+    let policy = world::policy(size.policies + 6);
+    let group = world::group_prefixes();
+    vec![
+        ("one pod's labels", world::pod(3, 8), world::pod(3, 3)),
+        ("one pod more, one less", more.clone(), gone(&more)),
+        (
+            "one member of a CIDR group",
+            world::group(4, group + 1),
+            world::group(4, group),
+        ),
+        (
+            "one other node's labels",
+            world::node(9, 0),
+            world::node(9, 4),
+        ),
+        ("one policy more, one less", policy.clone(), gone(&policy)),
+    ]
+}
+
+/// The median of a change there and back, and the work of the last.
+fn repeated(plane: &mut Plane, name: &'static str, way: [&RepositoryChange; 2]) -> Line {
+    let mut costs = Vec::new();
+    let mut work = Work::default();
+    for change in std::iter::repeat_n(way, CHANGE_RUNS).flatten() {
+        let (cost, _) = plane.take(std::slice::from_ref(change));
+        costs.push(cost);
+        work = plane.resolver.work();
+    }
+    Line {
+        name,
+        cost: median(costs),
+        work,
+    }
+}
+
+fn median(mut costs: Vec<Cost>) -> Cost {
+    costs.sort_by_key(|cost| cost.all());
+    costs[costs.len() / 2]
+}
+
+/// After all that: the tables are those of a resolver that has seen nothing.
+fn check(plane: &mut Plane) {
+    let snapshot = plane.repository.snapshot();
+    let followed = plane.resolve(&snapshot);
+    plane.resolver = Resolver::new(HOST);
+    assert!(followed == plane.resolve(&snapshot), "the tables differ");
+}
