@@ -7,7 +7,7 @@ use std::sync::Arc;
 use palisade_abi::table::{Cell, action, column};
 use proptest::prelude::*;
 
-use super::{Resolver, Subject, resolve};
+use super::{Resolver, Subject, Work, resolve};
 use crate::events::{EndpointId, Origin, Resource, ResourceKey, ResourceKind, SourceName};
 use crate::identity::{IdentityIndex, LabelSet};
 use crate::policy::language::{
@@ -513,4 +513,77 @@ proptest! {
             agrees(&world, &followed)?;
         }
     }
+}
+
+fn select(selectors: &[u32]) -> BTreeSet<u32> {
+    selectors.iter().copied().collect()
+}
+
+/// The work is counted, not timed: the way of following cannot rot unseen.
+#[test]
+fn what_is_done_is_what_changed() {
+    let mut world = World::new();
+    let allow = |peer: Entity, port| Item {
+        section: Section::Ingress,
+        index: usize::from(port),
+        path: String::new(),
+        peers: Peers::Select(vec![Peer::Entity(peer)]),
+        ports: Ports::Some(vec![L4Match::Ports {
+            protocol: PortProtocol::Tcp,
+            first: port,
+            last: port,
+        }]),
+    };
+    let policy = |items: Vec<Item>| Policy {
+        rules: vec![Rule {
+            subject: RuleSubject::Node(LabelSelector::default()),
+            default_deny: [None, None],
+            items,
+            log: None,
+        }],
+        audit: false,
+    };
+    let both = [allow(Entity::World, 0), allow(Entity::Cluster, 1)];
+    world.take(Step::Policy(0, Some(policy(both.to_vec()))));
+    for index in 0..INDEXES {
+        world.take(Step::Identity(index, Some(select(&[index % 2]))));
+    }
+    let mut snapshot = PolicySnapshot::clone(&Repository::new(PolicyOptions::default()).snapshot());
+    snapshot.selections = Selections::default();
+    let mut resolver = Resolver::new(HOST);
+    let mut work = |world: &World| {
+        snapshot = world.snapshot(&snapshot);
+        resolver.resolve(&snapshot, world.audit).expect("fits");
+        resolver.work()
+    };
+    let done = |directions, identities, rows| Work {
+        directions,
+        columns: 0,
+        identities,
+        rows,
+    };
+    // Egress is not enforced: it has no table, and no identities.
+    assert_eq!(work(&world), done(2, INDEXES as usize, 2));
+    assert_eq!(work(&world), done(0, 0, 0));
+    // To a row that is known, to one that is not, back, and away.
+    world.take(Step::Identity(3, Some(select(&[0]))));
+    assert_eq!(work(&world), done(0, 1, 0));
+    world.take(Step::Identity(4, Some(select(&[0, 1]))));
+    assert_eq!(work(&world), done(0, 1, 1));
+    world.take(Step::Identity(4, Some(select(&[0]))));
+    assert_eq!(work(&world), done(0, 1, 0));
+    world.take(Step::Identity(5, None));
+    assert_eq!(work(&world), done(0, 1, 0));
+    // Names of ports matter to nobody here.
+    let named = NamedPort {
+        name: NAMES[0].to_owned(),
+        protocol: PortProtocol::Tcp,
+        port: 1,
+    };
+    world.take(Step::Named(6, vec![named]));
+    assert_eq!(work(&world), done(0, 1, 0));
+    // A policy changes its direction, and only that.
+    let [first, _] = both;
+    world.take(Step::Policy(0, Some(policy(vec![first]))));
+    assert_eq!(work(&world), done(1, INDEXES as usize - 1, 2));
 }
