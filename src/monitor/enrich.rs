@@ -8,7 +8,7 @@ use palisade_abi::{direction, proto, reason};
 use crate::api::model::{Decision, Peer, RuleName};
 use crate::datapath::kernel::octets;
 use crate::identity::{IdentityNumber, LabelSet, Reserved};
-use crate::policy::{RuleEntry, RuleNumber, protocol_name};
+use crate::policy::{EnforcementMode, RuleEntry, RuleNumber, protocol_name};
 use crate::queues::GenerationNames;
 
 /// The event of a record. Without names (a generation that is forgotten) the
@@ -123,7 +123,8 @@ fn policies_of(
         return Vec::new();
     };
     let mut policies = &names.enforcing[judged];
-    if policies.is_empty() && event.kind == kind::AUDIT {
+    let always = names.snapshot.options.enforcement == EnforcementMode::Always;
+    if policies.is_empty() && !always && event.kind == kind::AUDIT {
         policies = &names.auditing[judged];
     }
     policies.iter().map(ToString::to_string).collect()

@@ -75,7 +75,11 @@ impl RowMaker {
         );
         by_column
             .chain(std::iter::once(of_fragments))
-            .map(|(enforced, all)| cell(enforced, all, self.audit))
+            .map(|(enforced, all)| match gathered.enforced {
+                true => cell(enforced, all, self.audit),
+                // Watched: everything passes, whoever allows it.
+                false => cell((action::ALLOW, 0), all, self.audit),
+            })
             .collect()
     }
 
@@ -106,6 +110,14 @@ fn with_names(
         let column = columns.of_key(meaning.key);
         if rank < painted.columns[column] {
             Arc::make_mut(&mut painted).columns[column] = rank;
+        }
+        // Denies stand before allows: if one names the port, it is this one.
+        let denies = gathered
+            .items
+            .get(rank as usize)
+            .is_some_and(|item| !item.allows);
+        if denies && rank < painted.port_deny {
+            Arc::make_mut(&mut painted).port_deny = rank;
         }
     }
     painted

@@ -106,10 +106,6 @@ pub(super) fn gather(
     gathered.watched = watched && !gathered.enforced;
     if gathered.decides() {
         let open = gathered.enforcing.is_empty() && !always;
-        if !open {
-            // Default-deny already: these change nothing.
-            gathered.auditing.clear();
-        }
         gathered.open = [open, open && gathered.auditing.is_empty()];
         add_items(&mut gathered, snapshot, subject, direction);
     }

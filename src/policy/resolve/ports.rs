@@ -26,7 +26,8 @@ pub(super) struct PortSet {
     pub(super) names: Vec<u32>,
     /// Whether it is every protocol.
     pub(super) all: bool,
-    /// Whether a fragment without ports may be meant.
+    /// Whether a fragment without ports may be meant; by a name whose meaning
+    /// is the peer's, only where it has one.
     pub(super) may_be_fragment: bool,
 }
 
@@ -91,7 +92,9 @@ impl<'a> PortSets<'a> {
         };
         let mut ranges = Vec::with_capacity(matches.len());
         let mut names = Vec::new();
+        let mut may_be_fragment = false;
         for l4 in matches {
+            let known = ranges.len();
             match l4 {
                 L4Match::Ports {
                     protocol,
@@ -113,6 +116,8 @@ impl<'a> PortSets<'a> {
                 L4Match::Icmp(kind) => ranges.push(other(column::OTHER_ICMP, *kind)),
                 L4Match::Icmpv6(kind) => ranges.push(other(column::OTHER_ICMPV6, *kind)),
             }
+            let by_protocol = matches!(l4, L4Match::Protocol(_));
+            may_be_fragment |= ranges.len() > known && !by_protocol;
         }
         names.sort_unstable();
         names.dedup();
@@ -120,7 +125,7 @@ impl<'a> PortSets<'a> {
             ranges: joined(ranges),
             names,
             all: false,
-            may_be_fragment: matches.iter().any(|l4| !matches!(l4, L4Match::Protocol(_))),
+            may_be_fragment,
         }
     }
 
