@@ -1,69 +1,27 @@
-//! Numbers and indexes of node-local identities.
+//! Numbers and indexes of identities that are not fixed.
 //!
 //! Deterministic: the same sequence of calls gives the same numbers. Cursors
 //! only move forward (and around), so that a number which was released does not
 //! soon name someone else in an old record.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use ipnet::IpNet;
 use palisade_abi::table::IDENTITIES_MAX;
 use serde::{Deserialize, Serialize};
 
-use super::{IdentityIndex, IdentityNumber, Reserved};
+use super::key::KeyRecord;
+use super::{
+    Allocated, IdentityIndex, IdentityKey, IdentityNumber, IdentityTable, LiveIdentity, Reserved,
+};
 
-/// What a node-local identity stands for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub enum IdentityKey {
-    /// What is outside of the cluster, within a prefix that a rule names.
-    Cidr(IpNet),
-    /// Nodes of the cluster within a prefix that a failsafe entry names.
-    RemoteNode(IpNet),
-}
-
-impl IdentityKey {
-    /// Identities whose number and index are fixed.
-    fn fixed(self) -> Option<Allocated> {
-        let reserved = match self {
-            Self::Cidr(prefix) if prefix.prefix_len() > 0 => return None,
-            Self::Cidr(IpNet::V4(_)) => Reserved::WorldIpv4,
-            Self::Cidr(IpNet::V6(_)) => Reserved::WorldIpv6,
-            Self::RemoteNode(_) => return None,
-        };
-        Some(Allocated::reserved(reserved))
-    }
-    fn scope(self) -> usize {
-        match self {
-            Self::Cidr(_) => 0,
-            Self::RemoteNode(_) => 1,
-        }
-    }
-}
-
-/// Number and index of a live identity.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Allocated {
-    pub number: IdentityNumber,
-    pub index: IdentityIndex,
-}
-
-impl Allocated {
-    /// Those of a reserved identity: both are its fixed number.
-    #[must_use]
-    pub fn reserved(reserved: Reserved) -> Self {
-        let number = reserved.number();
-        Self {
-            number,
-            index: IdentityIndex(number.0),
-        }
-    }
-}
-
-/// First and last number of each scope.
-const SCOPES: [(u32, u32); 2] = [
+/// First and last number of each scope: prefixes, nodes, pods.
+const SCOPES: [(u32, u32); 3] = [
     (IdentityNumber::LOCAL_FIRST.0, (2 << 24) - 1),
     (IdentityNumber::NODE_FIRST.0, (3 << 24) - 1),
+    (
+        IdentityNumber::CLUSTER_FIRST.0,
+        IdentityNumber::CLUSTER_LAST.0,
+    ),
 ];
+const WORKLOADS: usize = 2;
 const INDEX_FIRST: u32 = Reserved::WorldIpv6 as u32 + 1;
 #[expect(
     clippy::cast_possible_truncation,
@@ -73,202 +31,285 @@ const INDEX_LAST: u32 = IDENTITIES_MAX as u32 - 1;
 const _: () = assert!(IDENTITIES_MAX <= 1 << 24);
 const _: () = assert!(INDEX_FIRST as usize == Reserved::ALL.len());
 
-/// The allocator.
+/// Where the next numbers are looked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct IdentityAllocator {
-    live: BTreeMap<IdentityKey, Allocated>,
-    numbers: BTreeSet<u32>,
-    indexes: BTreeSet<u32>,
-    number_next: [u32; 2],
-    index_next: u32,
+pub(super) struct Cursors {
+    numbers: [u32; 3],
+    index: u32,
 }
 
-impl Default for IdentityAllocator {
+impl Default for Cursors {
     fn default() -> Self {
         Self {
-            live: BTreeMap::new(),
-            numbers: BTreeSet::new(),
-            indexes: BTreeSet::new(),
-            number_next: SCOPES.map(|(first, _)| first),
-            index_next: INDEX_FIRST,
+            numbers: SCOPES.map(|(first, _)| first),
+            index: INDEX_FIRST,
         }
     }
 }
 
-impl IdentityAllocator {
-    /// How many more identities fit.
+/// No identity can be added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Full {
+    /// All indexes are in use.
+    Indexes,
+    /// All numbers that pods may have are in use.
+    WorkloadNumbers,
+}
+
+impl Full {
+    /// What does not fit, and how many do.
     #[must_use]
-    pub fn free(&self) -> usize {
-        (INDEX_LAST - INDEX_FIRST + 1) as usize - self.indexes.len()
-    }
-
-    /// The live identities, in the order of their keys.
-    pub fn iter(&self) -> impl Iterator<Item = (IdentityKey, Allocated)> + '_ {
-        self.live.iter().map(|(key, allocated)| (*key, *allocated))
-    }
-
-    /// The identity of `key`; a new one if it has none. None: all are in use.
-    pub fn allocate(&mut self, key: IdentityKey) -> Option<Allocated> {
-        if let Some(allocated) = key.fixed().or_else(|| self.live.get(&key).copied()) {
-            self.live.insert(key, allocated);
-            return Some(allocated);
+    pub fn words(self) -> (&'static str, usize) {
+        match self {
+            Self::Indexes => ("identities", IDENTITIES_MAX),
+            Self::WorkloadNumbers => {
+                let (first, last) = SCOPES[WORKLOADS];
+                ("identities of pods", (last - first + 1) as usize)
+            }
         }
-        let (first, last) = SCOPES[key.scope()];
-        let number_next = &mut self.number_next[key.scope()];
-        let number = take(&mut self.numbers, number_next, first, last)?;
-        let index = take(
-            &mut self.indexes,
-            &mut self.index_next,
-            INDEX_FIRST,
-            INDEX_LAST,
-        );
-        let Some(index) = index else {
-            self.numbers.remove(&number);
+    }
+}
+
+fn scope(key: &IdentityKey) -> usize {
+    match key {
+        IdentityKey::Reserved(_) | IdentityKey::Cidr(_) => 0,
+        IdentityKey::Node { .. } => 1,
+        IdentityKey::Workload { .. } => WORKLOADS,
+    }
+}
+
+impl IdentityTable {
+    /// Identities that fit, the reserved ones included.
+    pub const MAX: usize = IDENTITIES_MAX;
+
+    /// Makes an identity, unless it is live. `wanted`: the number that others
+    /// have given it; `taken`: numbers that mean something else to them.
+    pub fn allocate(
+        &mut self,
+        key: &IdentityKey,
+        wanted: Option<IdentityNumber>,
+        taken: impl Fn(IdentityNumber) -> bool,
+    ) -> Result<IdentityIndex, Full> {
+        if let Some(index) = self.index_of(key) {
+            return Ok(index);
+        }
+        let wanted = wanted.filter(|number| self.get(*number).is_none());
+        let number = match wanted {
+            Some(number) => number,
+            None => self.next_number(key, taken)?,
+        };
+        let index = self.next_index().ok_or(Full::Indexes)?;
+        self.insert(LiveIdentity {
+            key: key.clone(),
+            number,
+            index,
+        });
+        Ok(index)
+    }
+
+    /// Gives a live identity another number; its index stays. None: the next
+    /// free one.
+    pub fn renumber(
+        &mut self,
+        index: IdentityIndex,
+        wanted: Option<IdentityNumber>,
+        taken: impl Fn(IdentityNumber) -> bool,
+    ) -> Result<(), Full> {
+        let Some(identity) = self.live_at(index).cloned() else {
+            return Ok(());
+        };
+        let number = match wanted {
+            Some(number) => number,
+            None => self.next_number(&identity.key, taken)?,
+        };
+        self.remove(index);
+        self.insert(LiveIdentity { number, ..identity });
+        Ok(())
+    }
+
+    fn next_number(
+        &mut self,
+        key: &IdentityKey,
+        taken: impl Fn(IdentityNumber) -> bool,
+    ) -> Result<IdentityNumber, Full> {
+        let (first, last) = SCOPES[scope(key)];
+        let mut candidate = self.cursors.numbers[scope(key)].clamp(first, last);
+        for _ in first..=last {
+            let number = IdentityNumber(candidate);
+            candidate = if candidate == last {
+                first
+            } else {
+                candidate + 1
+            };
+            if self.get_live(number).is_none() && !taken(number) {
+                self.cursors.numbers[scope(key)] = candidate;
+                return Ok(number);
+            }
+        }
+        Err(Full::WorkloadNumbers)
+    }
+
+    fn next_index(&mut self) -> Option<IdentityIndex> {
+        if self.len() >= IDENTITIES_MAX {
             return None;
-        };
-        let allocated = Allocated {
-            number: IdentityNumber(number),
-            index: IdentityIndex(index),
-        };
-        self.live.insert(key, allocated);
-        Some(allocated)
-    }
-
-    /// Ends the identity of `key`.
-    pub fn release(&mut self, key: IdentityKey) -> Option<Allocated> {
-        let allocated = self.live.remove(&key)?;
-        if key.fixed().is_none() {
-            self.numbers.remove(&allocated.number.0);
-            self.indexes.remove(&allocated.index.0);
         }
-        Some(allocated)
+        let mut candidate = self.cursors.index.clamp(INDEX_FIRST, INDEX_LAST);
+        while self.live_at(IdentityIndex(candidate)).is_some() {
+            candidate = after(candidate);
+        }
+        self.cursors.index = after(candidate);
+        Some(IdentityIndex(candidate))
     }
 
-    /// The whole state.
+    /// The whole state, as the journal keeps it.
     #[must_use]
     pub fn export(&self) -> AllocatorRecord {
+        let record = |identity: &LiveIdentity| {
+            let allocated = Allocated {
+                number: identity.number,
+                index: identity.index,
+            };
+            Some((KeyRecord::of(&identity.key)?, allocated))
+        };
         AllocatorRecord {
-            live: self.iter().collect(),
-            number_next: self.number_next,
-            index_next: self.index_next,
+            live: self.live().filter_map(record).collect(),
+            number_next: self.cursors.numbers.to_vec(),
+            index_next: self.cursors.index,
         }
     }
 
-    /// The allocator of a record; what contradicts itself in it is left out and
-    /// gets new numbers.
-    #[must_use]
-    pub fn import(record: &AllocatorRecord) -> Self {
-        let mut allocator = Self::default();
+    /// Makes the identities of a record live; what contradicts itself in it is
+    /// left out and gets new numbers.
+    pub fn import(&mut self, record: &AllocatorRecord) {
         for (key, allocated) in &record.live {
-            if key.fixed().is_some() {
-                continue;
-            }
-            let (first, last) = SCOPES[key.scope()];
-            let fits = (first..=last).contains(&allocated.number.0)
+            let key = key.key();
+            let (first, last) = match &key {
+                // Numbers that others have given are anywhere in the cluster's range.
+                IdentityKey::Workload { .. } => (
+                    IdentityNumber::GIVEN_FIRST.0,
+                    IdentityNumber::GIVEN_END.0 - 1,
+                ),
+                IdentityKey::Reserved(_) | IdentityKey::Cidr(_) | IdentityKey::Node { .. } => {
+                    SCOPES[scope(&key)]
+                }
+            };
+            let fits = key.fixed().is_none()
+                && (first..=last).contains(&allocated.number.0)
                 && (INDEX_FIRST..=INDEX_LAST).contains(&allocated.index.0)
-                && !allocator.live.contains_key(key)
-                && !allocator.numbers.contains(&allocated.number.0)
-                && !allocator.indexes.contains(&allocated.index.0);
+                && self.index_of(&key).is_none()
+                && self.get_live(allocated.number).is_none()
+                && self.live_at(allocated.index).is_none();
             if fits {
-                allocator.numbers.insert(allocated.number.0);
-                allocator.indexes.insert(allocated.index.0);
-                allocator.live.insert(*key, *allocated);
+                self.insert(LiveIdentity {
+                    key,
+                    number: allocated.number,
+                    index: allocated.index,
+                });
             }
         }
-        for (scope, (first, last)) in SCOPES.into_iter().enumerate() {
-            allocator.number_next[scope] = record.number_next[scope].clamp(first, last);
+        for (cursor, next) in self.cursors.numbers.iter_mut().zip(&record.number_next) {
+            *cursor = *next;
         }
-        allocator.index_next = record.index_next.clamp(INDEX_FIRST, INDEX_LAST);
-        allocator
+        self.cursors.index = record.index_next;
     }
 }
 
-/// The allocator as the journal's snapshot holds it.
+fn after(index: u32) -> u32 {
+    if index >= INDEX_LAST {
+        INDEX_FIRST
+    } else {
+        index + 1
+    }
+}
+
+/// The identities as the journal's snapshot holds them.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct AllocatorRecord {
-    pub live: Vec<(IdentityKey, Allocated)>,
-    pub number_next: [u32; 2],
+    pub live: Vec<(KeyRecord, Allocated)>,
+    /// By scope.
+    pub number_next: Vec<u32>,
     pub index_next: u32,
-}
-
-/// Takes the next free number from the cursor on, around the end.
-fn take(used: &mut BTreeSet<u32>, next: &mut u32, first: u32, last: u32) -> Option<u32> {
-    if used.len() > (last - first) as usize {
-        return None;
-    }
-    let mut candidate = *next;
-    while used.contains(&candidate) {
-        candidate = if candidate == last {
-            first
-        } else {
-            candidate + 1
-        };
-    }
-    used.insert(candidate);
-    *next = if candidate == last {
-        first
-    } else {
-        candidate + 1
-    };
-    Some(candidate)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{IdentityAllocator, IdentityKey};
+    use std::sync::Arc;
+
+    use super::{Full, IdentityKey, IdentityTable};
+    use crate::identity::{IdentityNumber, Label};
 
     fn cidr(text: &str) -> IdentityKey {
         IdentityKey::Cidr(text.parse().expect("a prefix"))
     }
 
-    #[test]
-    fn numbers_are_kept_released_and_not_reused_soon() {
-        let mut allocator = IdentityAllocator::default();
-        let mut numbers = |keys: &[&str]| -> Vec<(u32, u32)> {
-            keys.iter()
-                .map(|key| allocator.allocate(cidr(key)).expect("room"))
-                .map(|allocated| (allocated.number.0, allocated.index.0))
-                .collect()
-        };
-        let first = numbers(&["10.0.0.0/8", "2001:db8::/32", "10.0.0.0/8"]);
-        assert_eq!(
-            first,
-            [(16_777_217, 11), (16_777_218, 12), (16_777_217, 11)]
-        );
-        assert_eq!(numbers(&["0.0.0.0/0", "::/0"]), [(9, 9), (10, 10)]);
-        allocator.release(cidr("10.0.0.0/8"));
-        let again = allocator.allocate(cidr("10.0.0.0/8")).expect("room");
-        assert_eq!((again.number.0, again.index.0), (16_777_219, 13));
-        let node = IdentityKey::RemoteNode("10.0.0.0/8".parse().expect("a prefix"));
-        assert_eq!(allocator.allocate(node).expect("room").number.0, 33_554_433);
+    fn pods(app: &str) -> IdentityKey {
+        let labels = [Label::new("k8s", "app", app)].into_iter().collect();
+        IdentityKey::workload(Arc::new(labels), None)
+    }
+
+    fn allocate(table: &mut IdentityTable, key: &IdentityKey) -> (u32, u32) {
+        let index = table.allocate(key, None, |_| false).expect("room");
+        let identity = table.live_at(index).expect("live");
+        (identity.number.0, index.0)
     }
 
     #[test]
-    fn a_record_gives_the_same_allocator() {
-        let mut allocator = IdentityAllocator::default();
+    fn numbers_are_kept_released_and_not_reused_soon() {
+        let table = &mut IdentityTable::default();
+        assert_eq!(allocate(table, &cidr("10.0.0.0/8")), (16_777_217, 11));
+        assert_eq!(allocate(table, &cidr("2001:db8::/32")), (16_777_218, 12));
+        assert_eq!(allocate(table, &cidr("10.0.0.0/8")), (16_777_217, 11));
+        assert_eq!(allocate(table, &cidr("0.0.0.0/0")), (9, 9));
+        assert_eq!(allocate(table, &cidr("::/0")), (10, 10));
+        let index = table.index_of(&cidr("10.0.0.0/8")).expect("live");
+        table.remove(index);
+        assert_eq!(allocate(table, &cidr("10.0.0.0/8")), (16_777_219, 13));
+        let labels = Arc::new(crate::identity::Reserved::RemoteNode.labels());
+        let node = IdentityKey::node(labels, Some("10.0.0.0/8".parse().expect("a prefix")));
+        assert_eq!(allocate(table, &node).0, 33_554_433);
+        assert_eq!(allocate(table, &pods("a")), (256, 15));
+    }
+
+    #[test]
+    fn numbers_that_others_give_are_kept_and_given_up() {
+        let table = &mut IdentityTable::default();
+        let wanted = Some(IdentityNumber(4_242));
+        let index = table.allocate(&pods("a"), wanted, |_| false).expect("room");
+        assert_eq!(table.live_at(index).expect("live").number.0, 4_242);
+        let taken = |number: IdentityNumber| number.0 == 256;
+        let other = table.allocate(&pods("b"), None, taken).expect("room");
+        assert_eq!(table.live_at(other).expect("live").number.0, 257);
+        table.renumber(other, None, taken).expect("room");
+        assert_eq!(table.live_at(other).expect("live").number.0, 258);
+        assert!(table.get(IdentityNumber(257)).is_none());
+    }
+
+    #[test]
+    fn a_record_gives_the_same_table() {
+        let mut table = IdentityTable::default();
         for prefix in ["10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "2001:db8::/32"] {
-            allocator.allocate(cidr(prefix));
+            allocate(&mut table, &cidr(prefix));
         }
-        allocator.release(cidr("10.0.0.0/8"));
-        let mut copy = IdentityAllocator::import(&allocator.export());
-        copy.allocate(cidr("0.0.0.0/0"));
-        assert_eq!(copy, allocator);
+        allocate(&mut table, &pods("a"));
+        let gone = table.index_of(&cidr("10.0.0.0/8")).expect("live");
+        table.remove(gone);
+        let mut copy = IdentityTable::default();
+        copy.import(&table.export());
+        assert_eq!(copy, table);
     }
 
     #[test]
     fn a_full_space_is_told() {
-        let mut allocator = IdentityAllocator::default();
-        for number in 0..allocator.free() {
+        let mut table = IdentityTable::default();
+        for number in table.len()..IdentityTable::MAX {
             let [_, b, c, d] = u32::try_from(number).expect("small").to_be_bytes();
-            assert!(
-                allocator
-                    .allocate(cidr(&format!("10.{b}.{c}.{d}/32")))
-                    .is_some()
-            );
+            allocate(&mut table, &cidr(&format!("10.{b}.{c}.{d}/32")));
         }
-        assert_eq!(allocator.free(), 0);
-        assert_eq!(allocator.allocate(cidr("11.0.0.0/8")), None);
-        allocator.release(cidr("10.0.0.7/32"));
-        assert!(allocator.allocate(cidr("11.0.0.0/8")).is_some());
+        let more = cidr("11.0.0.0/8");
+        let full = table.allocate(&more, None, |_| false);
+        assert_eq!(full, Err(Full::Indexes));
+        let gone = table.index_of(&cidr("10.0.0.77/32")).expect("live");
+        table.remove(gone);
+        assert!(table.allocate(&more, None, |_| false).is_ok());
     }
 }

@@ -10,6 +10,13 @@ use serde::{Deserialize, Serialize};
 pub struct IdentityNumber(pub u32);
 
 impl IdentityNumber {
+    /// First number that others may give to something that is not reserved.
+    pub const GIVEN_FIRST: Self = Self(11);
+    /// First and last number of pods that nobody else has numbered.
+    pub const CLUSTER_FIRST: Self = Self(256);
+    pub const CLUSTER_LAST: Self = Self(65_535);
+    /// Where the numbers that others may give end.
+    pub const GIVEN_END: Self = Self(1 << 24);
     /// First node-local CIDR identity (Cilium: scope 0x01).
     pub const LOCAL_FIRST: Self = Self((1 << 24) + 1);
     /// First node-local identity of remote nodes (Cilium: scope 0x02).

@@ -1,18 +1,16 @@
-//! The live identities of one revision, ordered so that whatever lies within
-//! a prefix stands together.
+//! The live identities, by everything that they are asked for. Persistent:
+//! a copy shares what does not change.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::ops::Range;
 use std::sync::Arc;
 
+use imbl::{OrdMap, OrdSet};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
-use super::{
-    Allocated, IdentityAllocator, IdentityIndex, IdentityKey, IdentityNumber, Label, LabelSet,
-    Reserved,
-};
+use super::allocator::Cursors;
+use super::{Allocated, IdentityIndex, IdentityKey, IdentityNumber, Label, LabelSet, Reserved};
 
 /// A live identity, for people.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -22,60 +20,70 @@ pub struct Identity {
     pub labels: Arc<LabelSet>,
 }
 
-/// What a live identity is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum IdentityKind {
-    /// One of the fixed ones, except the two below.
-    Reserved(Reserved),
-    /// Outside of the cluster, within the prefix and within none longer that is
-    /// listed. 0.0.0.0/0 and ::/0 are world-ipv4 and world-ipv6.
-    Cidr(IpNet),
-    /// Nodes within the prefix of a failsafe entry.
-    RemoteNode(IpNet),
-}
-
 /// A live identity, for machines.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LiveIdentity {
-    pub kind: IdentityKind,
+    pub key: IdentityKey,
     pub number: IdentityNumber,
     pub index: IdentityIndex,
 }
 
-/// All live identities; immutable, part of a policy snapshot.
-///
-/// Order: reserved ones by number, then world-ipv4 and the IPv4 prefixes by
-/// address and length, then the same for IPv6, then nodes by prefix.
+/// Key of the labels that say which CIDR groups hold a prefix.
+pub const CIDR_GROUP_KEY: &str = "io.cilium.policy.cidrgroupname";
+
+/// All live identities.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IdentityTable {
-    identities: Vec<LiveIdentity>,
-    /// Where IPv4, IPv6 and nodes begin.
-    starts: [usize; 3],
-    by_number: HashMap<IdentityNumber, usize>,
+    live: OrdMap<IdentityIndex, Arc<LiveIdentity>>,
+    by_number: OrdMap<IdentityNumber, IdentityIndex>,
+    /// Of CIDR identities.
+    prefixes: OrdMap<IpNet, IdentityIndex>,
+    /// Of nodes and pods.
+    keyed: OrdMap<IdentityKey, IdentityIndex>,
+    /// Nodes and pods that are told apart by a prefix around them.
+    placed: OrdSet<(IpNet, IdentityIndex)>,
+    /// Nodes and pods by key and value of each label.
+    by_label: OrdSet<(String, String, IdentityIndex)>,
     /// Whether a rule names 0.0.0.0/0, ::/0.
     all_listed: [bool; 2],
+    /// Names of the groups in use that list a prefix.
+    groups: OrdMap<IpNet, Arc<BTreeSet<String>>>,
+    /// Addresses outside of the cluster that serve the Kubernetes API.
+    apiservers: OrdSet<IpAddr>,
     host_labels: Arc<LabelSet>,
+    /// Whether nodes carry the labels of the prefixes around them.
+    nodes_have_prefixes: bool,
+    pub(super) cursors: Cursors,
 }
 
 impl Default for IdentityTable {
     fn default() -> Self {
-        Self::new(&IdentityAllocator::default(), Arc::default())
+        Self::new(false)
     }
 }
 
 impl IdentityTable {
-    /// The reserved identities and those of the allocator.
+    /// The reserved identities.
     #[must_use]
-    pub fn new(allocator: &IdentityAllocator, host_labels: Arc<LabelSet>) -> Self {
-        let live = |kind, allocated: Allocated| LiveIdentity {
-            kind,
-            number: allocated.number,
-            index: allocated.index,
+    pub fn new(nodes_have_prefixes: bool) -> Self {
+        let mut table = Self {
+            live: OrdMap::new(),
+            by_number: OrdMap::new(),
+            prefixes: OrdMap::new(),
+            keyed: OrdMap::new(),
+            placed: OrdSet::new(),
+            by_label: OrdSet::new(),
+            all_listed: [false; 2],
+            groups: OrdMap::new(),
+            apiservers: OrdSet::new(),
+            host_labels: Arc::new(Reserved::Host.labels()),
+            nodes_have_prefixes,
+            cursors: Cursors::default(),
         };
-        let mut identities = Vec::new();
         for reserved in Reserved::ALL {
-            match reserved {
-                Reserved::WorldIpv4 | Reserved::WorldIpv6 => {}
+            let key = match reserved {
+                Reserved::WorldIpv4 => IdentityKey::Cidr(IpNet::V4(Ipv4Net::default())),
+                Reserved::WorldIpv6 => IdentityKey::Cidr(IpNet::V6(Ipv6Net::default())),
                 Reserved::Unknown
                 | Reserved::Host
                 | Reserved::World
@@ -84,140 +92,193 @@ impl IdentityTable {
                 | Reserved::Init
                 | Reserved::RemoteNode
                 | Reserved::KubeApiserver
-                | Reserved::Ingress => identities.push(live(
-                    IdentityKind::Reserved(reserved),
-                    Allocated::reserved(reserved),
-                )),
-            }
+                | Reserved::Ingress => IdentityKey::Reserved(reserved),
+            };
+            let Allocated { number, index } = Allocated::reserved(reserved);
+            table.insert(LiveIdentity { key, number, index });
         }
-        let mut starts = [identities.len(), 0, 0];
-        let families = [
-            (IpNet::V4(Ipv4Net::default()), Reserved::WorldIpv4),
-            (IpNet::V6(Ipv6Net::default()), Reserved::WorldIpv6),
-        ];
-        let mut nodes = Vec::new();
-        let mut all_listed = [false; 2];
-        for (family, (all, reserved)) in families.into_iter().enumerate() {
-            starts[family] = identities.len();
-            identities.push(live(IdentityKind::Cidr(all), Allocated::reserved(reserved)));
-            for (key, allocated) in allocator.iter() {
-                match key {
-                    IdentityKey::Cidr(prefix)
-                        if prefix.addr().is_ipv4() == all.addr().is_ipv4()
-                            && prefix.prefix_len() > 0 =>
-                    {
-                        identities.push(live(IdentityKind::Cidr(prefix), allocated));
-                    }
-                    IdentityKey::Cidr(prefix) => all_listed[family] |= prefix == all,
-                    IdentityKey::RemoteNode(prefix) if family == 0 => {
-                        nodes.push(live(IdentityKind::RemoteNode(prefix), allocated));
-                    }
-                    IdentityKey::RemoteNode(_) => {}
+        table
+    }
+
+    pub(super) fn insert(&mut self, identity: LiveIdentity) {
+        let index = identity.index;
+        self.by_number.insert(identity.number, index);
+        match &identity.key {
+            IdentityKey::Reserved(_) => {}
+            IdentityKey::Cidr(prefix) => {
+                self.prefixes.insert(*prefix, index);
+            }
+            key @ (IdentityKey::Node { labels, within }
+            | IdentityKey::Workload { labels, within }) => {
+                self.keyed.insert(key.clone(), index);
+                self.placed.extend(within.map(|prefix| (prefix, index)));
+                for label in labels.iter() {
+                    let entry = (label.key.clone(), label.value.clone(), index);
+                    self.by_label.insert(entry);
                 }
             }
         }
-        starts[2] = identities.len();
-        identities.extend(nodes);
-        let by_number = identities
-            .iter()
-            .enumerate()
-            .map(|(position, identity)| (identity.number, position))
-            .collect();
-        Self {
-            identities,
-            starts,
-            by_number,
-            all_listed,
-            host_labels,
+        self.live.insert(index, Arc::new(identity));
+    }
+
+    /// Ends an identity.
+    pub fn remove(&mut self, index: IdentityIndex) {
+        let Some(identity) = self.live.remove(&index) else {
+            return;
+        };
+        self.by_number.remove(&identity.number);
+        match &identity.key {
+            IdentityKey::Reserved(_) => {}
+            IdentityKey::Cidr(prefix) => {
+                self.prefixes.remove(prefix);
+            }
+            key @ (IdentityKey::Node { labels, within }
+            | IdentityKey::Workload { labels, within }) => {
+                self.keyed.remove(key);
+                if let Some(prefix) = within {
+                    self.placed.remove(&(*prefix, index));
+                }
+                for label in labels.iter() {
+                    let entry = (label.key.clone(), label.value.clone(), index);
+                    self.by_label.remove(&entry);
+                }
+            }
         }
     }
 
-    /// All of them, in the table's order.
-    #[must_use]
-    pub fn live(&self) -> &[LiveIdentity] {
-        &self.identities
+    /// The labels of this host.
+    pub fn set_host_labels(&mut self, labels: Arc<LabelSet>) {
+        self.host_labels = labels;
+    }
+    /// Whether a rule names all of a family.
+    pub fn set_all_listed(&mut self, all: IpNet, listed: bool) {
+        self.all_listed[usize::from(all.addr().is_ipv6())] = listed;
+    }
+    /// Whether an address outside of the cluster serves the Kubernetes API.
+    pub fn set_apiserver(&mut self, address: IpAddr, serves: bool) {
+        if serves {
+            self.apiservers.insert(address);
+        } else {
+            self.apiservers.remove(&address);
+        }
+    }
+    /// Whether a group in use lists a prefix.
+    pub fn set_group(&mut self, prefix: IpNet, name: &str, lists: bool) {
+        let mut names = self
+            .groups
+            .get(&prefix)
+            .map(|names| BTreeSet::clone(names))
+            .unwrap_or_default();
+        if lists {
+            names.insert(name.to_owned());
+        } else {
+            names.remove(name);
+        }
+        if names.is_empty() {
+            self.groups.remove(&prefix);
+        } else {
+            self.groups.insert(prefix, Arc::new(names));
+        }
     }
 
-    /// Positions of all identities outside of the cluster (entity `world`),
-    /// but for `reserved:world` itself.
+    /// All of them, by index.
+    pub fn live(&self) -> impl Iterator<Item = &LiveIdentity> {
+        self.live.values().map(|identity| &**identity)
+    }
+    /// The identity with an index.
     #[must_use]
-    pub fn cidr_positions(&self) -> Range<usize> {
-        self.starts[0]..self.starts[2]
+    pub fn live_at(&self, index: IdentityIndex) -> Option<&LiveIdentity> {
+        self.live.get(&index).map(|identity| &**identity)
+    }
+    /// The identity with a number.
+    #[must_use]
+    pub fn get_live(&self, number: IdentityNumber) -> Option<&LiveIdentity> {
+        self.live_at(*self.by_number.get(&number)?)
+    }
+    /// The index of what a key stands for, if it is live.
+    #[must_use]
+    pub fn index_of(&self, key: &IdentityKey) -> Option<IdentityIndex> {
+        match key {
+            IdentityKey::Reserved(_) => key.fixed().map(|allocated| allocated.index),
+            IdentityKey::Cidr(prefix) => self.prefixes.get(prefix).copied(),
+            IdentityKey::Node { .. } | IdentityKey::Workload { .. } => self.keyed.get(key).copied(),
+        }
     }
 
-    /// Positions of the nodes that failsafe entries name.
-    #[must_use]
-    pub fn node_positions(&self) -> Range<usize> {
-        self.starts[2]..self.identities.len()
+    /// CIDR identities within a prefix. Prefixes sort by address, then length:
+    /// those within stand between itself and the last address that it holds.
+    pub fn within(&self, prefix: IpNet) -> impl Iterator<Item = IdentityIndex> {
+        let last = IpNet::from(prefix.broadcast());
+        self.prefixes.range(prefix..=last).map(|(_, index)| *index)
     }
-
-    /// Positions of the CIDR identities within a prefix.
-    #[must_use]
-    pub fn within(&self, prefix: IpNet) -> Range<usize> {
-        let family = match prefix {
-            IpNet::V4(_) => self.starts[0]..self.starts[1],
-            IpNet::V6(_) => self.starts[1]..self.starts[2],
+    /// Nodes and pods that are told apart by a prefix within this one.
+    pub fn placed_within(&self, prefix: IpNet) -> impl Iterator<Item = IdentityIndex> {
+        let last = (IpNet::from(prefix.broadcast()), IdentityIndex(u32::MAX));
+        self.placed
+            .range((prefix, IdentityIndex(0))..=last)
+            .map(|(_, index)| *index)
+    }
+    /// Nodes and pods with a label.
+    pub fn with_label(&self, key: &str, value: &str) -> impl Iterator<Item = IdentityIndex> {
+        let first = (key.to_owned(), value.to_owned(), IdentityIndex(0));
+        let last = (key.to_owned(), value.to_owned(), IdentityIndex(u32::MAX));
+        self.by_label
+            .range(first..=last)
+            .map(|(_, _, index)| *index)
+    }
+    /// Nodes and pods with any label of a key.
+    pub fn with_key(&self, key: &str) -> impl Iterator<Item = IdentityIndex> {
+        let first = (key.to_owned(), String::new(), IdentityIndex(0));
+        self.by_label
+            .range(first..)
+            .take_while(move |(found, _, _)| found == key)
+            .map(|(_, _, index)| *index)
+    }
+    /// Pods with exactly these labels, wherever they are.
+    pub fn workloads(&self, labels: &Arc<LabelSet>) -> impl Iterator<Item = IdentityIndex> {
+        let first = IdentityKey::Workload {
+            labels: Arc::clone(labels),
+            within: None,
         };
-        self.within_range(family, prefix)
-    }
-
-    /// Positions of the nodes within the prefix of a failsafe entry.
-    #[must_use]
-    pub fn nodes_within(&self, prefix: IpNet) -> Range<usize> {
-        self.within_range(self.node_positions(), prefix)
-    }
-
-    /// Prefixes sort by address, then length: those within `prefix` stand
-    /// between itself and the last address it holds.
-    fn within_range(&self, range: Range<usize>, prefix: IpNet) -> Range<usize> {
-        let part = &self.identities[range.clone()];
-        let prefix_of = |identity: &LiveIdentity| match identity.kind {
-            IdentityKind::Cidr(prefix) | IdentityKind::RemoteNode(prefix) => Some(prefix),
-            IdentityKind::Reserved(_) => None,
-        };
-        let last: IpAddr = prefix.broadcast();
-        let start = part.partition_point(|identity| prefix_of(identity) < Some(prefix));
-        let end = part.partition_point(|identity| {
-            prefix_of(identity).is_some_and(|other| {
-                // Families do not compare by address in the nodes' part.
-                match (other, prefix) {
-                    (IpNet::V4(_), IpNet::V6(_)) => true,
-                    (IpNet::V6(_), IpNet::V4(_)) => false,
-                    (IpNet::V4(_), IpNet::V4(_)) | (IpNet::V6(_), IpNet::V6(_)) => {
-                        other.network() <= last
-                    }
-                }
+        let labels = Arc::clone(labels);
+        self.keyed
+            .range(first..)
+            .take_while(move |(key, _)| {
+                matches!(key, IdentityKey::Workload { labels: found, .. } if *found == labels)
             })
-        });
-        range.start + start..range.start + end.max(start)
+            .map(|(_, index)| *index)
+    }
+    /// Addresses outside of the cluster that serve the Kubernetes API.
+    pub fn apiservers(&self) -> impl Iterator<Item = IpAddr> {
+        self.apiservers.iter().copied()
     }
 
-    /// All of them, in the table's order, with labels.
+    /// All of them, by index, with labels.
     pub fn iter(&self) -> impl Iterator<Item = Identity> + '_ {
-        (0..self.identities.len()).map(|position| self.identity(position))
+        self.live().map(|live| self.identity(live))
     }
-
     /// One of them.
     #[must_use]
     pub fn get(&self, number: IdentityNumber) -> Option<Identity> {
-        self.by_number
-            .get(&number)
-            .map(|position| self.identity(*position))
+        self.get_live(number).map(|live| self.identity(live))
     }
-
     /// How many are live, the reserved ones included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.identities.len()
+        self.live.len()
+    }
+    /// How many prefixes are identities, but for 0.0.0.0/0 and ::/0.
+    #[must_use]
+    pub fn cidr_len(&self) -> usize {
+        self.prefixes.len().saturating_sub(2)
     }
     /// Never true: the reserved ones are always live.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.identities.is_empty()
+        self.live.is_empty()
     }
 
-    fn identity(&self, position: usize) -> Identity {
-        let live = self.identities[position];
+    fn identity(&self, live: &LiveIdentity) -> Identity {
         Identity {
             number: live.number,
             index: live.index,
@@ -225,58 +286,69 @@ impl IdentityTable {
         }
     }
 
-    /// Labels are made when someone asks: a table of 100,000 prefixes is
-    /// rebuilt on each change, and few of its labels are ever read.
+    /// All labels of an identity. Those of prefixes are made when someone asks:
+    /// they are long, and few of 100,000 are ever read.
     #[must_use]
-    pub fn labels(&self, live: LiveIdentity) -> Arc<LabelSet> {
-        let mut labels = LabelSet::default();
-        match live.kind {
-            IdentityKind::Reserved(Reserved::Host) => return Arc::clone(&self.host_labels),
-            IdentityKind::Reserved(reserved) => {
-                labels.insert(Label::reserved(reserved.name()));
-                if reserved == Reserved::KubeApiserver {
-                    labels.insert(Label::reserved(Reserved::RemoteNode.name()));
-                }
+    pub fn labels(&self, live: &LiveIdentity) -> Arc<LabelSet> {
+        let prefix = match &live.key {
+            IdentityKey::Cidr(prefix) => *prefix,
+            IdentityKey::Node {
+                within: Some(prefix),
+                ..
+            } if self.nodes_have_prefixes => *prefix,
+            IdentityKey::Reserved(_) | IdentityKey::Node { .. } | IdentityKey::Workload { .. } => {
+                return self.own_labels(live);
             }
-            IdentityKind::Cidr(prefix) => {
-                labels.insert(Label::reserved(Reserved::World.name()));
-                if live.number == Reserved::WorldIpv4.number() {
-                    labels.insert(Label::reserved(Reserved::WorldIpv4.name()));
-                } else if live.number == Reserved::WorldIpv6.number() {
-                    labels.insert(Label::reserved(Reserved::WorldIpv6.name()));
-                }
-                if prefix.prefix_len() > 0 || self.all_listed[usize::from(prefix.addr().is_ipv6())]
-                {
-                    labels.insert(Label::new("cidr", prefix.to_string(), ""));
-                }
-                for around in self.around(prefix) {
-                    labels.insert(Label::new("cidr", around.to_string(), ""));
-                }
+        };
+        let mut labels = LabelSet::clone(&self.own_labels(live));
+        let family = usize::from(prefix.addr().is_ipv6());
+        for around in ancestors(prefix) {
+            let listed = self.prefixes.contains_key(&around);
+            if listed && (around.prefix_len() > 0 || self.all_listed[family]) {
+                labels.insert(Label::new("cidr", around.to_string(), ""));
             }
-            IdentityKind::RemoteNode(prefix) => {
-                labels.insert(Label::reserved(Reserved::RemoteNode.name()));
-                labels.insert(Label::new("cidr", prefix.to_string(), ""));
+            for name in self
+                .groups
+                .get(&around)
+                .into_iter()
+                .flat_map(|names| &**names)
+            {
+                let key = format!("{CIDR_GROUP_KEY}/{name}");
+                labels.insert(Label::new("cidrgroup", key, ""));
             }
         }
         Arc::new(labels)
     }
 
-    /// The listed prefixes that contain `prefix`.
-    fn around(&self, prefix: IpNet) -> impl Iterator<Item = IpNet> + '_ {
-        let (family, all_listed) = match prefix {
-            IpNet::V4(_) => (self.starts[0]..self.starts[1], self.all_listed[0]),
-            IpNet::V6(_) => (self.starts[1]..self.starts[2], self.all_listed[1]),
-        };
-        // world-ipv4 and world-ipv6 stand first, listed or not.
-        let first = if all_listed { 0 } else { 1 };
-        let part = &self.identities[family.start + 1..family.end];
-        (first..prefix.prefix_len()).filter_map(move |length| {
-            let around = IpNet::new(prefix.addr(), length).ok()?.trunc();
-            let found = part.binary_search_by(|identity| match identity.kind {
-                IdentityKind::Cidr(other) => other.cmp(&around),
-                IdentityKind::Reserved(_) | IdentityKind::RemoteNode(_) => std::cmp::Ordering::Less,
-            });
-            (found.is_ok() || length == 0 && all_listed).then_some(around)
-        })
+    /// The labels of an identity without those that the listed prefixes and the
+    /// groups around it give.
+    #[must_use]
+    pub fn own_labels(&self, live: &LiveIdentity) -> Arc<LabelSet> {
+        match &live.key {
+            IdentityKey::Reserved(Reserved::Host) => Arc::clone(&self.host_labels),
+            IdentityKey::Reserved(reserved) => Arc::new(reserved.labels()),
+            IdentityKey::Cidr(prefix) => {
+                let reserved = match live.number.0 {
+                    number if number == Reserved::WorldIpv4 as u32 => Reserved::WorldIpv4,
+                    number if number == Reserved::WorldIpv6 as u32 => Reserved::WorldIpv6,
+                    _ => Reserved::World,
+                };
+                let mut labels = reserved.labels();
+                let single = prefix.prefix_len() == prefix.max_prefix_len();
+                if single && self.apiservers.contains(&prefix.addr()) {
+                    labels.insert(Label::reserved(Reserved::KubeApiserver.name()));
+                }
+                Arc::new(labels)
+            }
+            IdentityKey::Node { labels, .. } | IdentityKey::Workload { labels, .. } => {
+                Arc::clone(labels)
+            }
+        }
     }
+}
+
+/// All prefixes that hold `prefix`, itself too; the widest first.
+pub fn ancestors(prefix: IpNet) -> impl Iterator<Item = IpNet> {
+    (0..=prefix.prefix_len())
+        .filter_map(move |length| Some(IpNet::new(prefix.addr(), length).ok()?.trunc()))
 }

@@ -5,15 +5,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
-use super::language::{Peer, Peers};
-use super::repository::selects_host;
-use super::resolve::positions;
-use super::{PolicyOptions, Refusal, RuleCatalogue, Selections, StoredObject, StoredPolicy};
+use super::repository::Owner;
+use super::selections::selectors_of;
+use super::{
+    PolicyOptions, Refusal, RuleCatalogue, Selections, Selector, SelectorId, StoredObject,
+    StoredPolicy,
+};
 use crate::events::{ResourceKey, Revision};
-use crate::identity::{IdentityNumber, IdentityTable, IpcacheEntry, LabelSet};
+use crate::identity::{
+    IdentityNumber, IdentityTable, IpcacheEntry, IpcacheSource, LabelSet, Reserved,
+};
 
 /// One revision of everything.
 #[derive(Clone, Debug)]
@@ -30,6 +34,8 @@ pub struct PolicySnapshot {
     pub local_addresses: Arc<[IpAddr]>,
     pub identities: Arc<IdentityTable>,
     pub selections: Selections,
+    /// Who has each address that something is known of.
+    pub(super) owners: OrdMap<IpAddr, Arc<Owner>>,
     pub ipcache4: OrdMap<Ipv4Net, IpcacheEntry>,
     pub ipcache6: OrdMap<Ipv6Net, IpcacheEntry>,
     /// What each rule number stands for.
@@ -50,47 +56,56 @@ pub struct SelectorEntry {
 }
 
 impl PolicySnapshot {
-    /// Every peer selector in use, with what it selects.
+    /// Every selector in use, with what it selects.
     #[must_use]
     pub fn selectors(&self) -> Vec<SelectorEntry> {
-        let mut users: BTreeMap<&Peer, Vec<&ResourceKey>> = BTreeMap::new();
-        for (key, stored) in self.policies.iter() {
-            for rule in &stored.policy.rules {
-                if !selects_host(rule, &self.host_labels) {
-                    continue;
-                }
-                for item in &rule.items {
-                    let Peers::Select(peers) = &item.peers else {
-                        continue;
-                    };
-                    for peer in peers {
-                        let users = users.entry(peer).or_default();
-                        if users.last() != Some(&key) {
-                            users.push(key);
-                        }
-                    }
-                }
+        let mut users: BTreeMap<Selector, Vec<ResourceKey>> = BTreeMap::new();
+        for (key, stored) in self
+            .policies
+            .iter()
+            .filter(|(_, stored)| stored.selects_host)
+        {
+            for selector in selectors_of(&stored.policy, &self.host_labels) {
+                users.entry(selector).or_default().push(key.clone());
             }
         }
-        users
-            .into_iter()
-            .map(|(peer, users)| SelectorEntry {
-                selector: peer.to_string(),
-                users: users.into_iter().cloned().collect(),
-                identities: self.selected(peer),
-            })
-            .collect()
+        let mut selected: BTreeMap<SelectorId, Vec<IdentityNumber>> = BTreeMap::new();
+        for (index, signature) in &self.selections.by_identity {
+            let Some(identity) = self.identities.live_at(*index) else {
+                continue;
+            };
+            for id in signature.iter() {
+                selected.entry(*id).or_default().push(identity.number);
+            }
+        }
+        let entry = |(selector, id): (&Selector, &SelectorId)| {
+            let mut identities = selected.remove(id).unwrap_or_default();
+            identities.sort();
+            SelectorEntry {
+                selector: selector.to_string(),
+                users: users.remove(selector).unwrap_or_default(),
+                identities,
+            }
+        };
+        self.selections.ids.iter().map(entry).collect()
     }
 
-    fn selected(&self, peer: &Peer) -> Vec<IdentityNumber> {
-        let peers = Peers::Select(vec![peer.clone()]);
-        let live = self.identities.live();
-        let mut numbers: Vec<IdentityNumber> = positions(&self.identities, &peers)
-            .into_iter()
-            .flat_map(|range| &live[range])
-            .map(|identity| identity.number)
-            .collect();
-        numbers.sort();
-        numbers
+    /// Who gives a prefix its identity.
+    #[must_use]
+    pub fn ipcache_source(&self, prefix: IpNet) -> IpcacheSource {
+        let single = prefix.prefix_len() == prefix.max_prefix_len();
+        let owner = single.then(|| self.owners.get(&prefix.addr())).flatten();
+        let world = Reserved::World.number();
+        let is_world = |identity: Option<IdentityNumber>| identity == Some(world);
+        match (owner, prefix) {
+            (Some(owner), _) => owner.source,
+            (None, IpNet::V4(net)) if is_world(self.ipcache4.get(&net).map(|e| e.identity)) => {
+                IpcacheSource::Unspec
+            }
+            (None, IpNet::V6(net)) if is_world(self.ipcache6.get(&net).map(|e| e.identity)) => {
+                IpcacheSource::Unspec
+            }
+            (None, IpNet::V4(_) | IpNet::V6(_)) => IpcacheSource::Generated,
+        }
     }
 }

@@ -55,20 +55,7 @@ fn ip_entry(snapshot: &PolicySnapshot, net: IpNet, entry: IpcacheEntry) -> IpEnt
         ip: net.to_string(),
         identity: entry.identity.0,
         labels: labels(snapshot, entry.identity),
-        source: source_of(entry.identity).to_owned(),
-    }
-}
-
-/// Who gives an address its identity, in Cilium's words for ipcache sources.
-fn source_of(identity: IdentityNumber) -> &'static str {
-    if identity == Reserved::Host.number() {
-        "local"
-    } else if identity == Reserved::World.number() {
-        "default"
-    } else if identity >= IdentityNumber::LOCAL_FIRST {
-        "generated"
-    } else {
-        "custom-resource"
+        source: snapshot.ipcache_source(net).as_str().to_owned(),
     }
 }
 

@@ -1,30 +1,36 @@
 //! The repository: all resources of this node, one revision per change.
 //!
 //! Owner: the thread of the RepositoryChangeQueue. Invariant: the same changes
-//! in the same order give the same revision, numbers and snapshot.
+//! in the same order give the same revision, numbers and snapshot. Invariant:
+//! the cost of a change grows with what it touches, not with what there is.
 
+mod addresses;
 mod apply;
+mod claims;
 mod effects;
 mod numbers;
+mod objects;
+mod policies;
+#[cfg(test)]
+mod property_tests;
 mod record;
+mod settle;
+mod state;
 #[cfg(test)]
 pub(super) mod tests;
 mod types;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use imbl::OrdMap;
-
-use super::selections::selectors_in_use;
-use super::{PolicyOptions, PolicySnapshot, Selections};
+use super::{PolicyOptions, PolicySnapshot};
 use crate::events::{ResourceKey, Revision, SourceName};
-use crate::identity::{IdentityAllocator, IdentityTable, LabelSet};
-use effects::Ledger;
+use crate::identity::IdentityTable;
+pub(super) use addresses::Owner;
 pub(super) use effects::selects_host;
 use numbers::RuleNumbers;
 pub use numbers::RuleNumbersRecord;
+use state::State;
 pub use types::{
     Affected, Applied, Change, Refusal, RepositoryImportError, RepositoryRecord, StoredObject,
     StoredPolicy,
@@ -33,50 +39,30 @@ pub use types::{
 /// All resources, and what follows from them.
 #[derive(Clone, Debug)]
 pub struct Repository {
-    options: Arc<PolicyOptions>,
     revision: Revision,
-    policies: OrdMap<ResourceKey, Arc<StoredPolicy>>,
-    objects: OrdMap<ResourceKey, Arc<StoredObject>>,
-    /// Sorted, without duplicates.
-    local_addresses: Vec<IpAddr>,
-    node_labels: BTreeMap<String, String>,
+    state: State,
     refused: BTreeMap<(ResourceKey, SourceName), Refusal>,
-    host_labels: Arc<LabelSet>,
-    ledger: Ledger,
-    identities: Arc<IdentityTable>,
-    selections: Selections,
 }
 
 impl Repository {
     /// An empty repository, at revision 1.
     #[must_use]
     pub fn new(options: PolicyOptions) -> Self {
-        let ledger = Ledger::new(
-            &options.failsafe,
-            RuleNumbers::default(),
-            IdentityAllocator::default(),
-        );
-        Self::with_ledger(options, ledger, Revision(1))
+        let identities = IdentityTable::new(options.cidr_match_nodes);
+        Self::with(options, RuleNumbers::default(), identities, Revision(1))
     }
 
-    fn with_ledger(options: PolicyOptions, ledger: Ledger, revision: Revision) -> Self {
-        let mut repository = Self {
-            node_labels: options.node_labels.clone(),
-            options: Arc::new(options),
+    fn with(
+        options: PolicyOptions,
+        numbers: RuleNumbers,
+        identities: IdentityTable,
+        revision: Revision,
+    ) -> Self {
+        Self {
             revision,
-            policies: OrdMap::new(),
-            objects: OrdMap::new(),
-            local_addresses: Vec::new(),
+            state: State::new(Arc::new(options), numbers, identities),
             refused: BTreeMap::new(),
-            host_labels: Arc::default(),
-            ledger,
-            identities: Arc::default(),
-            selections: Selections::default(),
-        };
-        repository.host_labels = repository.labels_of_host();
-        repository.refresh_identities();
-        repository.refresh_selections();
-        repository
+        }
     }
 
     /// The current revision.
@@ -88,32 +74,21 @@ impl Repository {
     /// The current state, immutable. Cheap: shares what did not change.
     #[must_use]
     pub fn snapshot(&self) -> Arc<PolicySnapshot> {
+        let state = &self.state;
         Arc::new(PolicySnapshot {
             revision: self.revision,
-            options: Arc::clone(&self.options),
-            host_labels: Arc::clone(&self.host_labels),
-            policies: self.policies.clone(),
-            objects: self.objects.clone(),
-            local_addresses: self.local_addresses.clone().into(),
-            selections: self.selections.clone(),
-            identities: Arc::clone(&self.identities),
-            ipcache4: self.ledger.ipcache.v4(),
-            ipcache6: self.ledger.ipcache.v6(),
-            rules: self.ledger.numbers.catalogue(),
+            options: Arc::clone(&state.options),
+            host_labels: Arc::clone(&state.host_labels),
+            policies: state.policies.clone(),
+            objects: state.objects.clone(),
+            local_addresses: Arc::clone(&state.local_addresses),
+            selections: state.selectors.selections.clone(),
+            identities: Arc::new(state.identities.clone()),
+            ipcache4: state.ipcache.v4(),
+            ipcache6: state.ipcache.v6(),
+            owners: state.addresses.known.clone(),
+            rules: state.numbers.catalogue(),
             refused: Arc::new(self.refused.values().cloned().collect()),
         })
-    }
-
-    fn refresh_identities(&mut self) {
-        self.identities = Arc::new(IdentityTable::new(
-            &self.ledger.allocator,
-            Arc::clone(&self.host_labels),
-        ));
-    }
-
-    fn refresh_selections(&mut self) {
-        let selectors = selectors_in_use(&self.policies, &self.host_labels, &self.options);
-        self.selections =
-            Selections::from_scratch(&selectors, &self.identities, &self.objects, &self.options);
     }
 }

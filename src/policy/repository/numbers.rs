@@ -1,8 +1,9 @@
 //! Stable numbers of rule items.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use palisade_abi::table::RULES_MAX;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,7 @@ const LAST: u32 = RULES_MAX - 1;
 /// gone around, so that old counters and events do not name the wrong rule.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RuleNumbers {
-    by_ref: BTreeMap<RuleRef, RuleNumber>,
+    by_ref: OrdMap<RuleRef, RuleNumber>,
     catalogue: RuleCatalogue,
     next: u32,
 }
@@ -76,11 +77,11 @@ impl RuleNumbers {
     }
 
     /// Releases all that `keep` does not hold (after an import).
-    pub(super) fn retain(&mut self, keep: &BTreeMap<RuleRef, Arc<RuleEntry>>) {
+    pub(super) fn retain(&mut self, keep: &BTreeSet<RuleRef>) {
         let gone: Vec<RuleRef> = self
             .by_ref
             .keys()
-            .filter(|rule| !keep.contains_key(rule))
+            .filter(|rule| !keep.contains(rule))
             .cloned()
             .collect();
         self.release(&gone);

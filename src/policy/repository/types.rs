@@ -110,7 +110,9 @@ pub struct RepositoryRecord {
     pub version: u32,
     pub revision: Revision,
     pub policies: Vec<Resource>,
-    pub nodes: Vec<Resource>,
+    /// Layout 1 has only nodes here.
+    #[serde(alias = "nodes")]
+    pub objects: Vec<Resource>,
     pub local_addresses: Vec<IpAddr>,
     pub node_labels: BTreeMap<String, String>,
     pub refused: Vec<Refusal>,

@@ -41,31 +41,6 @@ pub(super) fn joined(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     joined
 }
 
-/// `ranges` without `holes`; both joined.
-pub(super) fn without(ranges: &[Range<usize>], holes: &[Range<usize>]) -> Vec<Range<usize>> {
-    let mut left = Vec::with_capacity(ranges.len());
-    let mut first = 0;
-    for range in ranges {
-        let mut start = range.start;
-        while first < holes.len() && holes[first].end <= start {
-            first += 1;
-        }
-        for hole in holes[first..]
-            .iter()
-            .take_while(|hole| hole.start < range.end)
-        {
-            if hole.start > start {
-                left.push(start..hole.start);
-            }
-            start = start.max(hole.end);
-        }
-        if start < range.end {
-            left.push(start..range.end);
-        }
-    }
-    left
-}
-
 /// The classes of the positions `0..length` under `sets` (each joined). Classes
 /// are numbered by their first position. Stops after `classes_max` of them.
 pub(super) fn classes(
@@ -127,7 +102,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::sets::{Set, Sets};
-    use super::{TooManyClasses, classes, joined, without};
+    use super::{TooManyClasses, classes, joined};
 
     fn ranges() -> impl Strategy<Value = Vec<Range<usize>>> {
         proptest::collection::vec((0..40usize, 0..12usize), 0..5).prop_map(|list| {
@@ -166,16 +141,6 @@ mod tests {
             distinct.sort();
             distinct.dedup();
             prop_assert_eq!(distinct.len(), found.members.len());
-        }
-
-        #[test]
-        fn without_is_set_difference(left in ranges(), holes in ranges()) {
-            let (left, holes) = (joined(left), joined(holes));
-            let rest = without(&left, &holes);
-            for at in 0..50 {
-                let holds = |ranges: &[Range<usize>]| ranges.iter().any(|range| range.contains(&at));
-                prop_assert_eq!(holds(&rest), holds(&left) && !holds(&holes));
-            }
         }
     }
 

@@ -14,7 +14,6 @@ mod follow_tests;
 mod gather;
 mod names;
 mod paint;
-mod peers;
 mod population;
 mod ports;
 #[cfg(test)]
@@ -27,7 +26,6 @@ mod tests;
 
 use super::{EndpointPolicy, PolicySnapshot};
 use crate::events::EndpointId;
-pub(super) use peers::positions;
 pub use resolver::{Resolver, Work};
 
 /// The endpoint whose policy is asked for.

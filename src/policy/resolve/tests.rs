@@ -262,7 +262,6 @@ fn entities_and_identities() {
         let mut selected: Vec<u32> = snapshot
             .identities
             .live()
-            .iter()
             .filter(|identity| table.lookup(identity.index, column::TCP, 80).passes())
             .map(|identity| identity.number.0)
             .collect();

@@ -11,9 +11,11 @@ use crate::events::{ResourceKey, ResourceKind};
 use crate::identity::{Label, LabelSet};
 use crate::policy::StoredObject;
 use crate::policy::language::{
-    CidrGroups, Entity, LabelSelector, Operator, Peer, Requirement, ServiceBy, ServiceReference,
+    CidrGroups, Entity, LabelSelector, Operator, Peer, Peers, Policy, Requirement, ServiceBy,
+    ServiceReference,
 };
 use crate::policy::objects::{EndpointSliceObject, Object, ServiceObject};
+use crate::policy::repository::selects_host;
 
 /// All context objects, by key.
 pub(in crate::policy) type Objects = OrdMap<ResourceKey, Arc<StoredObject>>;
@@ -75,6 +77,26 @@ impl Expansion {
     }
 }
 
+/// The selectors of the rules of a policy that select the host.
+pub(in crate::policy) fn selectors_of(
+    policy: &Policy,
+    host_labels: &LabelSet,
+) -> BTreeSet<Selector> {
+    let mut selectors = BTreeSet::new();
+    for rule in policy
+        .rules
+        .iter()
+        .filter(|rule| selects_host(rule, host_labels))
+    {
+        for item in &rule.items {
+            if let Peers::Select(peers) = &item.peers {
+                selectors.extend(peers.iter().cloned().map(Selector::Peer));
+            }
+        }
+    }
+    selectors
+}
+
 /// Labels of an object, source `k8s`.
 pub(in crate::policy) fn object_labels(labels: &BTreeMap<String, String>) -> LabelSet {
     labels
@@ -83,14 +105,81 @@ pub(in crate::policy) fn object_labels(labels: &BTreeMap<String, String>) -> Lab
         .collect()
 }
 
-fn of_kind(objects: &Objects, kind: ResourceKind) -> impl Iterator<Item = (&ResourceKey, &Object)> {
-    let first = ResourceKey {
+/// EndpointSlices by their services.
+pub(in crate::policy) type Slices = imbl::OrdSet<(ResourceKey, ResourceKey)>;
+
+/// What one group or service adds to the selectors that mean it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::policy) struct Contribution {
+    pub(in crate::policy) labels: LabelSet,
+    /// Sorted, without duplicates.
+    pub(in crate::policy) terms: Vec<Term>,
+}
+
+impl Contribution {
+    /// That of the group or service with a key; None if there is none.
+    pub(in crate::policy) fn of(
+        key: &ResourceKey,
+        objects: &Objects,
+        slices: &Slices,
+    ) -> Option<Self> {
+        match &objects.get(key)?.object {
+            Object::CidrGroup(group) => Some(Self {
+                labels: object_labels(&group.labels),
+                terms: group.cidrs.iter().copied().map(Term::Prefix).collect(),
+            }),
+            Object::Service(service) if service.selector.is_empty() => {
+                let of_service = slices
+                    .range(
+                        (
+                            key.clone(),
+                            first_of(ResourceKind::CiliumClusterwideNetworkPolicy),
+                        )..,
+                    )
+                    .take_while(|(service, _)| service == key)
+                    .filter_map(|(_, slice)| objects.get(slice));
+                let mut terms = BTreeSet::new();
+                for stored in of_service {
+                    if let Object::EndpointSlice(slice) = &stored.object {
+                        let addresses = slice.addresses.iter();
+                        terms.extend(addresses.map(|address| Term::Prefix(IpNet::from(*address))));
+                    }
+                }
+                Some(Self {
+                    labels: object_labels(&service.labels),
+                    terms: terms.into_iter().collect(),
+                })
+            }
+            Object::Service(service) => Some(Self {
+                labels: object_labels(&service.labels),
+                terms: vec![Term::Workloads(pods_of(key, service))],
+            }),
+            Object::Node(_)
+            | Object::Namespace(_)
+            | Object::Pod(_)
+            | Object::EndpointSlice(_)
+            | Object::Identity(_)
+            | Object::Endpoint(_) => None,
+        }
+    }
+}
+
+/// The key before all objects of a kind.
+pub(in crate::policy) fn first_of(kind: ResourceKind) -> ResourceKey {
+    ResourceKey {
         kind,
         namespace: None,
         name: String::new(),
-    };
+    }
+}
+
+/// The objects of a kind, by key.
+pub(in crate::policy) fn of_kind(
+    objects: &Objects,
+    kind: ResourceKind,
+) -> impl Iterator<Item = (&ResourceKey, &Object)> {
     objects
-        .range(first..)
+        .range(first_of(kind)..)
         .take_while(move |(key, _)| key.kind == kind)
         .map(|(key, stored)| (key, &stored.object))
 }

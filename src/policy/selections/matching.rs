@@ -2,8 +2,8 @@
 
 use ipnet::IpNet;
 
-use super::expansion::{Expansion, Term};
-use crate::identity::{IdentityKind, Label, LabelSet, LiveIdentity, Reserved};
+use super::expansion::Term;
+use crate::identity::{IdentityKey, Label, LabelSet, LiveIdentity, Reserved};
 use crate::policy::PolicyOptions;
 use crate::policy::language::Entity;
 
@@ -16,31 +16,12 @@ pub(in crate::policy) struct Candidate<'a> {
     pub(in crate::policy) labels: &'a LabelSet,
 }
 
-impl Candidate<'_> {
-    /// The prefix that all addresses of the identity are in, if it is about one.
-    fn prefix(&self) -> Option<IpNet> {
-        match self.identity.kind {
-            IdentityKind::Reserved(_) => None,
-            IdentityKind::Cidr(prefix) | IdentityKind::RemoteNode(prefix) => Some(prefix),
-        }
-    }
-}
-
-impl Expansion {
-    /// Whether an identity is meant.
-    pub(in crate::policy) fn selects(
-        &self,
-        candidate: &Candidate<'_>,
-        options: &PolicyOptions,
-    ) -> bool {
-        let excepted = candidate
-            .prefix()
-            .is_some_and(|prefix| self.except.iter().any(|except| except.contains(&prefix)));
-        !excepted
-            && self
-                .terms
-                .iter()
-                .any(|term| term.selects(candidate, options))
+/// Whether rules for prefixes speak of such an identity at all.
+pub(in crate::policy) fn has_prefixes(identity: &LiveIdentity, options: &PolicyOptions) -> bool {
+    match identity.key {
+        IdentityKey::Cidr(_) => true,
+        IdentityKey::Node { .. } => options.cidr_match_nodes,
+        IdentityKey::Reserved(_) | IdentityKey::Workload { .. } => false,
     }
 }
 
@@ -53,22 +34,20 @@ impl Term {
     ) -> bool {
         let within = |around: &IpNet| {
             candidate
+                .identity
+                .key
                 .prefix()
                 .is_some_and(|prefix| around.contains(&prefix))
         };
         match self {
             Self::Entity(entity) => is_entity(*entity, candidate.labels, &options.cluster_name),
-            Self::Prefix(around) => {
-                let by_cidr = match candidate.identity.kind {
-                    IdentityKind::Cidr(_) => true,
-                    IdentityKind::RemoteNode(_) => options.cidr_match_nodes,
-                    IdentityKind::Reserved(_) => false,
-                };
-                by_cidr && within(around)
-            }
+            Self::Prefix(around) => has_prefixes(candidate.identity, options) && within(around),
             Self::Address(around) => within(around),
             Self::Labels(selector) => selector.matches(candidate.labels),
-            Self::Workloads(_) => false,
+            Self::Workloads(selector) => {
+                matches!(candidate.identity.key, IdentityKey::Workload { .. })
+                    && selector.matches(candidate.labels)
+            }
         }
     }
 }

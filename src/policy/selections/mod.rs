@@ -3,11 +3,16 @@
 //! The repository keeps it up to date by what changes; a regeneration reads it
 //! and compares it with the one before (maps share what did not change).
 
+mod anchor;
+mod cache;
 mod expansion;
 mod matching;
+mod mention;
+#[cfg(test)]
 mod scratch;
 #[cfg(test)]
 mod tests;
+mod touched;
 
 use std::sync::Arc;
 
@@ -16,7 +21,11 @@ use ipnet::IpNet;
 
 use super::language::{NamedPort, Peer};
 use crate::identity::IdentityIndex;
-pub(super) use scratch::selectors_in_use;
+pub(super) use cache::SelectorCache;
+pub(super) use expansion::{Contribution, NAMESPACE_KEY, Objects, Slices, selectors_of};
+pub(super) use matching::CLUSTER_KEY;
+pub(super) use mention::Things;
+pub(super) use touched::Touched;
 
 /// Something that selects identities.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

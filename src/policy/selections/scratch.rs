@@ -9,32 +9,8 @@ use ipnet::IpNet;
 use super::expansion::{Expansion, Objects, Term};
 use super::matching::Candidate;
 use super::{Selections, Selector, SelectorId};
-use crate::events::ResourceKey;
-use crate::identity::{IdentityKind, IdentityTable, LabelSet};
-use crate::policy::language::Peers;
-use crate::policy::repository::selects_host;
-use crate::policy::{PolicyOptions, StoredPolicy};
-
-/// The selectors of all rules that select the host, and of the failsafe list.
-pub(in crate::policy) fn selectors_in_use(
-    policies: &OrdMap<ResourceKey, Arc<StoredPolicy>>,
-    host_labels: &LabelSet,
-    options: &PolicyOptions,
-) -> BTreeSet<Selector> {
-    let of_failsafe = options.failsafe.iter().filter_map(|entry| entry.peer);
-    let mut selectors: BTreeSet<_> = of_failsafe
-        .map(|prefix| Selector::Address(prefix.trunc()))
-        .collect();
-    let rules = policies.values().flat_map(|stored| &stored.policy.rules);
-    for rule in rules.filter(|rule| selects_host(rule, host_labels)) {
-        for item in &rule.items {
-            if let Peers::Select(peers) = &item.peers {
-                selectors.extend(peers.iter().cloned().map(Selector::Peer));
-            }
-        }
-    }
-    selectors
-}
+use crate::identity::{IdentityTable, ancestors};
+use crate::policy::PolicyOptions;
 
 impl Selections {
     /// Asks each selector about each identity. Only CIDR selectors are put in
@@ -70,13 +46,11 @@ impl Selections {
         }
         let mut by_identity = OrdMap::new();
         for identity in identities.live() {
-            let around = match identity.kind {
-                IdentityKind::Reserved(_) => Vec::new(),
-                IdentityKind::Cidr(prefix) | IdentityKind::RemoteNode(prefix) => ancestors(prefix),
-            };
-            let asked: BTreeSet<SelectorId> = around
-                .iter()
-                .filter_map(|prefix| by_prefix.get(prefix))
+            let prefix = identity.key.prefix();
+            let asked: BTreeSet<SelectorId> = prefix
+                .into_iter()
+                .flat_map(ancestors)
+                .filter_map(|prefix| by_prefix.get(&prefix))
                 .flatten()
                 .chain(&others)
                 .map(|(_, id)| *id)
@@ -85,7 +59,7 @@ impl Selections {
             let labels = if others.is_empty() {
                 Arc::default()
             } else {
-                identities.labels(*identity)
+                identities.labels(identity)
             };
             let candidate = Candidate {
                 identity,
@@ -104,9 +78,18 @@ impl Selections {
     }
 }
 
-/// All prefixes that hold `prefix`, itself too.
-fn ancestors(prefix: IpNet) -> Vec<IpNet> {
-    (0..=prefix.prefix_len())
-        .filter_map(|length| Some(IpNet::new(prefix.addr(), length).ok()?.trunc()))
-        .collect()
+impl Expansion {
+    /// Whether an identity is meant.
+    fn selects(&self, candidate: &Candidate<'_>, options: &PolicyOptions) -> bool {
+        let excepted = candidate
+            .identity
+            .key
+            .prefix()
+            .is_some_and(|prefix| self.except.iter().any(|except| except.contains(&prefix)));
+        !excepted
+            && self
+                .terms
+                .iter()
+                .any(|term| term.selects(candidate, options))
+    }
 }

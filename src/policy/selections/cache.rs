@@ -1,0 +1,475 @@
+//! The selectors in use, counted, and whom they select: kept up to date by what
+//! changes.
+//!
+//! A selector is a set of terms. A term that comes or goes touches the
+//! identities that it may select; an identity that comes or changes is asked
+//! for the terms that may select it. Neither walks over all of the other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use ipnet::IpNet;
+
+use super::anchor::{Anchor, anchors, is_about_prefixes, scope};
+use super::expansion::{Contribution, Expansion, Term};
+use super::matching::{Candidate, has_prefixes};
+use super::mention::{Mention, Things, is_about_nodes, means, meant, mention};
+use super::touched::Touched;
+use super::{Selections, Selector, SelectorId};
+use crate::events::{ResourceKey, ResourceKind};
+use crate::identity::{IdentityIndex, IdentityTable, LiveIdentity};
+use crate::policy::PolicyOptions;
+use crate::policy::language::{Entity, Peer};
+
+/// A selector in use.
+#[derive(Clone, Debug)]
+struct Used {
+    selector: Selector,
+    users: u32,
+    /// How many of the groups and services that it means give each term; None
+    /// for a selector that means none of those.
+    terms: Option<OrdMap<Term, u32>>,
+    except: Arc<[IpNet]>,
+}
+
+/// The selectors in use.
+#[derive(Clone, Debug, Default)]
+pub(in crate::policy) struct SelectorCache {
+    pub(in crate::policy) selections: Selections,
+    used: OrdMap<SelectorId, Arc<Used>>,
+    id_next: u32,
+    /// Terms for prefixes; true: whoever owns the address.
+    by_prefix: OrdSet<(IpNet, SelectorId, bool)>,
+    /// How many of those have each length, by family.
+    lengths: [BTreeMap<u8, u32>; 2],
+    /// Terms for labels, by a label that must be there.
+    by_anchor: OrdSet<(Anchor, SelectorId, Term)>,
+    /// Terms that may select without any label.
+    wide: OrdSet<(SelectorId, Term)>,
+    mentions: OrdSet<(Mention, SelectorId)>,
+    /// Selectors in use that mean each group.
+    group_users: OrdMap<String, u32>,
+    /// Terms that ask for labels of prefixes.
+    about_prefixes: u32,
+    /// Selectors that tell nodes apart by their labels.
+    about_nodes: u32,
+}
+
+impl SelectorCache {
+    /// Whether a selector tells nodes apart by their labels.
+    pub(in crate::policy) fn tells_nodes_apart(&self) -> bool {
+        self.about_nodes > 0
+    }
+    /// Whether the prefixes around an identity change what selects it.
+    pub(in crate::policy) fn asks_for_prefixes(&self) -> bool {
+        self.about_prefixes > 0
+    }
+
+    /// One user more of a selector.
+    pub(in crate::policy) fn acquire(
+        &mut self,
+        selector: &Selector,
+        things: Things<'_>,
+        touched: &mut Touched,
+    ) {
+        if let Some(id) = self.selections.ids.get(selector) {
+            if let Some(used) = self.used.get_mut(id) {
+                Arc::make_mut(used).users += 1;
+            }
+            return;
+        }
+        let id = self.next_id();
+        let except: Vec<IpNet> = match selector {
+            Selector::Peer(Peer::Cidr { except, .. } | Peer::CidrGroup { except, .. }) => {
+                let mut except = except.clone();
+                except.sort();
+                except.dedup();
+                except
+            }
+            Selector::Peer(_) | Selector::Address(_) => Vec::new(),
+        };
+        except.iter().for_each(|prefix| touched.acquire(*prefix));
+        self.selections.ids.insert(selector.clone(), id);
+        let used = Used {
+            selector: selector.clone(),
+            users: 1,
+            terms: mention(selector).map(|_| OrdMap::new()),
+            except: except.into(),
+        };
+        self.used.insert(id, Arc::new(used));
+        self.about_nodes += u32::from(is_about_nodes(selector));
+        match mention(selector) {
+            None => {
+                for term in Expansion::of(selector, things.objects).terms {
+                    self.add_term(id, &term, touched);
+                }
+            }
+            Some(mention) => {
+                for key in meant(selector, &mention, things) {
+                    let contribution = Contribution::of(&key, things.objects, things.slices);
+                    self.contribute(id, &key, None, contribution.as_ref(), touched);
+                }
+                self.mentions.insert((mention, id));
+            }
+        }
+    }
+
+    /// One user less of a selector.
+    pub(in crate::policy) fn release(
+        &mut self,
+        selector: &Selector,
+        things: Things<'_>,
+        touched: &mut Touched,
+    ) {
+        let Some(id) = self.selections.ids.get(selector).copied() else {
+            return;
+        };
+        let Some(used) = self.used.get_mut(&id) else {
+            return;
+        };
+        if used.users > 1 {
+            Arc::make_mut(used).users -= 1;
+            return;
+        }
+        match mention(selector) {
+            None => {
+                for term in Expansion::of(selector, things.objects).terms {
+                    self.remove_term(id, &term, touched);
+                }
+            }
+            Some(mention) => {
+                for key in meant(selector, &mention, things) {
+                    let contribution = Contribution::of(&key, things.objects, things.slices);
+                    self.contribute(id, &key, contribution.as_ref(), None, touched);
+                }
+                self.mentions.remove(&(mention, id));
+            }
+        }
+        self.about_nodes -= u32::from(is_about_nodes(selector));
+        self.selections.ids.remove(selector);
+        if let Some(used) = self.used.remove(&id) {
+            used.except
+                .iter()
+                .for_each(|prefix| touched.release(*prefix));
+        }
+    }
+
+    fn next_id(&mut self) -> SelectorId {
+        while self.used.contains_key(&SelectorId(self.id_next)) {
+            self.id_next = self.id_next.wrapping_add(1);
+        }
+        let id = SelectorId(self.id_next);
+        self.id_next = self.id_next.wrapping_add(1);
+        id
+    }
+
+    /// A group or service has changed.
+    pub(in crate::policy) fn thing_changed(
+        &mut self,
+        key: &ResourceKey,
+        old: Option<&Contribution>,
+        new: Option<&Contribution>,
+        touched: &mut Touched,
+    ) {
+        let mut ids = Vec::new();
+        for mention in [Mention::Named(key.clone()), Mention::Any(key.kind)] {
+            let first = (mention.clone(), SelectorId(0));
+            let last = (mention, SelectorId(u32::MAX));
+            ids.extend(self.mentions.range(first..=last).map(|(_, id)| *id));
+        }
+        let was = self.lists(key, old);
+        for id in ids {
+            let Some(used) = self.used.get(&id) else {
+                continue;
+            };
+            let selector = used.selector.clone();
+            let of = |thing: Option<&Contribution>| {
+                thing.is_some_and(|thing| means(&selector, key, thing))
+            };
+            let old = old.filter(|thing| of(Some(thing)));
+            let new = new.filter(|thing| of(Some(thing)));
+            self.change_terms(id, key, old, new, touched);
+        }
+        let is = self.lists(key, new);
+        self.tell_groups(key, was.as_ref(), is.as_ref(), touched);
+    }
+
+    /// What the group lists, if it is in use.
+    fn lists(&self, key: &ResourceKey, thing: Option<&Contribution>) -> Option<Contribution> {
+        let in_use = key.kind == ResourceKind::CiliumCIDRGroup
+            && self
+                .group_users
+                .get(&key.name)
+                .is_some_and(|users| *users > 0);
+        thing.filter(|_| in_use).cloned()
+    }
+
+    fn tell_groups(
+        &self,
+        key: &ResourceKey,
+        old: Option<&Contribution>,
+        new: Option<&Contribution>,
+        touched: &mut Touched,
+    ) {
+        for (term, is_new) in difference(terms_of(old), terms_of(new)) {
+            if let Term::Prefix(prefix) = term {
+                touched.groups.push((key.name.clone(), *prefix, is_new));
+            }
+        }
+    }
+
+    /// A selector begins or ceases to mean a group or service.
+    fn contribute(
+        &mut self,
+        id: SelectorId,
+        key: &ResourceKey,
+        old: Option<&Contribution>,
+        new: Option<&Contribution>,
+        touched: &mut Touched,
+    ) {
+        let was = self.lists(key, old.or(new));
+        self.change_terms(id, key, old, new, touched);
+        let is = self.lists(key, old.or(new));
+        self.tell_groups(key, was.as_ref(), is.as_ref(), touched);
+    }
+
+    fn change_terms(
+        &mut self,
+        id: SelectorId,
+        key: &ResourceKey,
+        old: Option<&Contribution>,
+        new: Option<&Contribution>,
+        touched: &mut Touched,
+    ) {
+        if key.kind == ResourceKind::CiliumCIDRGroup {
+            let users = self.group_users.get(&key.name).copied().unwrap_or(0);
+            let users = users + u32::from(new.is_some()) - u32::from(old.is_some());
+            self.group_users.insert(key.name.clone(), users);
+        }
+        for (term, is_new) in difference(terms_of(old), terms_of(new)) {
+            if is_new {
+                self.add_term(id, term, touched);
+            } else {
+                self.remove_term(id, term, touched);
+            }
+        }
+    }
+
+    fn add_term(&mut self, id: SelectorId, term: &Term, touched: &mut Touched) {
+        let Some(used) = self.used.get_mut(&id) else {
+            return;
+        };
+        if let Some(terms) = &mut Arc::make_mut(used).terms {
+            let givers = terms.entry(term.clone()).or_insert(0);
+            *givers += 1;
+            if *givers > 1 {
+                return;
+            }
+        }
+        touched.terms.insert(term.clone());
+        match term {
+            Term::Prefix(prefix) | Term::Address(prefix) => {
+                touched.acquire(*prefix);
+                let whoever = matches!(term, Term::Address(_));
+                self.by_prefix.insert((*prefix, id, whoever));
+                *self
+                    .lengths(*prefix)
+                    .entry(prefix.prefix_len())
+                    .or_default() += 1;
+            }
+            Term::Entity(_) => {
+                self.wide.insert((id, term.clone()));
+            }
+            Term::Labels(selector) | Term::Workloads(selector) => {
+                self.about_prefixes += u32::from(is_about_prefixes(selector));
+                match anchors(selector) {
+                    None => {
+                        self.wide.insert((id, term.clone()));
+                    }
+                    Some(anchors) => {
+                        for anchor in anchors {
+                            self.by_anchor.insert((anchor, id, term.clone()));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn remove_term(&mut self, id: SelectorId, term: &Term, touched: &mut Touched) {
+        let Some(used) = self.used.get_mut(&id) else {
+            return;
+        };
+        if let Some(terms) = &mut Arc::make_mut(used).terms {
+            match terms.get_mut(term) {
+                Some(givers) if *givers > 1 => {
+                    *givers -= 1;
+                    return;
+                }
+                Some(_) => {
+                    terms.remove(term);
+                }
+                None => return,
+            }
+        }
+        touched.terms.insert(term.clone());
+        match term {
+            Term::Prefix(prefix) | Term::Address(prefix) => {
+                touched.release(*prefix);
+                let whoever = matches!(term, Term::Address(_));
+                self.by_prefix.remove(&(*prefix, id, whoever));
+                let lengths = self.lengths(*prefix);
+                if let Some(users) = lengths.get_mut(&prefix.prefix_len()) {
+                    *users -= 1;
+                    if *users == 0 {
+                        lengths.remove(&prefix.prefix_len());
+                    }
+                }
+            }
+            Term::Entity(_) => {
+                self.wide.remove(&(id, term.clone()));
+            }
+            Term::Labels(selector) | Term::Workloads(selector) => {
+                self.about_prefixes -= u32::from(is_about_prefixes(selector));
+                match anchors(selector) {
+                    None => {
+                        self.wide.remove(&(id, term.clone()));
+                    }
+                    Some(anchors) => {
+                        for anchor in anchors {
+                            self.by_anchor.remove(&(anchor, id, term.clone()));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn lengths(&mut self, prefix: IpNet) -> &mut BTreeMap<u8, u32> {
+        &mut self.lengths[usize::from(prefix.addr().is_ipv6())]
+    }
+
+    /// The identities that what has come and gone may select.
+    pub(in crate::policy) fn add_scopes(&self, table: &IdentityTable, touched: &mut Touched) {
+        for term in std::mem::take(&mut touched.terms) {
+            scope(&term, table, &mut touched.identities);
+        }
+        for prefix in std::mem::take(&mut touched.relabelled) {
+            if self.asks_for_prefixes() {
+                touched.identities.extend(table.within(prefix));
+                touched.identities.extend(table.placed_within(prefix));
+            }
+        }
+    }
+
+    /// Asks again which selectors select an identity; whether they are others.
+    pub(in crate::policy) fn select(
+        &mut self,
+        index: IdentityIndex,
+        table: &IdentityTable,
+        options: &PolicyOptions,
+    ) -> bool {
+        let Some(identity) = table.live_at(index) else {
+            return self.selections.by_identity.remove(&index).is_some();
+        };
+        let signature = self.signature(identity, table, options);
+        if self.selections.by_identity.get(&index).map(|old| &**old) == Some(&*signature) {
+            return false;
+        }
+        self.selections.by_identity.insert(index, signature.into());
+        true
+    }
+
+    fn signature(
+        &self,
+        identity: &LiveIdentity,
+        table: &IdentityTable,
+        options: &PolicyOptions,
+    ) -> Vec<SelectorId> {
+        let own = table.own_labels(identity);
+        let all = if self.asks_for_prefixes() {
+            table.labels(identity)
+        } else {
+            Arc::clone(&own)
+        };
+        let candidate = Candidate {
+            identity,
+            labels: &all,
+        };
+        let mut found = Vec::new();
+        for (id, term) in &self.wide {
+            if term.selects(&candidate, options) {
+                found.push(*id);
+            }
+        }
+        for label in own.iter() {
+            for anchor in [
+                Anchor::Key(label.key.clone()),
+                Anchor::Value(label.key.clone(), label.value.clone()),
+            ] {
+                let first = (anchor, SelectorId(0), Term::Entity(Entity::All));
+                let anchored = self
+                    .by_anchor
+                    .range(first.clone()..)
+                    .take_while(|(anchor, _, _)| *anchor == first.0)
+                    .filter(|(_, _, term)| term.selects(&candidate, options));
+                found.extend(anchored.map(|(_, id, _)| *id));
+            }
+        }
+        if let Some(prefix) = identity.key.prefix() {
+            let is_asked = has_prefixes(identity, options);
+            let lengths = &self.lengths[usize::from(prefix.addr().is_ipv6())];
+            for (length, _) in lengths.range(..=prefix.prefix_len()) {
+                let Ok(around) = IpNet::new(prefix.addr(), *length).map(|net| net.trunc()) else {
+                    continue;
+                };
+                let last = (around, SelectorId(u32::MAX), true);
+                let around = self.by_prefix.range((around, SelectorId(0), false)..=last);
+                found.extend(
+                    around
+                        .filter(|(_, _, whoever)| *whoever || is_asked)
+                        .map(|(_, id, _)| *id),
+                );
+            }
+            found.retain(|id| {
+                let used = self.used.get(id);
+                used.is_some_and(|used| !used.except.iter().any(|net| net.contains(&prefix)))
+            });
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+}
+
+fn terms_of(contribution: Option<&Contribution>) -> &[Term] {
+    contribution.map_or(&[], |contribution| &contribution.terms)
+}
+
+/// What only one of two sorted lists has; true: the new one.
+fn difference<'a>(old: &'a [Term], new: &'a [Term]) -> Vec<(&'a Term, bool)> {
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    let mut found = Vec::new();
+    loop {
+        match (old.peek(), new.peek()) {
+            (None, None) => return found,
+            (Some(left), Some(right)) if left == right => {
+                old.next();
+                new.next();
+            }
+            (Some(left), right) if right.is_none_or(|right| left < right) => {
+                found.push((*left, false));
+                old.next();
+            }
+            (_, Some(right)) => {
+                found.push((*right, true));
+                new.next();
+            }
+            (Some(left), None) => {
+                found.push((*left, false));
+                old.next();
+            }
+        }
+    }
+}
