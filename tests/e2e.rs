@@ -33,6 +33,8 @@ mod hostile;
 mod metrics;
 #[path = "e2e/monitor.rs"]
 mod monitor;
+#[path = "e2e/past.rs"]
+mod past;
 #[path = "e2e/policies.rs"]
 mod policies;
 #[path = "e2e/traffic.rs"]

@@ -6,9 +6,16 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
-use palisade_state::Store;
+use palisade_state::{NewSnapshot, Replay, Retention, Store};
 
 const CHILD: &str = "PALISADE_STATE_TEST_CHILD";
+/// Small, so that each life saves, thins and drops many times.
+const RETENTION: Retention = Retention {
+    events_max: 100,
+    snapshots_max: 3,
+    bytes_max: 1 << 20,
+    age_ms_max: u64::MAX,
+};
 
 #[test]
 fn acknowledged_events_survive_sigkill() {
@@ -22,18 +29,35 @@ fn acknowledged_events_survive_sigkill() {
             let acknowledged = run_and_kill(dir.path(), 20 + 37 * round * life);
             let store = Store::open(dir.path()).expect("the lock died with the child");
             assert_eq!(store.problem(), None, "round {round}, life {life}");
-            let replay = store.journal::<u64>().expect("journal reads");
+            let base = check_past(&store);
+            let replay: Replay<u64> = store.journal_after(base).expect("journal reads");
             assert_eq!(replay.problem, None);
-            let last = replay.events.last().map_or(0, |(sequence, _)| *sequence);
+            let last = replay.events.last().map_or(base, |(sequence, _)| *sequence);
             assert!(
                 last >= acknowledged,
                 "round {round}, life {life}: {acknowledged} was acknowledged, {last} is there"
             );
-            for (place, (sequence, body)) in (1..).zip(&replay.events) {
+            for (place, (sequence, body)) in (base + 1..).zip(&replay.events) {
                 assert_eq!((*sequence, *body), (place, place));
             }
         }
     }
+}
+
+/// Each snapshot that is kept is whole; returns the sequence of the oldest.
+fn check_past(store: &Store) -> u64 {
+    let kept = store.snapshots();
+    assert!(kept.len() <= RETENTION.snapshots_max);
+    for snapshot in &kept {
+        let loaded = store.snapshot(snapshot).expect("it is whole");
+        assert_eq!(loaded.bytes, bytes_of(snapshot.sequence));
+    }
+    kept.first().map_or(0, |kept| kept.sequence)
+}
+
+/// More than one chunk.
+fn bytes_of(sequence: u64) -> Vec<u8> {
+    sequence.to_le_bytes().repeat(20_000)
 }
 
 /// Lets a child acknowledge at least `count` more events and kills it in the
@@ -77,6 +101,17 @@ fn acknowledge_forever(dir: &std::path::Path) -> ! {
             store.append(&body).expect("appends");
         }
         let sequence = store.flush().expect("flushes");
+        if sequence % 12 == 0 {
+            let new = NewSnapshot {
+                sequence,
+                revision: sequence,
+                begins: false,
+                newest_event_ms: 0,
+                bytes: &bytes_of(sequence),
+            };
+            store.save_snapshot(&new, &RETENTION, 0).expect("saves");
+        }
+        store.sweep(8).expect("deletes");
         writeln!(out, "acknowledged {sequence}").expect("prints");
         out.flush().expect("prints");
     }

@@ -106,3 +106,15 @@ fn something_else_on_the_socket_is_no_agent() {
     let said = expect(&["status", "--socket", socket.to_str().expect("UTF-8")], 1);
     assert!(said.err.contains("nobody listens"), "{}", said.err);
 }
+
+#[test]
+fn a_replay_of_nothing_says_so_and_makes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().join("state");
+    let place = place.to_str().expect("UTF-8");
+    let said = expect(&["replay", "--to", "3", "--state-dir", place], 1);
+    assert!(said.out.is_empty(), "{}", said.out);
+    assert!(said.err.contains("holds no store"), "{}", said.err);
+    assert!(!std::path::Path::new(place).exists());
+    expect(&["replay", "--state-dir", place], 2);
+}
