@@ -152,6 +152,7 @@ impl Published {
             event: event.to_owned(),
             subject: subject.into(),
             message: message.into(),
+            cause: None,
             outcome: None,
             generation: None,
         }

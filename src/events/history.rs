@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Revision, Sequence};
+use super::{Revision, Sequence, SourceName};
 
 /// What an event of the journal did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -47,6 +47,9 @@ pub struct HistoryEntry {
     pub subject: String,
     /// One sentence for the operator.
     pub message: String,
+    /// The source that brought it, if it is a change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<SourceName>,
     /// What it did, if it is of the journal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
@@ -120,6 +123,7 @@ mod tests {
             event: String::new(),
             subject: String::new(),
             message: String::new(),
+            cause: None,
             outcome,
             generation,
         }

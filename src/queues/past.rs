@@ -61,7 +61,8 @@ fn rebuild_from(
         if let Some(problem) = store.problem() {
             return Err(PastError::Forgotten { asked, problem });
         }
-        return Replay::new(Desk::new(options.clone()), asked).run(store, 0, u64::MAX);
+        let desk = Desk::new(first_options(store).unwrap_or_else(|| options.clone()));
+        return Replay::new(desk, asked).run(store, 0, u64::MAX);
     }
     let mut nearest = kept
         .iter()
@@ -85,6 +86,15 @@ fn rebuild_from(
         return Err(PastError::Gone { asked, oldest });
     }
     Replay::new(desk, asked).run(store, kept[nearest].sequence, end)
+}
+
+/// The options of the agent's first start, if the journal still begins there.
+fn first_options(store: &Store) -> Option<PolicyOptions> {
+    let batch = store.events_after::<JournalEvent>(0).ok()?;
+    match batch.events.into_iter().next()? {
+        (_, JournalEvent::Started { options, .. }) => options.map(|options| *options),
+        (_, JournalEvent::Change { .. } | JournalEvent::InSync { .. }) => None,
+    }
 }
 
 /// The desk of a snapshot.

@@ -360,6 +360,23 @@ fn what_is_not_kept_is_told() {
 }
 
 #[test]
+fn a_journal_without_any_snapshot_is_replayed_from_its_first_start() {
+    let mut live = Live {
+        desk: Desk::new(options(2)),
+        store: Store::on(MemoryDisk::new()).expect("opens"),
+        states: BTreeMap::new(),
+    };
+    live.step(&Step::Restart { options: 2 });
+    live.step(&Step::Labels { version: 1 });
+    assert!(live.store.snapshots().is_empty());
+    for (revision, state) in &live.states {
+        let found = rebuild(&live.store, *revision, &PolicyOptions::default());
+        assert_same(state, &found.expect("rebuilt"));
+    }
+    assert_eq!(live.states.len(), 2);
+}
+
+#[test]
 fn a_fingerprint_is_of_the_verdicts() {
     let live = grown(3, 5);
     let of = |revision: u64| {

@@ -2,7 +2,7 @@
 //! lines that a death took away are told again by the replay.
 
 use super::desk::{Done, JournalEvent};
-use crate::events::{HistoryEntry, Outcome, RepositoryChange, Revision, Sequence};
+use crate::events::{HistoryEntry, Outcome, RepositoryChange, Revision, Sequence, SourceName};
 use crate::policy::{Applied, Change};
 
 /// What of an event is needed to tell of it, after the desk has taken it.
@@ -21,6 +21,7 @@ struct About {
     operation: &'static str,
     subject: String,
     words: String,
+    source: SourceName,
 }
 
 impl About {
@@ -29,6 +30,7 @@ impl About {
             operation: operation(change),
             subject: change.subject(),
             words: format!("{} from {}", word(change), change.source().as_str()),
+            source: change.source(),
         }
     }
 }
@@ -67,6 +69,7 @@ impl Telling {
                 let subject = about.as_ref().map_or("", |about| &about.subject);
                 HistoryEntry {
                     sequence: Some(*sequence),
+                    cause: about.as_ref().map(|about| about.source),
                     ..self.line(event, subject, message, Some(Outcome::Deferred))
                 }
             }
@@ -106,6 +109,7 @@ impl Telling {
         // A deferred change is done by a later event.
         HistoryEntry {
             sequence: Some(sequence),
+            cause: Some(about.source),
             ..self.line(event, &about.subject, message, Some(outcome))
         }
     }
@@ -124,6 +128,7 @@ impl Telling {
             event: event.to_owned(),
             subject: subject.to_owned(),
             message,
+            cause: None,
             outcome,
             generation: None,
         }

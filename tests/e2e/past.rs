@@ -80,6 +80,7 @@ fn old_revisions_and_the_history_outlive_kill_nine() {
     let changed = changed.expect("the second version is in the history");
     assert_eq!(changed["event"], "policy-add");
     assert_eq!(changed["outcome"], "applied");
+    assert_eq!(changed["cause"], "manifests");
     assert!(changed["generation"].is_u64(), "{changed}");
     let times: Vec<u64> = lines
         .iter()

@@ -139,6 +139,9 @@ pub struct HistoryLine {
     pub event: String,
     pub subject: String,
     pub message: String,
+    /// The source that brought a change: manifests, api...
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     /// What an event of the journal did: applied, refused, unchanged, deferred.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,

@@ -276,6 +276,7 @@ pub(super) async fn history(
             event: entry.event,
             subject: entry.subject,
             message: entry.message,
+            cause: entry.cause.map(|source| source.as_str().to_owned()),
             outcome: entry.outcome.map(|outcome| outcome.as_str().to_owned()),
             generation: entry.generation,
         });
