@@ -101,7 +101,7 @@ fn acknowledge_forever(dir: &std::path::Path) -> ! {
             store.append(&body).expect("appends");
         }
         let sequence = store.flush().expect("flushes");
-        if sequence % 12 == 0 {
+        if sequence.is_multiple_of(12) {
             let new = NewSnapshot {
                 sequence,
                 revision: sequence,

@@ -122,7 +122,7 @@ fn address(seed: u16) -> &'static str {
 
 fn spec(seed: u16, high: u16) -> Value {
     let mut spec = json!({"nodeSelector": {"matchLabels": {}}});
-    if seed % 5 == 0 {
+    if seed.is_multiple_of(5) {
         spec["nodeSelector"] = json!({"matchLabels": {"l0": "v0"}});
     }
     for seed in [seed, high] {
@@ -139,7 +139,7 @@ fn endpoint(seed: u16, high: u16) -> Value {
     });
     let body = json!({"status": {
         "networking": {"addressing": [{"ipv4": address(0), "ipv6": address(5)}]},
-        "identity": if seed % 7 == 0 { Value::Null } else { identity },
+        "identity": if seed.is_multiple_of(7) { Value::Null } else { identity },
     }});
     body
 }
