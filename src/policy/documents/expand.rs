@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::header::{READ, is_another_api, name_of, shown};
+use super::header::{READ, is_another_api, kind_of, name_of, shown};
 use super::reader::Reader;
 use super::reasons::excerpt;
 use super::{Document, DocumentError, Positions, Skipped};
@@ -102,16 +102,9 @@ impl Reader<'_> {
         if !self.count_object(place.document, place.line) {
             return;
         }
-        let kind_name = match object.get("kind") {
-            Some(Value::String(kind)) if !kind.is_empty() => kind,
-            Some(Value::String(_) | Value::Null) | None => {
-                let reason = "kind: missing; every object needs one";
-                return self.fault(place, "kind", None, reason);
-            }
-            Some(other) => {
-                let reason = format!("kind: {}: expected the name of a kind", shown(other));
-                return self.fault(place, "kind", None, &reason);
-            }
+        let kind_name = match kind_of(&object) {
+            Ok(kind) => kind,
+            Err(reason) => return self.fault(place, "kind", None, &reason),
         };
         let name = object
             .get("metadata")

@@ -37,6 +37,20 @@ pub(super) struct Fault {
     pub(super) reason: String,
 }
 
+/// The kind of an object, read or not.
+pub(super) fn kind_of(object: &Map<String, Value>) -> Result<&String, String> {
+    match object.get("kind") {
+        Some(Value::String(kind)) if !kind.is_empty() => Ok(kind),
+        Some(Value::String(_) | Value::Null) | None => {
+            Err("kind: missing; every object needs one".to_owned())
+        }
+        Some(other) => Err(format!(
+            "kind: {}: expected the name of a kind",
+            shown(other)
+        )),
+    }
+}
+
 /// Name and namespace of an object of a kind that is read, or everything that
 /// is wrong with its version, name and namespace.
 pub(super) fn name_of(
