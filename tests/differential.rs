@@ -14,6 +14,8 @@
 mod case;
 #[path = "differential/compare.rs"]
 mod compare;
+#[path = "differential/flows.rs"]
+mod flows;
 #[path = "packets/frames.rs"]
 #[expect(dead_code, reason = "shared with the tests of packets")]
 mod frames;

@@ -35,6 +35,9 @@ pub(crate) struct Case {
     pub(crate) audit: bool,
     /// Addresses of the devices.
     pub(crate) local: Vec<IpAddr>,
+    /// Whether flows live, from one generation to the next; else each packet
+    /// is a flow's first.
+    pub(crate) flows: bool,
     /// Each step is one generation of the datapath.
     pub(crate) steps: Vec<Vec<Change>>,
 }
@@ -101,12 +104,17 @@ impl Case {
             "# policy-enforcement {:?}, policy-audit-mode {}, PolicyAuditMode {}\n",
             self.options.enforcement, self.options.audit, self.audit
         );
+        let options = &self.options;
+        text.push_str(&format!(
+            "# policy-cidr-match-mode nodes: {}, named ports {:?}\n",
+            options.cidr_match_nodes, options.named_ports
+        ));
         for entry in &self.options.failsafe {
             text.push_str(&format!("# failsafe {}\n", failsafe(entry)));
         }
         text.push_str(&format!(
-            "# node {NODE} with labels {:?}, own addresses {:?}\n",
-            self.options.node_labels, self.local
+            "# node {NODE} with labels {:?}, own addresses {:?}; flows live: {}\n",
+            self.options.node_labels, self.local, self.flows
         ));
         for (number, step) in self.steps.iter().enumerate() {
             text.push_str(&format!("# step {number}\n"));

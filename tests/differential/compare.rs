@@ -2,15 +2,16 @@
 //! packet past all three judges.
 
 use palisade::events::{RepositoryChange, SourceName};
-use palisade::policy::{Applied, EndpointPolicy, PolicySnapshot, Repository, documents, resolve};
+use palisade::policy::{Applied, EndpointPolicy, PolicySnapshot, Repository, Resolver, documents};
 use serde_json::Value;
 use std::sync::Arc;
 
 use crate::case::{Case, Change, Objects, apply, key};
+use crate::flows::{Flows, is_answered};
 use crate::kernel::Kernel;
 use crate::probes::{Probe, Target};
 use crate::random::Random;
-use crate::verdict::{self, Answer, HOST};
+use crate::verdict::{self, Expected, HOST, Plain};
 
 /// Packets for each generation.
 const PROBES: usize = 300;
@@ -43,6 +44,8 @@ pub(crate) struct Count {
     pub(crate) events: u64,
     /// Pairs that were dropped by policy.
     pub(crate) dropped: u64,
+    /// Pairs that a rule decided, not the lack of one.
+    pub(crate) by_rule: u64,
     /// Rule sets that the tables could not hold.
     pub(crate) too_large: u64,
 }
@@ -54,6 +57,7 @@ impl Count {
         self.in_kernel += other.in_kernel;
         self.events += other.events;
         self.dropped += other.dropped;
+        self.by_rule += other.by_rule;
         self.too_large += other.too_large;
     }
 }
@@ -92,13 +96,23 @@ struct State {
     fresh: Option<Arc<PolicySnapshot>>,
 }
 
+/// A step, and what is asked about it.
+struct Generation<'a> {
+    case: &'a Case,
+    step: usize,
+    state: &'a State,
+    probes: &'a [Probe],
+}
+
 impl Judges {
     /// Runs a whole case.
     pub(crate) fn run(&mut self, case: &Case, ask: Ask<'_>) -> Result<Count, Mismatch> {
         let mut count = Count::default();
         let mut random = Random::new(!case.seed);
         let mut repository = repository(case);
+        let mut resolver = Resolver::new(HOST);
         let mut objects = Objects::new();
+        let mut flows = case.flows.then(Flows::default);
         for (number, step) in case.steps.iter().enumerate() {
             let last = number + 1 == case.steps.len();
             for change in step {
@@ -106,31 +120,47 @@ impl Judges {
                     step: number,
                     probe: None,
                     what: "a valid manifest is refused",
-                    said,
+                    said: format!("{said}\n{}", text(change.object(), 0)),
                 })?;
             }
             apply(&mut objects, step);
-            let probes = match ask {
+            let kept = flows
+                .as_ref()
+                .map_or(Vec::new(), |flows| flows.kept.clone());
+            let probes: Vec<Probe> = match ask {
                 Ask::Many => {
                     let target = Target::new(case, &objects);
-                    (0..PROBES).map(|_| target.probe(&mut random)).collect()
+                    let new = target.probes(PROBES, &mut random);
+                    kept.into_iter().chain(new).collect()
                 }
-                Ask::Last(probe) if last => probe.into_iter().cloned().collect(),
+                Ask::Last(probe) if last || case.flows => probe.into_iter().cloned().collect(),
                 Ask::Last(_) => Vec::new(),
             };
             count.rule_sets += 1;
-            let Some(mut state) = self.state(case, &repository, last) else {
+            let Some(state) = self.state(case, &repository, &mut resolver, last) else {
                 count.too_large += 1;
                 continue;
             };
-            self.generation(case, number, &mut state, &probes, &mut count)?;
+            let generation = Generation {
+                case,
+                step: number,
+                state: &state,
+                probes: &probes,
+            };
+            self.generation(&generation, flows.as_mut(), &mut count)?;
         }
         Ok(count)
     }
 
-    fn state(&self, case: &Case, repository: &Repository, last: bool) -> Option<State> {
+    fn state(
+        &self,
+        case: &Case,
+        repository: &Repository,
+        resolver: &mut Resolver,
+        last: bool,
+    ) -> Option<State> {
         let snapshot = repository.snapshot();
-        let mut policy = resolve(&snapshot, HOST, case.audit).ok()?;
+        let mut policy = resolver.resolve(&snapshot, case.audit).ok()?;
         if self.plant == Plant::Table {
             spoil(&mut policy, case.seed);
         }
@@ -152,72 +182,100 @@ impl Judges {
 
     fn generation(
         &mut self,
-        case: &Case,
-        step: usize,
-        state: &mut State,
-        probes: &[Probe],
+        generation: &Generation<'_>,
+        mut flows: Option<&mut Flows>,
         count: &mut Count,
     ) -> Result<(), Mismatch> {
-        let mismatch = |probe: Option<&Probe>, what, said| Mismatch {
+        let Generation {
+            case,
             step,
+            state,
+            probes,
+        } = generation;
+        let mismatch = |probe: Option<&Probe>, what, said| Mismatch {
+            step: *step,
             probe: probe.cloned(),
             what,
             said,
         };
-        if let Some(kernel) = &mut self.kernel {
-            let mut written = state.policy.clone();
-            if self.plant == Plant::Kernel {
-                spoil(&mut written, case.seed);
-            }
-            kernel.commit(&state.snapshot, &written).map_err(|error| {
-                mismatch(
-                    None,
-                    "the datapath of the programs refuses",
-                    error.to_string(),
-                )
-            })?;
-        }
+        self.commit(case, state)
+            .map_err(|said| mismatch(None, "the datapath of the programs refuses", said))?;
+        let plain = tables(case, state, probes, count)
+            .map_err(|(probe, what, said)| mismatch(Some(probe), what, said))?;
         let mut missing = 0;
-        for probe in probes {
-            let answer = tables(case, state, probe)
-                .map_err(|(what, said)| mismatch(Some(probe), what, said))?;
-            count.pairs += 1;
-            count.dropped += u64::from(!answer.passes());
+        for (probe, Plain { answer, own }) in probes.iter().zip(plain) {
+            let differ = |(what, said)| mismatch(Some(probe), what, said);
             let Some(kernel) = &mut self.kernel else {
                 continue;
             };
-            let found = programs(kernel, state, probe, &answer)
-                .map_err(|(what, said)| mismatch(Some(probe), what, said))?;
+            if let Some(flows) = &mut flows
+                && (own || !flows.admits(probe))
+            {
+                continue;
+            }
+            let expected = verdict::expected(&answer, probe, own);
+            let found = programs(kernel, state, probe, &expected).map_err(differ)?;
+            if flows.is_some() {
+                follows(kernel, probe, &expected).map_err(differ)?;
+            }
             count.in_kernel += 1;
             count.events += found.events;
             missing += found.missing;
         }
         let lost = self.kernel.as_mut().map_or(0, Kernel::lost);
-        if missing != lost {
+        // Only a flow's first packet is reported.
+        if missing != lost && flows.is_none() {
             let said = format!("{missing} events are missing, {lost} were counted as lost");
             let probe = (probes.len() == 1).then(|| &probes[0]);
             return Err(mismatch(probe, "events of the programs", said));
         }
         Ok(())
     }
+
+    fn commit(&mut self, case: &Case, state: &State) -> Result<(), String> {
+        let Some(kernel) = &mut self.kernel else {
+            return Ok(());
+        };
+        let mut written = state.policy.clone();
+        if self.plant == Plant::Kernel {
+            spoil(&mut written, case.seed);
+        }
+        kernel
+            .commit(&state.snapshot, &written, case.flows)
+            .map_err(|error| error.to_string())
+    }
 }
 
 /// Oracle against table, and against the oracle on a fresh repository.
-fn tables(case: &Case, state: &State, probe: &Probe) -> Result<Answer, (&'static str, String)> {
-    let oracle = verdict::of_oracle(&state.snapshot, case.audit, probe);
-    let table = verdict::of_table(&state.snapshot, &state.policy, probe);
-    if oracle != table {
-        let said = format!("oracle  {oracle:?}\ntable   {table:?}");
-        return Err(("oracle and table", said));
+fn tables<'p>(
+    case: &Case,
+    state: &State,
+    probes: &'p [Probe],
+    count: &mut Count,
+) -> Result<Vec<Plain>, (&'p Probe, &'static str, String)> {
+    let audit = case.audit || case.options.audit;
+    let plain = verdict::of_oracle(&state.snapshot, audit, probes);
+    for (probe, Plain { answer, .. }) in probes.iter().zip(&plain) {
+        let table = verdict::of_table(&state.snapshot, &state.policy, probe);
+        if *answer != table {
+            let said = format!("oracle  {answer:?}\ntable   {table:?}");
+            return Err((probe, "oracle and table", said));
+        }
+        count.pairs += 1;
+        count.dropped += u64::from(!answer.passes());
+        count.by_rule += u64::from(answer.rule.is_some());
     }
     if let Some(fresh) = &state.fresh {
-        let fresh = verdict::of_oracle(fresh, case.audit, probe);
-        if fresh != oracle {
-            let said = format!("oracle  {oracle:?}\nfresh   {fresh:?}");
-            return Err(("the same objects with and without a past", said));
+        let fresh = verdict::of_oracle(fresh, audit, probes);
+        let pairs = plain.iter().zip(&fresh);
+        for (probe, (plain, fresh)) in probes.iter().zip(pairs) {
+            if plain.answer != fresh.answer {
+                let said = format!("oracle  {:?}\nfresh   {:?}", plain.answer, fresh.answer);
+                return Err((probe, "the same objects with and without a past", said));
+            }
         }
     }
-    Ok(oracle)
+    Ok(plain)
 }
 
 /// What the frames of one probe told.
@@ -232,20 +290,18 @@ fn programs(
     kernel: &mut Kernel,
     state: &State,
     probe: &Probe,
-    answer: &Answer,
+    expected: &Expected,
 ) -> Result<Found, (&'static str, String)> {
     let snapshot = &state.snapshot;
-    let own = verdict::is_own(snapshot, probe.peer);
-    let expected = verdict::expected(answer, probe, own);
     let mut found = Found::default();
     for (number, seen) in kernel.judge(probe).iter().enumerate() {
-        match verdict::holds(snapshot, probe, &expected, seen) {
+        match verdict::holds(snapshot, probe, expected, seen) {
             Ok(true) => found.events += u64::from(seen.event.is_some()),
             Ok(false) => found.missing += 1,
             Err(what) => {
                 let shown = verdict::show(snapshot, seen);
                 let said = format!(
-                    "oracle  {answer:?}\nshould  {expected:?}\nkernel  {shown}\n\
+                    "oracle  {expected:?}\nkernel  {shown}\n\
                      frame   {number}, they differ in {what}"
                 );
                 return Err(("oracle and programs", said));
@@ -253,6 +309,19 @@ fn programs(
         }
     }
     Ok(found)
+}
+
+/// What answers a packet that has passed, passes.
+fn follows(
+    kernel: &mut Kernel,
+    probe: &Probe,
+    expected: &Expected,
+) -> Result<(), (&'static str, String)> {
+    if !expected.passes() || !is_answered(probe) || kernel.answer(probe).passes {
+        return Ok(());
+    }
+    let said = format!("oracle  {expected:?}\nkernel  drops the answer");
+    Err(("answers and programs", said))
 }
 
 fn repository(case: &Case) -> Repository {

@@ -9,7 +9,7 @@ use palisade::datapath::{
 };
 use palisade::policy::{Direction, EndpointPolicy, FailsafeEntry, PolicySnapshot};
 
-use crate::probes::{Probe, frames};
+use crate::probes::{Probe, answer, frames};
 use crate::sandbox::{BpfMount, Namespace};
 use crate::verdict::Seen;
 
@@ -49,13 +49,14 @@ impl Kernel {
         &mut self,
         snapshot: &PolicySnapshot,
         policy: &EndpointPolicy,
+        flows: bool,
     ) -> Result<(), DatapathError> {
         let generation = Generation {
             revision: snapshot.revision,
             endpoints: vec![Arc::new(policy.clone())],
             ipcache4: snapshot.ipcache4.clone(),
             ipcache6: snapshot.ipcache6.clone(),
-            settings: Arc::new(settings(&snapshot.options.failsafe)),
+            settings: Arc::new(settings(&snapshot.options.failsafe, flows)),
         };
         self.datapath.stage(&generation)?;
         self.datapath.commit()?;
@@ -68,6 +69,15 @@ impl Kernel {
             .iter()
             .map(|frame| self.send(probe.direction, frame))
             .collect()
+    }
+
+    /// Sends the answer to a probe that has passed.
+    pub(crate) fn answer(&mut self, probe: &Probe) -> Seen {
+        let direction = match probe.direction {
+            Direction::Ingress => Direction::Egress,
+            Direction::Egress => Direction::Ingress,
+        };
+        self.send(direction, &answer(probe))
     }
 
     fn send(&mut self, direction: Direction, frame: &[u8]) -> Seen {
@@ -95,15 +105,22 @@ impl Kernel {
     }
 }
 
-/// Flows that are over at once: each packet is judged, none is answered by
-/// conntrack.
-fn settings(failsafe: &[FailsafeEntry]) -> DatapathSettings {
+/// Unless `flows` live they are over at once: each packet is judged, none is
+/// answered by conntrack.
+fn settings(failsafe: &[FailsafeEntry], flows: bool) -> DatapathSettings {
+    let failsafe = failsafe.to_vec();
+    if flows {
+        return DatapathSettings {
+            failsafe,
+            ..DatapathSettings::default()
+        };
+    }
     DatapathSettings {
         tcp_established_s: 0,
         tcp_syn_s: 0,
         tcp_close_s: 0,
         other_s: 0,
-        failsafe: failsafe.to_vec(),
+        failsafe,
         ..DatapathSettings::default()
     }
 }

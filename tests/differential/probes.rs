@@ -17,6 +17,8 @@ use crate::verdict::{Beyond, beyond_policy};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Probe {
     pub(crate) direction: Direction,
+    /// This host's side.
+    pub(crate) own: IpAddr,
     pub(crate) peer: IpAddr,
     pub(crate) packet: Packet,
     pub(crate) shape: Shape,
@@ -58,6 +60,7 @@ pub(crate) struct Target {
     /// What each item of a rule names by itself.
     items: Vec<Named>,
     all: Named,
+    own: [IpAddr; 2],
 }
 
 const OWN4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
@@ -97,31 +100,58 @@ impl Target {
             .extend(case.local.iter().map(|own| IpNet::from(*own)));
         all.prefixes
             .extend(FIXED.map(|text| text.parse::<IpNet>().expect("a prefix")));
-        Self { items, all }
-    }
-
-    /// One packet.
-    pub(crate) fn probe(&self, random: &mut Random) -> Probe {
-        let item = if self.items.is_empty() || random.chance(25) {
-            &self.all
-        } else {
-            random.pick(&self.items)
-        };
-        let from = if item.prefixes.is_empty() || random.chance(25) {
-            &self.all.prefixes
-        } else {
-            &item.prefixes
-        };
-        let peer = near_prefix(*random.pick(from), random);
-        let l4 = if random.chance(80) { item } else { &self.all };
-        let packet = l4.packet(peer.is_ipv4(), random);
-        Probe {
-            direction: Direction::BOTH[random.below(2)],
-            peer,
-            packet,
-            shape: shape(random),
+        Self {
+            items,
+            all,
+            own: own(case),
         }
     }
+
+    /// Packets, some for each peer.
+    pub(crate) fn probes(&self, count: usize, random: &mut Random) -> Vec<Probe> {
+        let mut probes = Vec::new();
+        while probes.len() < count {
+            let item = if self.items.is_empty() || random.chance(25) {
+                &self.all
+            } else {
+                random.pick(&self.items)
+            };
+            let from = if item.prefixes.is_empty() || random.chance(25) {
+                &self.all.prefixes
+            } else {
+                &item.prefixes
+            };
+            let peer = near_prefix(*random.pick(from), random);
+            let direction = Direction::BOTH[random.below(2)];
+            for _ in 0..=random.below(4) {
+                let l4 = if random.chance(80) { item } else { &self.all };
+                probes.push(Probe {
+                    direction,
+                    own: self.own[usize::from(peer.is_ipv6())],
+                    peer,
+                    packet: l4.packet(peer.is_ipv4(), random),
+                    shape: shape(random),
+                });
+            }
+        }
+        probes.truncate(count);
+        probes
+    }
+}
+
+/// The addresses of this host that packets go to. A case whose flows live has
+/// addresses to itself, so that it meets no flows of another case.
+fn own(case: &Case) -> [IpAddr; 2] {
+    if !case.flows {
+        return [OWN4, OWN6];
+    }
+    let seed = u128::from(case.seed);
+    let v4 = u128::from(Ipv4Addr::new(100, 64, 0, 0).to_bits()) | (seed & 0x003f_ffff);
+    let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0x64, 0, 0, 0, 0, 0).to_bits() | seed;
+    [
+        IpAddr::V4(Ipv4Addr::from_bits(low_half(v4))),
+        IpAddr::V6(Ipv6Addr::from_bits(v6)),
+    ]
 }
 
 impl Named {
@@ -272,7 +302,7 @@ fn low_half(number: u128) -> u32 {
 
 /// The frames of a probe; each must meet the same verdict.
 pub(crate) fn frames(probe: &Probe) -> Vec<Vec<u8>> {
-    let own = if probe.peer.is_ipv4() { OWN4 } else { OWN6 };
+    let own = probe.own;
     let (from, to) = match probe.direction {
         Direction::Ingress => (probe.peer, own),
         Direction::Egress => (own, probe.peer),
@@ -326,6 +356,23 @@ pub(crate) fn frames(probe: &Probe) -> Vec<Vec<u8>> {
             frames
         }
     }
+}
+
+/// The answer to a plain packet with ports.
+pub(crate) fn answer(probe: &Probe) -> Vec<u8> {
+    let own = probe.own;
+    let (from, to) = match probe.direction {
+        Direction::Ingress => (own, probe.peer),
+        Direction::Egress => (probe.peer, own),
+    };
+    let source = probe.shape.source;
+    let l4 = match probe.packet {
+        Packet::Port { proto: 6, port } => tcp(port, source, ACK),
+        Packet::Port { proto: 17, port } => udp(port, source),
+        Packet::Port { port, .. } => sctp(port, source),
+        other => panic!("nobody answers {other:?}"),
+    };
+    frame(&ip(from, to, &Ip::default(), &l4))
 }
 
 /// Options or extension headers that change nothing.

@@ -41,12 +41,13 @@ impl std::fmt::Display for Report {
             in_kernel,
             events,
             dropped,
+            by_rule,
             too_large,
         } = self.count;
         write!(
             f,
             "{pairs} pairs (rule set, packet), {in_kernel} of them in the kernel too, \
-             {dropped} dropped by policy, {events} events compared; {} cases, {rule_sets} rule \
+             {by_rule} decided by a rule, {dropped} dropped by policy, {events} events compared; {} cases, {rule_sets} rule \
              sets, {too_large} too large; {:.1} s, {} mismatches",
             self.cases,
             self.took.as_secs_f64(),
@@ -130,6 +131,8 @@ fn describe(plant: Plant, case: &Case, seen: &Mismatch, before: u64, stride: u64
     );
     let again = judges.run(case, Ask::Many);
     let (case, seen) = match &again {
+        // About one manifest, which is shown.
+        Err(again) if again.probe.is_none() => return text + &again.said,
         Err(again) => {
             if !again.what.contains(PROGRAMS) {
                 // What differs before the kernel is found faster without it.

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use palisade::events::EndpointId;
-use palisade::identity::{IdentityNumber, Reserved, longest_match};
-use palisade::policy::oracle::{Outcome, judge};
+use palisade::identity::{IdentityNumber, longest_match};
+use palisade::policy::oracle::{Book, Judgement, Listening, Outcome, Side};
 use palisade::policy::{
     Direction, EndpointPolicy, Packet, PolicySnapshot, RuleNumber, RuleRef, Subject,
 };
@@ -16,11 +16,19 @@ use crate::probes::Probe;
 
 pub(crate) const HOST: Subject = Subject::Host(EndpointId(1));
 
+/// Whether a direction's rules count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    /// Nothing is asked.
+    Open,
+    /// Policies in audit are asked, nothing is dropped.
+    Watched,
+    Enforced,
+}
+
 /// The end of a judgement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum What {
-    /// The direction is not enforced.
-    Open,
     Allow,
     Deny,
     /// No rule allows.
@@ -32,32 +40,63 @@ pub(crate) enum What {
 /// A verdict with what decided it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Answer {
+    pub(crate) mode: Mode,
     pub(crate) what: What,
     /// A denial is reported and passed.
     pub(crate) audit: bool,
     pub(crate) rule: Option<RuleRef>,
 }
 
-/// The plain reading.
-pub(crate) fn of_oracle(snapshot: &PolicySnapshot, audit: bool, probe: &Probe) -> Answer {
-    let judgement = judge(snapshot, HOST, probe.direction, probe.peer, probe.packet);
+/// What the plain reading says of a packet.
+pub(crate) struct Plain {
+    pub(crate) answer: Answer,
+    /// Whether the peer's address is one of this node.
+    pub(crate) own: bool,
+}
+
+/// The plain reading of some packets. `audit`: the switch of endpoint or agent.
+pub(crate) fn of_oracle(snapshot: &PolicySnapshot, audit: bool, probes: &[Probe]) -> Vec<Plain> {
+    let book = Book::new(snapshot);
+    let mut plain = Vec::new();
+    let together =
+        |one: &Probe, other: &Probe| one.peer == other.peer && one.direction == other.direction;
+    for group in probes.chunk_by(together) {
+        let who = book.who(group[0].peer);
+        let listening = Listening::new(&book, HOST, group[0].direction, &who);
+        plain.extend(group.iter().map(|probe| Plain {
+            answer: answer(&listening.judge(probe.packet), audit),
+            own: who.side == Side::Host,
+        }));
+    }
+    plain
+}
+
+fn answer(judgement: &Judgement, audit: bool) -> Answer {
     let what = match judgement.outcome {
-        Outcome::NotEnforced => What::Open,
-        Outcome::Allowed | Outcome::AllowedByDefault => What::Allow,
+        Outcome::NotEnforced | Outcome::Allowed | Outcome::AllowedByDefault => What::Allow,
         Outcome::Denied => What::Deny,
         Outcome::NotAllowed => What::NoRule,
         Outcome::FragmentUnknown => What::Fragment,
     };
     Answer {
+        mode: mode(judgement.enforced, judgement.watched),
         what,
-        audit: denies(what) && (audit || snapshot.options.audit),
-        rule: judgement.rule,
+        audit: judgement.audited || denies(what) && audit,
+        rule: judgement.rule.clone(),
+    }
+}
+
+fn mode(enforced: bool, watched: bool) -> Mode {
+    match (enforced, watched) {
+        (true, _) => Mode::Enforced,
+        (false, true) => Mode::Watched,
+        (false, false) => Mode::Open,
     }
 }
 
 fn denies(what: What) -> bool {
     match what {
-        What::Open | What::Allow => false,
+        What::Allow => false,
         What::Deny | What::NoRule | What::Fragment => true,
     }
 }
@@ -69,9 +108,11 @@ pub(crate) fn of_table(
     probe: &Probe,
 ) -> Answer {
     let policy = endpoint.direction(probe.direction);
-    if !policy.enforced {
+    let mode = mode(policy.enforced, policy.watched);
+    if mode == Mode::Open {
         return Answer {
-            what: What::Open,
+            mode,
+            what: What::Allow,
             audit: false,
             rule: None,
         };
@@ -81,6 +122,7 @@ pub(crate) fn of_table(
     let (class, key) = column_of(probe.packet);
     let cell = policy.table.lookup(index, class, key);
     Answer {
+        mode,
         what: what_of(cell),
         audit: cell.audit(),
         rule: rule_of(snapshot, cell.rule()),
@@ -139,16 +181,28 @@ pub(crate) enum Expected {
     },
 }
 
+impl Expected {
+    pub(crate) fn passes(&self) -> bool {
+        match self {
+            Self::Silent => true,
+            Self::Reported { passes, .. } => *passes,
+        }
+    }
+}
+
 /// What a verdict means at the device, with what is beyond policy.
 pub(crate) fn expected(answer: &Answer, probe: &Probe, is_own: bool) -> Expected {
-    if answer.what == What::Open {
+    if answer.mode == Mode::Open {
         return Expected::Silent;
     }
-    let dropped = |reason| Expected::Reported {
-        passes: false,
-        kind: kind::DROP,
-        reason,
-        rule: None,
+    let dropped = |reason| match answer.mode {
+        Mode::Enforced => Expected::Reported {
+            passes: false,
+            kind: kind::DROP,
+            reason,
+            rule: None,
+        },
+        Mode::Open | Mode::Watched => Expected::Silent,
     };
     match beyond_policy(probe) {
         Beyond::Passes => return Expected::Silent,
@@ -159,7 +213,7 @@ pub(crate) fn expected(answer: &Answer, probe: &Probe, is_own: bool) -> Expected
         return dropped(reason::INVALID_SOURCE);
     }
     let reason = match answer.what {
-        What::Open | What::Allow => 0,
+        What::Allow => 0,
         What::Deny => reason::POLICY_DENY,
         What::NoRule => reason::POLICY,
         What::Fragment => reason::FRAGMENT_NOT_FOUND,
@@ -243,11 +297,6 @@ pub(crate) fn holds(
 fn identity(snapshot: &PolicySnapshot, address: IpAddr) -> IdentityNumber {
     longest_match(&snapshot.ipcache4, &snapshot.ipcache6, address)
         .map_or(IdentityNumber(0), |(_, entry)| entry.identity)
-}
-
-/// Whether the address is one of this node.
-pub(crate) fn is_own(snapshot: &PolicySnapshot, address: IpAddr) -> bool {
-    identity(snapshot, address) == Reserved::Host.number()
 }
 
 /// For people.

@@ -64,7 +64,7 @@ pub(crate) fn case(seed: u64) -> Case {
     let mut objects = Objects::new();
     let mut steps = vec![first.into_iter().map(Change::Put).collect::<Vec<_>>()];
     apply(&mut objects, &steps[0]);
-    for _ in 0..random.below(3) {
+    for _ in 0..random.below(4) {
         let step = changes(&objects, random);
         apply(&mut objects, &step);
         steps.push(step);
@@ -73,6 +73,7 @@ pub(crate) fn case(seed: u64) -> Case {
         seed,
         options: options::options(random),
         audit: random.chance(10),
+        flows: random.chance(25),
         local: nodes::local(random),
         steps,
     }
