@@ -4,7 +4,7 @@ use palisade::lab::network::Place;
 use palisade::lab::probe::{Kind, Seen};
 use rustix::process::Signal;
 
-use super::harness::{HTTP, World, demo_rows, open_rows, privileged};
+use super::harness::{DEMO_POLICY, HTTP, SSH, World, demo_rows, open_rows, privileged};
 use super::monitor::Events;
 
 #[test]
@@ -80,4 +80,77 @@ fn audit_mode_passes_and_tells_and_lasts() {
     assert!(set.status.success(), "{set:?}");
     world.wait("ingress", "enabled");
     world.expect(&demo_rows());
+}
+
+/// The demo policy with another name, in audit.
+fn staged() -> String {
+    let named = "name: staged\n  annotations: {palisade.io/enforcement: audit}";
+    DEMO_POLICY.replace("name: \"demo-host-policy\"", named)
+}
+
+#[test]
+fn a_policy_in_audit_drops_nothing_and_tells_what_it_would() {
+    if !privileged() {
+        return;
+    }
+    let mut world = World::new();
+    world.manifest("policy.yaml", &staged());
+    world.wait("ingress", "audit");
+    let mut events = Events::follow(&mut world);
+    world.expect(&open_rows());
+    let event = events.find("an audited packet", |event| {
+        event["type"] == "policy-verdict"
+            && event["verdict"] == "audited"
+            && event["destination"]["port"] == HTTP
+    });
+    assert!(event["policies"].to_string().contains("staged"), "{event}");
+    let status = world.agent().json(&["status", "--verify"]).expect("status");
+    let reason = status["enforcing"]["reason"].to_string();
+    assert!(reason.contains("in audit: staged"), "{status}");
+    let checks = status["checks"].as_array().expect("checks");
+    assert!(checks.iter().all(|check| check["ok"] == true), "{checks:?}");
+    // A restart does not start to enforce by itself.
+    world.agent().end(Signal::TERM).expect("the agent ends");
+    world.expect(&open_rows());
+    world.start_agent();
+    world.wait("ingress", "audit");
+    world.expect(&open_rows());
+    // Without its annotation the same policy is enforced.
+    world.manifest("policy.yaml", DEMO_POLICY);
+    world.wait("ingress", "enabled");
+    world.expect(&demo_rows());
+}
+
+/// It is staged beside the enforced ones, not mixed with them: what it allows
+/// opens nothing, what it denies passes and is told.
+#[test]
+fn enforced_policies_decide_as_if_none_were_in_audit() {
+    if !privileged() {
+        return;
+    }
+    let mut world = World::with_demo_policy();
+    let revision = world.revision();
+    world.manifest(
+        "staged.yaml",
+        &format!(
+            "{}  - toPorts: [{{ports: [{{port: \"80\"}}]}}]\n  ingressDeny:\n  - toPorts: \
+             [{{ports: [{{port: \"22\"}}]}}]\n",
+            staged()
+        ),
+    );
+    world.wait_revision_after(revision);
+    let endpoint = world.agent().host_endpoint().expect("the endpoint");
+    assert_eq!(endpoint["policy"]["ingress"], "enabled");
+    let mut events = Events::follow(&mut world);
+    world.expect(&demo_rows());
+    let event = events.find("an audited packet", |event| {
+        event["verdict"] == "audited" && event["destination"]["port"] == SSH
+    });
+    assert_eq!(event["rule"]["section"], "ingressDeny", "{event}");
+    assert!(event["policies"].to_string().contains("staged"), "{event}");
+    let event = events.find("a denied packet", |event| {
+        event["type"] == "drop" && event["destination"]["port"] == HTTP
+    });
+    let policies = event["policies"].to_string();
+    assert!(policies.contains("demo-host-policy") && !policies.contains("staged"));
 }
