@@ -56,6 +56,8 @@ pub const NAMED_PORTS_MAX: usize = 1_024;
 pub const CLUSTER_NAME_BYTES_MAX: usize = 32;
 /// Rules that `policy explain --why-not` tells of.
 pub const EXPLAIN_MISSES_MAX: usize = 100;
+/// Questions about one item of one rule that `policy diff` asks.
+pub const DIFF_WORK_MAX: usize = 200_000_000;
 /// Errors reported for one resource before the rest is summarised.
 pub const ERRORS_PER_RESOURCE_MAX: usize = 100;
 

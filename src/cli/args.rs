@@ -134,6 +134,16 @@ pub(super) enum PolicyCommand {
     },
     /// What would happen to a flow, and which rule decides
     Explain(Box<ExplainOptions>),
+    /// Which packets' verdicts change between two sets of manifests, offline, or
+    /// between two revisions of the agent
+    Diff {
+        /// File, directory or revision
+        before: PathBuf,
+        /// File, directory or revision
+        after: PathBuf,
+        #[command(flatten)]
+        node: Box<NodeOptions>,
+    },
     /// The policies in force, or those of an earlier revision
     Get {
         /// As they were at this revision
@@ -185,8 +195,8 @@ pub(super) struct ExplainOptions {
     /// Say what every rule of the direction misses
     #[arg(long)]
     pub(super) why_not: bool,
-    /// Explain offline, with the manifests of this directory; repeatable
-    #[arg(long, value_name = "DIR")]
+    /// Explain offline, with the manifests of these files and directories
+    #[arg(long, value_name = "DIR|FILE", num_args = 1..)]
     pub(super) manifests: Vec<PathBuf>,
     #[command(flatten)]
     pub(super) node: NodeOptions,

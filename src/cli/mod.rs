@@ -9,6 +9,7 @@ mod agent;
 mod args;
 mod bpf;
 mod detach;
+mod diff;
 mod endpoint;
 mod explain;
 mod identity;

@@ -6,7 +6,7 @@ use hyper::Method;
 
 use super::args::PolicyCommand;
 use super::output::{Output, Table};
-use super::{CliError, explain, validate};
+use super::{CliError, diff, explain, validate};
 use crate::api::client::Client;
 use crate::api::model::{ChangeReply, PolicyDump, Selector, WaitReply};
 use crate::limits::MANIFEST_FILE_BYTES_MAX;
@@ -19,6 +19,11 @@ pub(super) fn run(socket: &Path, out: Output, command: &PolicyCommand) -> Result
             validate::run(out, paths, node.policy_options()?)
         }
         PolicyCommand::Explain(options) => explain::run(socket, out, options),
+        PolicyCommand::Diff {
+            before,
+            after,
+            node,
+        } => diff::run(socket, out, (before, after), node),
         PolicyCommand::Get { revision, name } => get(&client()?, out, *revision, name.as_deref()),
         PolicyCommand::Import { paths } => import(&client()?, out, paths),
         PolicyCommand::Delete { key } => {

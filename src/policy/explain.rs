@@ -34,7 +34,7 @@ pub struct Query {
 }
 
 /// What happens to the packet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Allowed,
@@ -122,24 +122,18 @@ pub fn explain(
 ) -> Explanation {
     let book = Book::new(snapshot);
     let who = book.who(query.peer);
-    let mut judgement = Listening::new(&book, subject, query.direction, &who).judge(query.packet);
+    let judgement = Listening::new(&book, subject, query.direction, &who).judge(query.packet);
     let entry = longest_match(&snapshot.ipcache4, &snapshot.ipcache6, query.peer);
     let id = entry.map_or(IdentityNumber(0), |(_, entry)| entry.identity);
     let labels = snapshot.identities.get(id);
-    let (mut verdict, mut reason) =
-        in_words(&judgement, query.direction, audit || snapshot.options.audit);
-    if let Some((passes, why)) = before_policy(&judgement, query) {
-        if passes != (verdict == Verdict::Allowed) {
-            judgement.rule = None;
-            verdict = if passes {
-                Verdict::Allowed
-            } else {
-                Verdict::Denied
-            };
-        }
-        reason = why;
-    }
-    let (rule, log) = match &judgement.rule {
+    let audit = audit || snapshot.options.audit;
+    let (verdict, decided) = verdict(&judgement, query.packet, audit);
+    let reason = match link_control(query.packet) {
+        Some(passes) if judgement.enforced => link_words(passes, query),
+        Some(_) => in_words(&Judgement::default(), query.direction, audit),
+        None => in_words(&judgement, query.direction, audit),
+    };
+    let (rule, log) = match decided {
         Some(rule) => described(snapshot, rule),
         None => (None, None),
     };
@@ -182,29 +176,54 @@ pub fn why_not(snapshot: &PolicySnapshot, subject: Subject, query: &Query) -> Ve
     .collect()
 }
 
-/// What the datapath decides without policy: the ICMPv6 that a link cannot live
-/// without always passes, other types never do where policy is enforced.
-fn before_policy(judgement: &Judgement, query: &Query) -> Option<(bool, String)> {
-    let Packet::Icmpv6 { icmp_type } = query.packet else {
+/// The verdict on a packet and the rule that decides. `audit`: the endpoint or
+/// the agent is in audit mode.
+pub(super) fn verdict(
+    judgement: &Judgement,
+    packet: Packet,
+    audit: bool,
+) -> (Verdict, Option<&RuleRef>) {
+    let denial = judgement.outcome.is_denial();
+    let rule = judgement.rule.as_ref();
+    match link_control(packet) {
+        Some(false) if judgement.enforced => return (Verdict::Denied, rule.filter(|_| denial)),
+        Some(_) => return (Verdict::Allowed, rule.filter(|_| !denial)),
+        None => {}
+    }
+    let verdict = match (denial, audit || judgement.audited) {
+        (false, _) => Verdict::Allowed,
+        (true, true) => Verdict::Audited,
+        (true, false) => Verdict::Denied,
+    };
+    (verdict, rule)
+}
+
+/// Where policy is enforced, the datapath itself decides about ICMPv6 but for
+/// echo: what a link cannot live without passes, everything else never does.
+pub(super) fn link_control(packet: Packet) -> Option<bool> {
+    let Packet::Icmpv6 { icmp_type } = packet else {
         return None;
     };
-    if !judgement.enforced {
-        return None;
-    }
     match icmp_type {
         128 | 129 => None,
-        1..=4 | 130..=136 | 141..=143 | 148 | 149 | 151..=153 => {
-            let reason = format!("ICMPv6 type {icmp_type} always passes: errors and link control");
-            Some((true, reason))
-        }
-        _ => {
-            let reason = format!(
-                "ICMPv6 type {icmp_type} is dropped where {} is enforced, whatever the rules say",
-                query.direction.as_str()
-            );
-            Some((false, reason))
-        }
+        1..=4 | 130..=136 | 141..=143 | 148 | 149 | 151..=153 => Some(true),
+        _ => Some(false),
     }
+}
+
+/// The ICMPv6 types at which the answer of [`link_control`] may change.
+pub(super) const LINK_CONTROL_STARTS: [u8; 12] =
+    [0, 1, 5, 128, 130, 137, 141, 144, 148, 150, 151, 154];
+
+fn link_words(passes: bool, query: &Query) -> String {
+    let Packet::Icmpv6 { icmp_type } = query.packet else {
+        return String::new();
+    };
+    if passes {
+        return format!("ICMPv6 type {icmp_type} always passes: errors and link control");
+    }
+    let direction = query.direction.as_str();
+    format!("ICMPv6 type {icmp_type} is dropped where {direction} is enforced, whatever rules say")
 }
 
 /// A rule with its place, and its `log.value`.
@@ -239,19 +258,16 @@ fn names(keys: &[ResourceKey]) -> String {
     names.join(", ")
 }
 
-fn in_words(judgement: &Judgement, direction: Direction, audit: bool) -> (Verdict, String) {
+fn in_words(judgement: &Judgement, direction: Direction, audit: bool) -> String {
     let direction = direction.as_str();
     let rule = judgement.rule.as_ref().map(ToString::to_string);
     let rule = rule.unwrap_or_default();
     let denied = match judgement.outcome {
-        Outcome::NotEnforced => {
-            let reason = format!("{direction} is not enforced: nothing is dropped");
-            return (Verdict::Allowed, reason);
-        }
-        Outcome::Allowed => return (Verdict::Allowed, format!("allowed by {rule}")),
+        Outcome::NotEnforced => return format!("{direction} is not enforced: nothing is dropped"),
+        Outcome::Allowed => return format!("allowed by {rule}"),
         Outcome::AllowedByDefault => {
             let reason = "no rule denies it, and no policy makes the direction default-deny";
-            return (Verdict::Allowed, reason.to_owned());
+            return reason.to_owned();
         }
         Outcome::Denied => format!("denied by {rule}"),
         Outcome::NotAllowed => no_rule_allows(judgement, direction),
@@ -262,18 +278,10 @@ fn in_words(judgement: &Judgement, direction: Direction, audit: bool) -> (Verdic
             "a fragment without ports, and no rule allows every port of its peer".to_owned()
         }
     };
-    if judgement.audited {
-        (
-            Verdict::Audited,
-            format!("{denied}; it passes, since that policy is in audit"),
-        )
-    } else if audit {
-        (
-            Verdict::Audited,
-            format!("{denied}; it passes, since audit mode is on"),
-        )
-    } else {
-        (Verdict::Denied, denied)
+    match (judgement.audited, audit) {
+        (true, _) => format!("{denied}; it passes, since that policy is in audit"),
+        (false, true) => format!("{denied}; it passes, since audit mode is on"),
+        (false, false) => denied,
     }
 }
 

@@ -2,10 +2,11 @@
 //!
 //! Pure and deterministic: no I/O, no time, no randomness. In reading order:
 //! documents (bytes to objects), language (objects to rules), repository (rules
-//! and nodes to snapshots), resolve (snapshot to verdict table), oracle and
-//! explain (the plain reading of the same rules).
+//! and nodes to snapshots), resolve (snapshot to verdict table), oracle,
+//! explain and diff (the plain reading of the same rules).
 
 mod checker;
+pub mod diff;
 pub mod documents;
 mod explain;
 pub mod language;

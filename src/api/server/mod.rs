@@ -101,6 +101,7 @@ fn router(agent: Arc<Agent>) -> Router {
         .route("/endpoints/{id}/regenerate", post(endpoints::regenerate))
         .route("/policy", get(policies::dump))
         .route("/policy/explain", get(policies::explain))
+        .route("/policy/diff", get(policies::diff))
         .route("/policy/selectors", get(policies::selectors))
         .route("/policy/wait", get(policies::wait))
         .route("/policy/resources", put(policies::import))

@@ -15,6 +15,7 @@ use crate::api::question::question;
 use crate::endpoint::HOST_ENDPOINT;
 use crate::events::{RepositoryChange, ResourceKey, ResourceKind, Revision, SourceName};
 use crate::limits::API_WAIT_MAX;
+use crate::policy::diff::PolicyDiff;
 use crate::policy::{self, Subject, documents};
 use crate::queues::ChangeOutcome;
 
@@ -72,6 +73,25 @@ pub(super) async fn explain(
         Vec::new()
     };
     Ok(Json(Explanation::new(explanation, why_not)))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Compared {
+    before: u64,
+    after: u64,
+}
+
+pub(super) async fn diff(
+    State(agent): State<Arc<Agent>>,
+    Query(asked): Query<Compared>,
+) -> Reply<PolicyDiff> {
+    blocking(move || {
+        let before = agent.pipeline.snapshot_at(Revision(asked.before))?;
+        let after = agent.pipeline.snapshot_at(Revision(asked.after))?;
+        let subject = Subject::Host(HOST_ENDPOINT);
+        Ok(Json(policy::diff::diff(&before, &after, subject)))
+    })
+    .await
 }
 
 pub(super) async fn selectors(State(agent): State<Arc<Agent>>) -> Json<Vec<Selector>> {

@@ -9,11 +9,11 @@ use ipnet::IpNet;
 use super::labels::{matches, of_source};
 use crate::events::{ResourceKey, ResourceKind};
 use crate::identity::{Label, LabelSet};
-use crate::policy::PolicySnapshot;
 use crate::policy::language::{
-    CidrGroups, Peer, Peers, Rule, RuleSubject, ServiceBy, ServiceReference,
+    CidrGroups, NamedPort, Peer, Peers, Ports, Rule, RuleSubject, ServiceBy, ServiceReference,
 };
 use crate::policy::objects::{CidrGroupObject, Object, ServiceObject};
+use crate::policy::{Direction, PolicySnapshot};
 
 /// What is known of addresses and prefixes.
 #[derive(Debug)]
@@ -227,6 +227,47 @@ impl<'a> Book<'a> {
         let mut known: BTreeSet<IpAddr> = self.claims.keys().copied().collect();
         known.extend(self.snapshot.local_addresses.iter());
         known
+    }
+
+    /// The ports of every item of a direction.
+    pub fn ports_in_use(&self, direction: Direction) -> impl Iterator<Item = &'a Ports> {
+        let items = self.rules.iter().flat_map(|in_use| &in_use.rule.items);
+        items
+            .filter(move |item| item.section.direction() == Some(direction))
+            .map(|item| &item.ports)
+    }
+
+    /// Every named port that an item of a direction may mean.
+    #[must_use]
+    pub fn all_named_ports(&self, direction: Direction) -> Vec<&'a NamedPort> {
+        if direction == Direction::Ingress {
+            return self.snapshot.options.named_ports.iter().collect();
+        }
+        let objects = self.snapshot.objects.values();
+        let of_object = |object: &'a Object| match object {
+            Object::Pod(pod) => pod.named_ports.as_slice(),
+            Object::Endpoint(endpoint) => endpoint.named_ports.as_slice(),
+            _ => &[],
+        };
+        objects
+            .flat_map(|stored| of_object(&stored.object))
+            .collect()
+    }
+
+    /// Protocol, and port or type, of every failsafe entry of a direction; port
+    /// 0 is all of them.
+    pub fn failsafe_packets(&self, direction: Direction) -> impl Iterator<Item = (u8, u16)> {
+        let entries = self.snapshot.options.failsafe.iter();
+        entries
+            .filter(move |entry| entry.direction == direction.number())
+            .map(|entry| (entry.proto, entry.port))
+    }
+
+    /// How many items the rules that select the host have.
+    #[must_use]
+    pub fn item_count(&self) -> usize {
+        let items = self.rules.iter().map(|in_use| in_use.rule.items.len());
+        items.sum()
     }
 
     /// Every prefix that a rule in use or a failsafe entry names.

@@ -180,6 +180,12 @@ impl<'b, 'a> Listening<'b, 'a> {
         self.items.len()
     }
 
+    /// Whether the agent is in audit mode.
+    #[must_use]
+    pub fn audit(&self) -> bool {
+        self.book.snapshot.options.audit
+    }
+
     /// Judges one packet of the peer.
     #[must_use]
     pub fn judge(&self, packet: Packet) -> Judgement {

@@ -14,7 +14,7 @@ mod misses;
 mod peers;
 mod ports;
 #[cfg(test)]
-mod tests;
+pub(in crate::policy) mod tests;
 mod who;
 mod words;
 

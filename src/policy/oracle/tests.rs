@@ -21,10 +21,10 @@ use crate::policy::{
     StoredObject, StoredPolicy, Subject,
 };
 
-const HOST: Subject = Subject::Host(EndpointId(1));
+pub(in crate::policy) const HOST: Subject = Subject::Host(EndpointId(1));
 const PORT_80: Packet = Packet::Port { proto: 6, port: 80 };
 
-fn address(text: &str) -> IpAddr {
+pub(in crate::policy) fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
@@ -53,7 +53,7 @@ fn resource(kind: ResourceKind, namespace: Option<&str>, name: &str) -> Arc<Reso
 }
 
 /// A cluster: this host, two nodes, pods, services, an external API server.
-fn cluster(options: PolicyOptions) -> PolicySnapshot {
+pub(in crate::policy) fn cluster(options: PolicyOptions) -> PolicySnapshot {
     let options = PolicyOptions {
         node_name: "self".to_owned(),
         ..options
@@ -149,7 +149,7 @@ fn cluster(options: PolicyOptions) -> PolicySnapshot {
     snapshot
 }
 
-fn item(section: Section, peers: Peers, ports: Ports) -> Item {
+pub(in crate::policy) fn item(section: Section, peers: Peers, ports: Ports) -> Item {
     Item {
         section,
         index: 0,
@@ -159,7 +159,12 @@ fn item(section: Section, peers: Peers, ports: Ports) -> Item {
     }
 }
 
-fn add(snapshot: &mut PolicySnapshot, name: &str, audit: bool, items: Vec<Item>) {
+pub(in crate::policy) fn add(
+    snapshot: &mut PolicySnapshot,
+    name: &str,
+    audit: bool,
+    items: Vec<Item>,
+) {
     let kind = ResourceKind::CiliumClusterwideNetworkPolicy;
     let resource = resource(kind, None, name);
     let rule = Rule {
@@ -183,7 +188,7 @@ fn add(snapshot: &mut PolicySnapshot, name: &str, audit: bool, items: Vec<Item>)
         .insert(resource.key.clone(), Arc::new(stored));
 }
 
-fn selector(list: &[(&str, &str, Operator, &[&str])]) -> LabelSelector {
+pub(in crate::policy) fn selector(list: &[(&str, &str, Operator, &[&str])]) -> LabelSelector {
     let requirements = list
         .iter()
         .map(|(source, key, operator, values)| Requirement {
@@ -197,7 +202,7 @@ fn selector(list: &[(&str, &str, Operator, &[&str])]) -> LabelSelector {
     }
 }
 
-const PEERS: [&str; 8] = [
+pub(in crate::policy) const PEERS: [&str; 8] = [
     "10.0.0.1",
     "10.0.0.2",
     "10.0.0.3",
