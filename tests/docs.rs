@@ -1,5 +1,7 @@
 //! The documents say what the code says.
 
+mod questions;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -59,4 +61,10 @@ fn the_metrics_page_is_the_catalogue() {
         found == wanted,
         "docs/metrics.md is stale: set {UPDATE}=1 and run this test"
     );
+}
+
+#[test]
+fn the_examples_of_the_policy_page_are_true() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/policy.md");
+    assert!(questions::ask_all(&path) > 40);
 }

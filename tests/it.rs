@@ -7,6 +7,9 @@ mod config;
 mod explain;
 #[path = "it/robustness.rs"]
 mod robustness;
+mod questions;
+#[path = "it/questions.rs"]
+mod semantics;
 #[path = "it/usage.rs"]
 mod usage;
 #[path = "it/validate.rs"]
