@@ -5,9 +5,9 @@
 mod config;
 #[path = "it/explain.rs"]
 mod explain;
+mod questions;
 #[path = "it/robustness.rs"]
 mod robustness;
-mod questions;
 #[path = "it/questions.rs"]
 mod semantics;
 #[path = "it/usage.rs"]

@@ -90,6 +90,100 @@ fn why_not_names_every_rule() {
 }
 
 #[test]
+fn the_place_and_the_log_of_the_rule_are_told() {
+    let text = policy("demo", CLUSTER_AND_SSH) + "  log:\n    value: seen\n";
+    let offline = Offline::new(&[("a.yaml", text.clone())]);
+    let ssh = offline.answer(&flow(&["--proto", "tcp", "--port", "22"]));
+    assert_eq!(ssh["log"], "seen");
+    let file = ssh["rule"]["file"].as_str().expect("a file");
+    assert!(file.ends_with("/a.yaml"), "{file}");
+    let written = text.lines().position(|line| line.contains("toPorts"));
+    let line = written.expect("the item") + 1;
+    assert_eq!(ssh["rule"]["line"], line, "{ssh}");
+}
+
+#[test]
+fn what_stood_in_the_way_is_told_nearest_first() {
+    let for_pods = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: \
+                    {name: pods}\nspec: {endpointSelector: {}, ingress: [{fromEntities: \
+                    [all]}]}\n";
+    let elsewhere = policy("other", "  - fromEntities:\n    - all\n").replace("ssh", "none");
+    let offline = Offline::new(&[
+        ("a.yaml", policy("demo", CLUSTER_AND_SSH)),
+        ("b.yaml", for_pods.to_owned()),
+        ("c.yaml", elsewhere),
+    ]);
+    let told = offline.answer(&flow(&["--proto", "tcp", "--port", "80", "--why-not"]));
+    let lines: Vec<String> = told["why_not"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|miss| {
+            let name = miss["resource"].as_str().expect("a name");
+            let name = name.rsplit('/').next().expect("a name");
+            format!(
+                "{name}[{}] {}: {}",
+                miss["index"], miss["term"], miss["reason"]
+            )
+        })
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "demo[1] \"ports\": \"TCP 80, the rule has TCP 22\"",
+            "demo[0] \"peers\": \"192.0.2.9 is reserved:world (outside of the cluster), not \
+             entity cluster\"",
+            "other[0] \"subject\": \"nodeSelector node-access=none, this node has \
+             node-access=ssh\"",
+            "pods[0] \"subject\": \"endpointSelector never selects the host\"",
+        ]
+    );
+}
+
+#[test]
+fn differences_are_of_packets() {
+    let before = Offline::new(&[("a.yaml", policy("demo", CLUSTER_AND_SSH))]);
+    let narrower = CLUSTER_AND_SSH.replace("22", "2222");
+    let after = Offline::new(&[("a.yaml", policy("demo", &narrower))]);
+    let compare = |one: &Offline, other: &Offline| -> Value {
+        let paths = [one, other].map(|side| side.folder.path().to_str().expect("UTF-8"));
+        let said = run(&[
+            "policy",
+            "diff",
+            paths[0],
+            paths[1],
+            "-o",
+            "json",
+            "--node-labels",
+            "node-access=ssh",
+        ]);
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        serde_json::from_str(&said.out).expect("JSON alone on stdout")
+    };
+    let same = compare(&before, &before);
+    assert_eq!(same["changes"].as_array().map(Vec::len), Some(0), "{same}");
+    let told = compare(&before, &after);
+    let lines: Vec<String> = told["changes"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|change| {
+            let verdicts = [&change["before"]["verdict"], &change["after"]["verdict"]];
+            format!("{} {} {}", verdicts[0], verdicts[1], change["packets"])
+        })
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "\"allowed\" \"denied\" [\"tcp/22\"]",
+            "\"denied\" \"allowed\" [\"tcp/2222\"]",
+        ]
+    );
+    let said = run(&["policy", "diff", "/nonexistent", "/nonexistent"]);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+}
+
+#[test]
 fn another_node_is_not_selected() {
     let offline = Offline::new(&[("a.yaml", policy("demo", CLUSTER_AND_SSH))]);
     let said = offline.explain("role=db", &flow(&["--proto", "tcp", "--port", "80"]));

@@ -11,6 +11,7 @@ use super::{Document, DocumentError, Positions, Skipped};
 use crate::events::{Origin, Resource, ResourceKey};
 use crate::limits::MANIFEST_OBJECTS_MAX;
 use crate::policy::nearest::nearest;
+use crate::policy::{Section, path};
 
 /// An item of a `List`, or the document itself.
 struct Place<'a> {
@@ -150,12 +151,17 @@ impl Reader<'_> {
             return self.fault(place, "metadata.name", Some(subject), &reason);
         }
         self.keys.insert(key.clone(), place.line);
+        let item_lines = if key.kind.is_policy() {
+            place.positions.lines_of(rule_items(&object))
+        } else {
+            BTreeMap::new()
+        };
         self.reading.documents.push(Document {
             resource: Resource {
                 key,
                 source: self.source,
                 origin: Origin {
-                    item_lines: BTreeMap::new(),
+                    item_lines,
                     file: self.file.to_owned(),
                     document: place.document,
                     line: place.line,
@@ -216,4 +222,23 @@ impl Reader<'_> {
 /// Whether `List` after it makes a list for sure: other kinds may end so.
 fn is_listed(item_kind: &str) -> bool {
     item_kind.is_empty() || READ.iter().any(|(kind, _)| kind.as_str() == item_kind)
+}
+
+/// The paths of all items of all rules of a policy.
+fn rule_items(object: &Map<String, Value>) -> impl Iterator<Item = String> {
+    let specs = object.get("specs").and_then(Value::as_array);
+    let specs = specs.into_iter().flatten().enumerate();
+    let rules = object
+        .get("spec")
+        .map(|spec| ("spec".to_owned(), spec))
+        .into_iter()
+        .chain(specs.map(|(index, spec)| (path::index("specs", index), spec)));
+    rules.flat_map(|(at, rule)| {
+        Section::OF_RULES.into_iter().flat_map(move |section| {
+            let items = rule.get(section.as_str()).and_then(Value::as_array);
+            let mut at = at.clone();
+            path::push_key(&mut at, section.as_str());
+            (0..items.map_or(0, Vec::len)).map(move |index| path::index(&at, index))
+        })
+    })
 }

@@ -231,8 +231,7 @@ impl PolicyReader {
             let number = &mut self.counts[section as usize];
             let item = read_item(&mut self.checker, &at.index(index), value, around, *number);
             *number += 1;
-            // What a held rule says is not kept: nothing reads it yet.
-            items.extend(item.filter(|_| !held));
+            items.extend(item);
         }
         items
     }
