@@ -25,6 +25,9 @@ enum Step {
     Policy { name: u8, version: u8, etcd: bool },
     Delete { name: u8, etcd: bool },
     Node { version: u8 },
+    Pod { name: u8, version: u8 },
+    PodGone { name: u8 },
+    Group { version: u8 },
     Labels { version: u8 },
     Addresses { version: u8 },
     InSync { etcd: bool },
@@ -34,10 +37,13 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        8 => (0..4_u8, 0..7_u8, any::<bool>())
+        10 => (0..5_u8, 0..9_u8, any::<bool>())
             .prop_map(|(name, version, etcd)| Step::Policy { name, version, etcd }),
         4 => (0..4_u8, any::<bool>()).prop_map(|(name, etcd)| Step::Delete { name, etcd }),
         1 => (0..3_u8).prop_map(|version| Step::Node { version }),
+        3 => (0..3_u8, 0..3_u8).prop_map(|(name, version)| Step::Pod { name, version }),
+        1 => (0..3_u8).prop_map(|name| Step::PodGone { name }),
+        2 => (0..3_u8).prop_map(|version| Step::Group { version }),
         1 => (0..3_u8).prop_map(|version| Step::Labels { version }),
         1 => (0..3_u8).prop_map(|version| Step::Addresses { version }),
         3 => any::<bool>().prop_map(|etcd| Step::InSync { etcd }),
@@ -74,6 +80,10 @@ fn policy(name: u8, version: u8) -> (ResourceKey, Value) {
         4 => json!({"egress": [{"toEntities": ["cluster"]}]}),
         // Refused.
         5 => json!({"ingress": [{"toPorts": [{"ports": [{"port": "99999"}]}]}]}),
+        6 => json!({"ingress": [{"fromEndpoints": [{"matchLabels": {
+            "app": "b", "k8s:io.kubernetes.pod.namespace": "shop",
+        }}]}]}),
+        7 => json!({"ingressDeny": [{"fromCIDRSet": [{"cidrGroupRef": "group"}]}]}),
         // Selects this node by some labels only.
         _ => json!({
             "nodeSelector": {"matchLabels": {"role": "b"}},
@@ -103,6 +113,38 @@ fn node(version: u8) -> (ResourceKey, Value) {
         ]},
     });
     (key(ResourceKind::Node, "other"), body)
+}
+
+fn pod(name: u8, version: u8) -> (ResourceKey, Value) {
+    let text = format!("pod-{name}");
+    let address = format!("10.50.{version}.{name}");
+    let app = ["a", "b", "c"][usize::from(version)];
+    let body = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": text,
+            "namespace": "shop",
+            "labels": {"app": app},
+        },
+        "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]},
+    });
+    let key = ResourceKey {
+        kind: ResourceKind::Pod,
+        namespace: Some("shop".to_owned()),
+        name: text,
+    };
+    (key, body)
+}
+
+fn group(version: u8) -> (ResourceKey, Value) {
+    let body = json!({
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumCIDRGroup",
+        "metadata": {"name": "group"},
+        "spec": {"externalCIDRs": ["10.60.0.0/16", format!("10.{version}.0.0/16")]},
+    });
+    (key(ResourceKind::CiliumCIDRGroup, "group"), body)
 }
 
 fn options(version: u8) -> PolicyOptions {
@@ -149,6 +191,12 @@ fn event(step: &Step) -> Option<JournalEvent> {
             source: source(*etcd),
         },
         Step::Node { version } => upsert(node(*version), SourceName::Manifests),
+        Step::Pod { name, version } => upsert(pod(*name, *version), SourceName::Manifests),
+        Step::PodGone { name } => RepositoryChange::Delete {
+            key: pod(*name, 0).0,
+            source: SourceName::Manifests,
+        },
+        Step::Group { version } => upsert(group(*version), SourceName::Manifests),
         Step::Labels { version } => {
             let role = ["a", "b", "c"][usize::from(*version)].to_owned();
             RepositoryChange::NodeLabels([("role".to_owned(), role)].into())
@@ -240,7 +288,7 @@ impl Live {
                 let found = found.unwrap_or_else(|error| panic!("{error}, {count} of {kept:?}"));
                 assert_same(live, &found);
                 // They follow from the rest: a sample is enough, they are large.
-                if count == 1 && revision.0 % 7 == 0 {
+                if count == 1 && revision.0 % 5 == 0 {
                     assert_same_verdicts(live, &found);
                 }
             }
@@ -374,6 +422,37 @@ fn a_journal_without_any_snapshot_is_replayed_from_its_first_start() {
         assert_same(state, &found.expect("rebuilt"));
     }
     assert_eq!(live.states.len(), 2);
+}
+
+#[test]
+fn the_steps_reach_pods_and_groups() {
+    let mut live = grown(0, 1);
+    let is_there = |live: &Live, prefix: &str| {
+        let prefix: ipnet::Ipv4Net = prefix.parse().expect("a prefix");
+        live.desk
+            .repository
+            .snapshot()
+            .ipcache4
+            .contains_key(&prefix)
+    };
+    live.step(&Step::Pod {
+        name: 0,
+        version: 1,
+    });
+    live.step(&Step::Group { version: 2 });
+    for version in [6, 7] {
+        live.step(&Step::Policy {
+            name: version,
+            version,
+            etcd: false,
+        });
+    }
+    assert!(live.desk.repository.snapshot().refused.is_empty());
+    assert!(is_there(&live, "10.50.1.0/32"));
+    assert!(is_there(&live, "10.60.0.0/16"));
+    live.step(&Step::PodGone { name: 0 });
+    assert!(!is_there(&live, "10.50.1.0/32"));
+    live.check();
 }
 
 #[test]
