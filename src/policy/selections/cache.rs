@@ -278,7 +278,10 @@ impl SelectorCache {
                     .entry(prefix.prefix_len())
                     .or_default() += 1;
             }
-            Term::Entity(_) => {
+            Term::Entity(entity) => {
+                if let Some(prefix) = entity.prefix() {
+                    touched.acquire(prefix);
+                }
                 self.wide.insert((id, term.clone()));
             }
             Term::Labels(selector) | Term::Workloads(selector) => {
@@ -327,7 +330,10 @@ impl SelectorCache {
                     }
                 }
             }
-            Term::Entity(_) => {
+            Term::Entity(entity) => {
+                if let Some(prefix) = entity.prefix() {
+                    touched.release(prefix);
+                }
                 self.wide.remove(&(id, term.clone()));
             }
             Term::Labels(selector) | Term::Workloads(selector) => {

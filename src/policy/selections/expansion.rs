@@ -52,10 +52,7 @@ impl Expansion {
         let terms = match selector {
             Selector::Address(prefix) => BTreeSet::from([Term::Address(prefix.trunc())]),
             Selector::Peer(peer) => match peer {
-                Peer::Entity(entity) => BTreeSet::from([match entity.prefix() {
-                    Some(prefix) => Term::Prefix(prefix),
-                    None => Term::Entity(*entity),
-                }]),
+                Peer::Entity(entity) => BTreeSet::from([Term::Entity(*entity)]),
                 Peer::Cidr { cidr, except: not } => {
                     except.clone_from(not);
                     BTreeSet::from([Term::Prefix(*cidr)])

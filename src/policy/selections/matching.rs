@@ -40,7 +40,7 @@ impl Term {
                 .is_some_and(|prefix| around.contains(&prefix))
         };
         match self {
-            Self::Entity(entity) => is_entity(*entity, candidate.labels, &options.cluster_name),
+            Self::Entity(entity) => is_entity(*entity, candidate, &options.cluster_name),
             Self::Prefix(around) => has_prefixes(candidate.identity, options) && within(around),
             Self::Address(around) => within(around),
             Self::Labels(selector) => selector.matches(candidate.labels),
@@ -52,8 +52,9 @@ impl Term {
     }
 }
 
-/// Entities are questions about labels.
-fn is_entity(entity: Entity, labels: &LabelSet, cluster_name: &str) -> bool {
+/// Entities are questions about labels, but for the two families.
+fn is_entity(entity: Entity, candidate: &Candidate<'_>, cluster_name: &str) -> bool {
+    let labels = candidate.labels;
     let has = |reserved: Reserved| labels.has_reserved(reserved.name());
     let in_cluster = || {
         const OF_CLUSTER: [Reserved; 7] = [
@@ -74,8 +75,9 @@ fn is_entity(entity: Entity, labels: &LabelSet, cluster_name: &str) -> bool {
         Entity::World => {
             has(Reserved::World) || has(Reserved::WorldIpv4) || has(Reserved::WorldIpv6)
         }
-        Entity::WorldIpv4 => has(Reserved::WorldIpv4),
-        Entity::WorldIpv6 => has(Reserved::WorldIpv6),
+        // Their addresses only, whatever CIDR rules match besides.
+        Entity::WorldIpv4 => matches!(candidate.identity.key, IdentityKey::Cidr(IpNet::V4(_))),
+        Entity::WorldIpv6 => matches!(candidate.identity.key, IdentityKey::Cidr(IpNet::V6(_))),
         Entity::Cluster => in_cluster(),
         Entity::ClusterMesh => {
             in_cluster()
