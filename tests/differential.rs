@@ -14,6 +14,8 @@
 mod case;
 #[path = "differential/compare.rs"]
 mod compare;
+#[path = "differential/coverage.rs"]
+mod coverage;
 #[path = "differential/flows.rs"]
 mod flows;
 #[path = "packets/frames.rs"]

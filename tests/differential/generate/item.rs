@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
-use super::{FEATURES, names, network, prefixes, selectors};
+use super::{names, network, prefixes, selectors};
 use crate::random::Random;
 
 /// An item of `section`.
@@ -14,7 +14,8 @@ pub(crate) fn item(section: &str, random: &mut Random) -> Value {
     } else {
         "from"
     };
-    peers(side, &mut item, random);
+    let deny = section.ends_with("Deny");
+    peers(side, deny, &mut item, random);
     match random.below(20) {
         0..=4 => {}
         5..=14 => {
@@ -31,7 +32,7 @@ pub(crate) fn item(section: &str, random: &mut Random) -> Value {
     Value::Object(item)
 }
 
-fn peers(side: &str, item: &mut Map<String, Value>, random: &mut Random) {
+fn peers(side: &str, deny: bool, item: &mut Map<String, Value>, random: &mut Random) {
     let mut put = |kind: &str, peers: Vec<Value>| {
         item.insert(format!("{side}{kind}"), peers.into());
     };
@@ -46,14 +47,14 @@ fn peers(side: &str, item: &mut Map<String, Value>, random: &mut Random) {
         0..=16 => {}
         // No peer at all.
         17..=20 => {
-            let nobody = empty_kinds(side);
+            let nobody = empty_kinds(side, deny);
             put(random.pick::<&str>(&nobody), Vec::new());
         }
-        21..=34 if FEATURES.endpoints => {
+        21..=34 => {
             put("Endpoints", some(selectors::of_endpoints, random));
         }
-        35..=42 if FEATURES.nodes => put("Nodes", some(selectors::of_nodes, random)),
-        43..=50 if FEATURES.services && side == "to" => put("Services", some(service, random)),
+        35..=42 => put("Nodes", some(selectors::of_nodes, random)),
+        43..=50 if side == "to" => put("Services", some(service, random)),
         65..=79 => put("CIDR", some(cidr, random)),
         80..=99 => put("CIDRSet", some(cidr_set, random)),
         _ => put("Entities", some(entity, random)),
@@ -61,13 +62,18 @@ fn peers(side: &str, item: &mut Map<String, Value>, random: &mut Random) {
 }
 
 /// Peer fields that select nobody when their list is empty.
-fn empty_kinds(side: &str) -> Vec<&'static str> {
-    let mut kinds = vec!["CIDR", "CIDRSet", "Entities"];
-    if FEATURES.endpoints {
-        kinds.extend(["Endpoints", "Nodes", "Groups"]);
-        if side == "to" {
-            kinds.push("FQDNs");
-        }
+fn empty_kinds(side: &str, deny: bool) -> Vec<&'static str> {
+    let mut kinds = vec![
+        "CIDR",
+        "CIDRSet",
+        "Entities",
+        "Endpoints",
+        "Nodes",
+        "Groups",
+    ];
+    // Denying a name is denied: its addresses may be anybody's.
+    if side == "to" && !deny {
+        kinds.push("FQDNs");
     }
     kinds
 }
@@ -86,12 +92,12 @@ fn service(random: &mut Random) -> Value {
 
 fn cidr_set(random: &mut Random) -> Value {
     let (mut set, outer) = match random.below(10) {
-        0 | 1 if FEATURES.groups => {
+        0 | 1 => {
             let names = ["group-a", "group-b", "group-c", "nobody"];
             let name = *random.pick(&names);
             (json!({"cidrGroupRef": name}), prefixes::prefix(random))
         }
-        2 | 3 if FEATURES.groups => {
+        2 | 3 => {
             let by = selectors::of_objects(random);
             (json!({"cidrGroupSelector": by}), prefixes::prefix(random))
         }
@@ -132,7 +138,7 @@ fn port(random: &mut Random) -> Value {
             _ => json!({"protocol": name}),
         };
     }
-    if FEATURES.named_ports && random.chance(12) {
+    if random.chance(12) {
         let name = *random.pick(&["http", "dns", "metrics-1", "HTTP", "nobody"]);
         return match random.below(4) {
             0 => json!({"port": name}),

@@ -18,31 +18,6 @@ use serde_json::Value;
 use crate::case::{Case, Change, Objects, apply};
 use crate::random::Random;
 
-/// Constructs that are written.
-pub(crate) struct Features {
-    pub(crate) endpoints: bool,
-    pub(crate) nodes: bool,
-    pub(crate) services: bool,
-    pub(crate) groups: bool,
-    pub(crate) objects: bool,
-    pub(crate) namespaced: bool,
-    pub(crate) audit: bool,
-    pub(crate) named_ports: bool,
-    pub(crate) cidr_match: bool,
-}
-
-pub(crate) const FEATURES: Features = Features {
-    endpoints: false,
-    nodes: false,
-    services: false,
-    groups: false,
-    objects: false,
-    namespaced: false,
-    audit: false,
-    named_ports: false,
-    cidr_match: false,
-};
-
 /// Rules in the largest case.
 const RULES_MAX: usize = 200;
 

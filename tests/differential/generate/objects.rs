@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{FEATURES, names, network, nodes, workloads};
+use super::{names, network, nodes, workloads};
 use crate::random::Random;
 
 /// The objects of a cluster.
@@ -19,10 +19,8 @@ pub(crate) fn all(random: &mut Random) -> Vec<Value> {
     };
     some("Node", nodes::names(), 55, random);
     some("CiliumNode", nodes::names(), 25, random);
-    if FEATURES.groups {
-        some("CiliumCIDRGroup", network::groups(), 70, random);
-    }
-    if FEATURES.objects && random.chance(70) {
+    some("CiliumCIDRGroup", network::groups(), 70, random);
+    if random.chance(70) {
         some("Namespace", workloads::namespaces(), 70, random);
         some("Pod", workloads::pods(), 60, random);
         some("CiliumIdentity", workloads::identities(), 50, random);

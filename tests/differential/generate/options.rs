@@ -4,7 +4,7 @@ use palisade::policy::language::{NamedPort, PortProtocol};
 use palisade::policy::{EnforcementMode, FailsafeEntry, PolicyOptions};
 
 use super::objects::labels;
-use super::{FEATURES, names, prefixes};
+use super::{names, prefixes};
 use crate::case::NODE;
 use crate::random::Random;
 
@@ -26,7 +26,7 @@ pub(crate) fn options(random: &mut Random) -> PolicyOptions {
         enforcement,
         audit: random.chance(10),
         failsafe,
-        cidr_match_nodes: FEATURES.cidr_match && random.chance(30),
+        cidr_match_nodes: random.chance(30),
         named_ports: named_ports(random),
         ..PolicyOptions::default()
     }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::workloads::NAMESPACES;
-use super::{FEATURES, item, names, selectors};
+use super::{item, names, selectors};
 use crate::random::Random;
 
 /// A policy and the number of its rules.
@@ -19,12 +19,12 @@ pub(crate) fn policy(number: usize, most: usize, random: &mut Random) -> Policy 
         "kind": "CiliumClusterwideNetworkPolicy",
         "metadata": {"name": format!("p{number}")},
     });
-    let held = FEATURES.namespaced && random.chance(4);
+    let held = random.chance(4);
     if held {
         object["kind"] = "CiliumNetworkPolicy".into();
         object["metadata"]["namespace"] = NAMESPACES[number % NAMESPACES.len()].into();
     }
-    if FEATURES.audit && random.chance(12) {
+    if random.chance(12) {
         object["metadata"]["annotations"] = json!({"palisade.io/enforcement": "audit"});
     }
     let listed = if random.chance(60) {

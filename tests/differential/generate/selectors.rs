@@ -61,7 +61,6 @@ pub(crate) fn of_endpoints(random: &mut Random) -> Value {
                 "init",
                 "ingress",
                 "unmanaged",
-                "world-ipv4",
             ];
             let source = *random.pick(&["reserved:", "$"]);
             let key = format!("{source}{}", random.pick(&reserved));
