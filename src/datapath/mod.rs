@@ -4,6 +4,8 @@
 //! (for the simulation) stand behind it.
 
 pub mod devices;
+#[doc(hidden)]
+pub mod doors;
 pub mod events;
 pub mod fake;
 mod generation;

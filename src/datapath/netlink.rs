@@ -161,6 +161,11 @@ impl Netlink {
     }
 }
 
+/// The bodies of a datagram's messages.
+pub(crate) fn bodies(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+    Parts(datagram).map(|part| part.body)
+}
+
 struct Part<'a> {
     kind: u16,
     flags: u16,

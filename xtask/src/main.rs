@@ -5,6 +5,7 @@ mod bpf;
 mod ci;
 mod command;
 mod fuzz;
+mod fuzz_targets;
 mod object;
 mod stamp;
 mod test;
@@ -19,9 +20,11 @@ usage: cargo xtask <command>
   bpf           rebuild bpf-prog/palisade.bpf.o and its stamp from bpf-prog/
   bpf --check   rebuild it elsewhere and compare it with the committed one
   test          set up and run everything: format, lints, all tests, the lab
-  ci            what CI checks besides: bpf --check and the dependencies
+  ci            what CI checks besides: bpf --check, fuzz targets, dependencies
   fuzz [--minutes N] [--seed S] [--cases N]
                 the differential test, built for release: policy text, tables, kernel
+  fuzz targets [--minutes N]
+                the fuzz targets of fuzz/, each for N minutes (nightly, cargo-fuzz)
   lab ...       `palisade lab`, built for release
   bench control what a change costs the control plane beside all from nothing;
                 --json, --pods N, --policies N
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         ["bpf", "--check"] => bpf::check(),
         ["test"] => test::run_all(),
         ["ci"] => ci::run_all(),
+        ["fuzz", "targets", rest @ ..] => fuzz_targets::run_all(rest),
         ["fuzz", rest @ ..] => fuzz::run_for(rest),
         ["lab", rest @ ..] => lab(rest),
         ["bench", rest @ ..] => bench::run(rest),

@@ -122,6 +122,15 @@ pub fn list() -> io::Result<Vec<Device>> {
     Ok(devices.into_values().collect())
 }
 
+/// Whether the body of a message describes a device, an address, a route.
+pub(crate) fn decode(body: &[u8]) -> [bool; 3] {
+    [
+        device(body).is_some(),
+        device_address(body).is_some(),
+        default_route(body).is_some(),
+    ]
+}
+
 /// A veth is an uplink only where a default route says so.
 fn may_be_uplink(device: &Device) -> bool {
     device.kind == "veth" && device.up && device.has_global_unicast()

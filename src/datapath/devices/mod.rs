@@ -7,6 +7,7 @@ mod list;
 mod select;
 mod watch;
 
+pub(crate) use list::decode;
 pub use list::{Device, DeviceAddress, Scope, list, own_addresses};
 pub use select::{DevicePattern, Selection, select};
 pub use watch::DeviceWatch;

@@ -38,6 +38,7 @@ mod views;
 mod ipcache_tests;
 
 pub use adoption::AdoptionReport;
+pub(crate) use adoption::{decode_connection, decode_sockets};
 pub use attach::{Attached, Attachments, Mechanism, SyncReport, Unwanted, WantedDevice};
 pub use commit::GraceMethod;
 pub use conntrack::{CtFlow, CtOccupancy, Sweeper};

@@ -60,9 +60,13 @@ pub(crate) fn flows(own: &BTreeSet<IpAddr>) -> io::Result<Vec<Flow>> {
     let all = netlink.dump(CT_GET, &[0; 4])?;
     Ok(all
         .iter()
-        .filter_map(|message| parse(&message.body))
-        .filter_map(|tracked| on_the_wire(&tracked, own))
+        .filter_map(|message| decode(&message.body, own))
         .collect())
+}
+
+/// The flow of a tracked connection as the kernel describes it.
+pub(super) fn decode(body: &[u8], own: &BTreeSet<IpAddr>) -> Option<Flow> {
+    on_the_wire(&parse(body)?, own)
 }
 
 fn tuple(attributes: Attributes<'_>) -> Option<Tuple> {

@@ -13,6 +13,7 @@ mod sockets;
 pub use entries::AdoptionReport;
 pub(crate) use entries::run;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// A flow that runs, as seen on the wire.
@@ -49,4 +50,14 @@ pub(crate) enum Stage {
 /// An IPv4 address in the clothes of IPv6 (dual-stack sockets) is an IPv4 address.
 pub(crate) fn plain(address: IpAddr) -> IpAddr {
     address.to_canonical()
+}
+
+/// How many flows the bodies of socket descriptions make.
+pub(crate) fn decode_sockets<'a>(bodies: impl IntoIterator<Item = &'a [u8]>) -> usize {
+    sockets::decode(bodies).len()
+}
+
+/// Whether the body of a tracked connection makes a flow of ours.
+pub(crate) fn decode_connection(body: &[u8], own: &BTreeSet<IpAddr>) -> bool {
+    kernel_table::decode(body, own).is_some()
 }

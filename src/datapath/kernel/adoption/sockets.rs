@@ -74,6 +74,14 @@ fn dump(netlink: &mut Netlink, protocol: u8) -> io::Result<Vec<SocketEntry>> {
     Ok(sockets)
 }
 
+/// The flows of sockets as the kernel describes them, one body each.
+pub(super) fn decode<'a>(bodies: impl IntoIterator<Item = &'a [u8]>) -> Vec<Flow> {
+    let sockets: Vec<SocketEntry> = bodies.into_iter().filter_map(parse).collect();
+    let mut flows = tcp_flows(&sockets);
+    flows.extend(udp_flows(&sockets));
+    flows
+}
+
 /// Every flow of this namespace's sockets.
 pub(crate) fn flows() -> io::Result<Vec<Flow>> {
     let mut netlink = Netlink::open(NETLINK_SOCK_DIAG, 0)?;
