@@ -58,6 +58,10 @@ pub const CLUSTER_NAME_BYTES_MAX: usize = 32;
 pub const EXPLAIN_MISSES_MAX: usize = 100;
 /// Questions about one item of one rule that `policy diff` asks.
 pub const DIFF_WORK_MAX: usize = 200_000_000;
+/// Rule items of one resource whose lines are noted.
+pub const ITEM_LINES_MAX: usize = 4_096;
+/// Pairs of an allow and a deny that are compared for a warning, at most.
+pub const ADVICE_PAIRS_MAX: usize = 4_000_000;
 /// Errors reported for one resource before the rest is summarised.
 pub const ERRORS_PER_RESOURCE_MAX: usize = 100;
 

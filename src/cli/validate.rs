@@ -7,10 +7,13 @@ use serde::Serialize;
 
 use super::CliError;
 use super::output::Output;
-use crate::events::{RepositoryChange, ResourceKey, SourceName};
+use crate::events::{RepositoryChange, Resource, ResourceKey, SourceName};
 use crate::limits::{MANIFEST_ERRORS_MAX, MANIFEST_FILE_BYTES_MAX};
-use crate::policy::language::FieldError;
-use crate::policy::{Applied, PolicyOptions, Repository, documents};
+use crate::policy::advice::advise;
+use crate::policy::documents::{self, Positions};
+use crate::policy::language::{FieldError, Policy, read_policy};
+use crate::policy::objects::{Object, read_object};
+use crate::policy::{Applied, PolicyOptions, Repository};
 use crate::sources::manifests::{read_capped, scan};
 
 /// What is wrong in one place.
@@ -89,9 +92,22 @@ fn list(found: &mut Vec<Finding>, more: &mut usize, finding: impl FnOnce() -> Fi
     }
 }
 
-pub(super) fn run(out: Output, paths: &[PathBuf], node: PolicyOptions) -> Result<(), CliError> {
-    let mut repository = Repository::new(node);
-    let report = check(paths, &mut repository)?;
+/// What was read, for advice that needs all of it.
+#[derive(Default)]
+struct Run {
+    /// The file of each resource.
+    owners: BTreeMap<ResourceKey, String>,
+    policies: Vec<(ResourceKey, Policy, Finding, Positions)>,
+    objects: Vec<(ResourceKey, Object)>,
+}
+
+pub(super) fn run(out: Output, paths: &[PathBuf], options: PolicyOptions) -> Result<(), CliError> {
+    let mut repository = Repository::new(options.clone());
+    let mut run = Run::default();
+    let mut report = read_all(paths, &mut repository, &mut run)?;
+    for finding in advice(&run, &options) {
+        report.warn(|| finding);
+    }
     out.print(&report, report_text)?;
     if report.valid {
         Ok(())
@@ -100,6 +116,32 @@ pub(super) fn run(out: Output, paths: &[PathBuf], node: PolicyOptions) -> Result
         let noun = if count == 1 { "error" } else { "errors" };
         Err(CliError::Failed(format!("{count} {noun}")))
     }
+}
+
+/// What only all resources of the run together tell.
+fn advice(run: &Run, options: &PolicyOptions) -> Vec<Finding> {
+    let policies: Vec<_> = run
+        .policies
+        .iter()
+        .map(|(key, policy, ..)| (key, policy))
+        .collect();
+    let objects: Vec<_> = run
+        .objects
+        .iter()
+        .map(|(key, object)| (key, object))
+        .collect();
+    let mut of_resource: BTreeMap<ResourceKey, Vec<FieldError>> = BTreeMap::new();
+    for advice in advise(&policies, &objects, options) {
+        let warnings = of_resource.entry(advice.resource).or_default();
+        warnings.push(advice.warning);
+    }
+    let mut findings = Vec::new();
+    for (key, _, place, positions) in &run.policies {
+        let mut warnings = of_resource.remove(key).unwrap_or_default();
+        positions.locate(&mut warnings);
+        findings.extend(warnings.into_iter().map(|warning| at(place, warning)));
+    }
+    findings
 }
 
 fn report_text(report: &Report) -> String {
@@ -134,8 +176,15 @@ fn report_text(report: &Report) -> String {
 /// # Errors
 /// When a path itself cannot be read.
 pub(super) fn check(paths: &[PathBuf], repository: &mut Repository) -> Result<Report, CliError> {
+    read_all(paths, repository, &mut Run::default())
+}
+
+fn read_all(
+    paths: &[PathBuf],
+    repository: &mut Repository,
+    run: &mut Run,
+) -> Result<Report, CliError> {
     let mut report = Report::default();
-    let mut owners: BTreeMap<ResourceKey, String> = BTreeMap::new();
     for file in files_of(paths)? {
         report.files += 1;
         let name = file.display().to_string();
@@ -146,7 +195,7 @@ pub(super) fn check(paths: &[PathBuf], repository: &mut Repository) -> Result<Re
                 continue;
             }
         };
-        check_file(&name, &bytes, repository, &mut owners, &mut report);
+        check_file(&name, &bytes, repository, run, &mut report);
     }
     report.valid = report.errors.is_empty();
     Ok(report)
@@ -156,7 +205,7 @@ fn check_file(
     name: &str,
     bytes: &[u8],
     repository: &mut Repository,
-    owners: &mut BTreeMap<ResourceKey, String>,
+    run: &mut Run,
     report: &mut Report,
 ) {
     let reading = documents::read(name, bytes, SourceName::Manifests);
@@ -188,30 +237,60 @@ fn check_file(
             resource: Some(resource.key.to_string()),
             ..whole_file(name, "")
         };
-        if let Some(owner) = owners.get(&resource.key) {
+        if let Some(owner) = run.owners.get(&resource.key) {
             let reason = format!("the same resource stands in {owner}, which wins");
             report.error(|| Finding { reason, ..place });
             continue;
         }
-        owners.insert(resource.key.clone(), name.to_owned());
-        match repository.apply(&RepositoryChange::Upsert(resource)) {
-            Applied::Unchanged => {}
-            Applied::Refused(mut refusal) => {
-                if report.errors.len() < MANIFEST_ERRORS_MAX {
-                    document.positions.locate(&mut refusal.errors);
-                }
-                for error in refusal.errors {
-                    report.error(|| at(&place, error));
-                }
-            }
-            Applied::Changed(mut change) => {
-                if report.warnings.len() < MANIFEST_ERRORS_MAX {
-                    document.positions.locate(&mut change.warnings);
-                }
-                for warning in change.warnings {
-                    report.warn(|| at(&place, warning));
-                }
-            }
+        run.owners.insert(resource.key.clone(), name.to_owned());
+        check_resource(resource, document.positions, place, repository, run, report);
+    }
+}
+
+/// Reads one resource for all that it says wrong, then applies it as an agent
+/// would, for what it needs.
+fn check_resource(
+    resource: Resource,
+    positions: Positions,
+    place: Finding,
+    repository: &mut Repository,
+    run: &mut Run,
+    report: &mut Report,
+) {
+    let key = resource.key.clone();
+    let found = |listed: usize, mut errors: Vec<FieldError>| {
+        // What is only counted needs no place.
+        if listed < MANIFEST_ERRORS_MAX && !errors.is_empty() {
+            positions.locate(&mut errors);
+        }
+        errors.into_iter().map(|error| at(&place, error))
+    };
+    let (errors, warnings) = if key.kind.is_policy() {
+        let reading = read_policy(&key, &resource.body);
+        if let Some(policy) = reading.value {
+            let known = (key, policy, place.clone(), positions.clone());
+            run.policies.push(known);
+        }
+        (reading.errors, reading.warnings)
+    } else {
+        let reading = read_object(&key, &resource.body);
+        run.objects
+            .extend(reading.value.map(|object| (key, object)));
+        (reading.errors, reading.warnings)
+    };
+    let valid = errors.is_empty();
+    for finding in found(report.errors.len(), errors) {
+        report.error(|| finding);
+    }
+    for finding in found(report.warnings.len(), warnings) {
+        report.warn(|| finding);
+    }
+    let applied = repository.apply(&RepositoryChange::Upsert(resource));
+    if let Applied::Refused(refusal) = applied
+        && valid
+    {
+        for finding in found(report.errors.len(), refusal.errors) {
+            report.error(|| finding);
         }
     }
 }

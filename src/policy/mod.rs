@@ -5,6 +5,7 @@
 //! and nodes to snapshots), resolve (snapshot to verdict table), oracle,
 //! explain and diff (the plain reading of the same rules).
 
+pub mod advice;
 mod checker;
 pub mod diff;
 pub mod documents;

@@ -9,7 +9,7 @@ use super::reader::Reader;
 use super::reasons::excerpt;
 use super::{Document, DocumentError, Positions, Skipped};
 use crate::events::{Origin, Resource, ResourceKey};
-use crate::limits::MANIFEST_OBJECTS_MAX;
+use crate::limits::{ITEM_LINES_MAX, MANIFEST_OBJECTS_MAX};
 use crate::policy::nearest::nearest;
 use crate::policy::{Section, path};
 
@@ -151,8 +151,9 @@ impl Reader<'_> {
             return self.fault(place, "metadata.name", Some(subject), &reason);
         }
         self.keys.insert(key.clone(), place.line);
+        let body = Value::Object(object);
         let item_lines = if key.kind.is_policy() {
-            place.positions.lines_of(rule_items(&object))
+            place.positions.lines(item_paths(&body))
         } else {
             BTreeMap::new()
         };
@@ -166,7 +167,7 @@ impl Reader<'_> {
                     document: place.document,
                     line: place.line,
                 },
-                body: Value::Object(object),
+                body,
             },
             positions: place.positions.clone(),
         });
@@ -224,21 +225,22 @@ fn is_listed(item_kind: &str) -> bool {
     item_kind.is_empty() || READ.iter().any(|(kind, _)| kind.as_str() == item_kind)
 }
 
-/// The paths of all items of all rules of a policy.
-fn rule_items(object: &Map<String, Value>) -> impl Iterator<Item = String> {
-    let specs = object.get("specs").and_then(Value::as_array);
+/// The paths of the rule items of a policy, up to a limit.
+fn item_paths(body: &Value) -> Vec<String> {
+    let spec = body.get("spec").map(|spec| ("spec".to_owned(), spec));
+    let specs = body.get("specs").and_then(Value::as_array);
     let specs = specs.into_iter().flatten().enumerate();
-    let rules = object
-        .get("spec")
-        .map(|spec| ("spec".to_owned(), spec))
+    let rules = spec
         .into_iter()
         .chain(specs.map(|(index, spec)| (path::index("specs", index), spec)));
-    rules.flat_map(|(at, rule)| {
-        Section::OF_RULES.into_iter().flat_map(move |section| {
-            let items = rule.get(section.as_str()).and_then(Value::as_array);
-            let mut at = at.clone();
-            path::push_key(&mut at, section.as_str());
-            (0..items.map_or(0, Vec::len)).map(move |index| path::index(&at, index))
+    rules
+        .flat_map(|(rule, spec)| {
+            Section::OF_RULES.into_iter().flat_map(move |section| {
+                let list = spec.get(section.as_str()).and_then(Value::as_array);
+                let section = format!("{rule}.{}", section.as_str());
+                (0..list.map_or(0, Vec::len)).map(move |item| path::index(&section, item))
+            })
         })
-    })
+        .take(ITEM_LINES_MAX)
+        .collect()
 }

@@ -1,8 +1,8 @@
 //! Where the fields of an object stand in their file.
 //!
-//! Errors ask, and the items of rules: the text is kept and read again when one
-//! does, since a map of all paths would cost more than the objects. An item of
-//! a list reads only its own part of the text.
+//! Only errors ask, so the text is kept and read again when one does: a map of
+//! all paths would cost more than the objects. An item of a list reads only
+//! its own part of the text.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -86,16 +86,16 @@ impl Positions {
             .collect()
     }
 
-    /// The one-based lines of those fields that stand in the object; one pass.
-    pub(super) fn lines_of(&self, fields: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
-        let wanted: yaml::Places = fields.map(|field| (field, None)).collect();
+    /// The lines of some fields, by their paths; one pass.
+    pub(super) fn lines(&self, paths: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
+        let wanted: yaml::Places = paths.into_iter().map(|path| (path, None)).collect();
         if wanted.is_empty() {
             return BTreeMap::new();
         }
         let (text, _) = self.readable();
-        let found = yaml::locate(&text, wanted).into_iter();
-        found
-            .filter_map(|(field, place)| Some((field, place?.line + self.lines_before)))
+        yaml::locate(&text, wanted)
+            .into_iter()
+            .filter_map(|(path, place)| Some((path, place?.line + self.lines_before)))
             .collect()
     }
 

@@ -352,6 +352,44 @@ fn positions_of_fields() {
     }
 }
 
+/// Where each rule item of each policy begins.
+#[test]
+fn lines_of_rule_items() {
+    let item_lines = |text: &str| -> Vec<String> {
+        let reading = read_text("f.yaml", text);
+        assert_eq!(reading.errors, []);
+        let documents = reading.documents.iter();
+        let lines = documents.flat_map(|document| &document.resource.origin.item_lines);
+        lines.map(|(path, line)| format!("{path} {line}")).collect()
+    };
+    let head = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\n";
+    let rules = "metadata: {name: p}\nspec:\n  nodeSelector: {}\n  ingress:\n  - fromEntities: \
+                 [all]\n    icmps: []\n  - {}\n  egressDeny:\n    -\n      toCIDR: []\nspecs:\n- \
+                 {nodeSelector: {}, ingress: [{}, {}]}\n";
+    let expected = |base: usize| {
+        [
+            format!("spec.egressDeny[0] {}", base + 9),
+            format!("spec.ingress[0] {}", base + 4),
+            format!("spec.ingress[1] {}", base + 6),
+            format!("specs[0].ingress[0] {}", base + 11),
+            format!("specs[0].ingress[1] {}", base + 11),
+        ]
+    };
+    assert_eq!(item_lines(&format!("{head}{rules}")), expected(3));
+    assert_eq!(
+        item_lines(&format!("{NODE}---\n{head}{rules}")),
+        expected(7)
+    );
+    let item = format!("{head}{rules}").replace('\n', "\n  ");
+    let list = format!("apiVersion: v1\nkind: List\nitems:\n- {item}\n");
+    assert_eq!(item_lines(&list), expected(6));
+    // Services have a `spec` too, but no rules.
+    assert_eq!(
+        item_lines("apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ingress: [{}]}\n"),
+        Vec::<String>::new()
+    );
+}
+
 #[test]
 fn each_item_of_a_long_list_has_its_place() {
     let mut text = "apiVersion: v1\nkind: List\nitems:\n".to_owned();
