@@ -227,7 +227,7 @@ fn allows_that_a_deny_shadows() {
         ),
         (ssh.clone(), "fromEntities: [all]".to_owned(), true),
         (ssh.clone(), low.clone(), true),
-        (low.clone(), ssh.clone(), false),
+        (low, ssh.clone(), false),
         ("fromEntities: [all]".to_owned(), ssh.clone(), false),
         (format!("fromEntities: [host], {ssh}"), ssh.clone(), true),
         (ssh.clone(), format!("fromEntities: [host], {ssh}"), false),

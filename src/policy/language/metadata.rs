@@ -2,7 +2,37 @@
 
 use serde_json::{Map, Value};
 
+use super::rule::SPEC_FIELDS;
 use crate::policy::checker::{At, Checker, Fault, field};
+use crate::policy::nearest::nearest;
+
+/// The fields beside `spec`. One that hides rules, since it is misspelt or stands
+/// a level too high, is an error; any other is what Kubernetes drops.
+pub(super) fn check_top(checker: &mut Checker, at: &At<'_>, object: &Map<String, Value>) {
+    const KNOWN: [&str; 6] = ["apiVersion", "kind", "metadata", "spec", "specs", "status"];
+    let hides_rules = |key: &str| {
+        let of_spec = SPEC_FIELDS.contains(&key) && !matches!(key, "description" | "labels");
+        of_spec || matches!(nearest(key, KNOWN), Some("spec" | "specs"))
+    };
+    for (key, value) in object {
+        let of_spec = SPEC_FIELDS.contains(&&key[..]);
+        let at = at.key(key);
+        if KNOWN.contains(&&key[..]) {
+            continue;
+        }
+        let mut fault = Fault::new(value, "unknown field");
+        if let Some(meant) = nearest(key, KNOWN) {
+            fault = fault.suggest(format!("did you mean {meant:?}?"));
+        } else if of_spec {
+            fault = fault.suggest(format!("it belongs into spec: spec.{key}"));
+        }
+        if hides_rules(key) {
+            checker.error(&at, fault);
+        } else {
+            checker.warn(&at, fault);
+        }
+    }
+}
 
 /// `labels`, `description` and `log`, checked for form; `log.value`.
 pub(super) fn check_extras(

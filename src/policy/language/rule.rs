@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::Reading;
 use super::item::{Around, read_item};
-use super::metadata::{check_extras, check_metadata, read_audit};
+use super::metadata::{check_extras, check_metadata, check_top, read_audit};
 use super::namespaces::{PeerScope, bind_subject};
 use super::selector::{LabelSelector, Matched, read_selector};
 use super::types::{Item, Policy, Rule, RuleSubject};
@@ -12,7 +12,7 @@ use crate::events::ResourceKey;
 use crate::policy::checker::{At, Checker, Fault, field};
 use crate::policy::{Direction, Section};
 
-const SPEC_FIELDS: [&str; 10] = [
+pub(super) const SPEC_FIELDS: [&str; 10] = [
     "nodeSelector",
     "endpointSelector",
     "ingress",
@@ -59,11 +59,7 @@ impl PolicyReader {
     fn policy(&mut self, body: &Value) -> Option<Policy> {
         let at = At::ROOT;
         let object = self.checker.object(&at, body)?;
-        self.checker.known_fields(
-            &at,
-            object,
-            &["apiVersion", "kind", "metadata", "spec", "specs", "status"],
-        );
+        check_top(&mut self.checker, &at, object);
         check_metadata(&mut self.checker, &at, object, self.namespace.is_none());
         let mut rules = Vec::new();
         let spec = field(object, "spec");

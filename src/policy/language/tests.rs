@@ -309,6 +309,34 @@ fn the_annotation_of_a_policy_in_audit() {
     assert!(!valid("nodeSelector: {}\ningress: [{}]").audit);
 }
 
+/// Old manifests have `description` beside `spec`; rules beside it would be lost.
+#[test]
+fn fields_beside_spec() {
+    let reading = read(
+        "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: p}\n\
+         description: x\nlabel: []\nspec: {nodeSelector: {}, ingress: [{fromEntities: [all]}]}",
+    );
+    assert_eq!(lines(&reading.errors), Vec::<String>::new());
+    assert_eq!(
+        lines(&reading.warnings),
+        [
+            "description: \"x\": unknown field; it belongs into spec: spec.description",
+            "label: [...]: unknown field",
+        ]
+    );
+    let reading = read(
+        "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: p}\n\
+         egressDeny: [{}]\nspecss: []\nspec: {nodeSelector: {}, ingress: [{fromEntities: [all]}]}",
+    );
+    assert_eq!(
+        lines(&reading.errors),
+        [
+            "egressDeny: [...]: unknown field; it belongs into spec: spec.egressDeny",
+            "specss: [...]: unknown field; did you mean \"specs\"?",
+        ]
+    );
+}
+
 /// Items of all rules of a policy are counted through, section by section.
 #[test]
 fn items_are_numbered_over_spec_and_specs() {
