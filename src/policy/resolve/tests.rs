@@ -209,7 +209,7 @@ fn explanations_are_the_contract() {
         json.to_string(),
         "{\"enforced\":true,\"identity\":{\"id\":2,\"labels\":[\"reserved:world\"]},\"reason\":\
          \"allowed by CiliumClusterwideNetworkPolicy/demo-host-policy ingress[1]\",\"revision\":4,\
-         \"rule\":{\"file\":\"f.yaml\",\"index\":1,\"resource\":\
+         \"rule\":{\"file\":\"f.yaml\",\"index\":1,\"line\":12,\"resource\":\
          \"CiliumClusterwideNetworkPolicy/demo-host-policy\",\"section\":\"ingress\"},\
          \"verdict\":\"allowed\"}"
     );
