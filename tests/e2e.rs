@@ -35,6 +35,8 @@ mod metrics;
 mod monitor;
 #[path = "e2e/past.rs"]
 mod past;
+#[path = "e2e/pods.rs"]
+mod pods;
 #[path = "e2e/policies.rs"]
 mod policies;
 #[path = "e2e/traffic.rs"]

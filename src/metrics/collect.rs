@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::catalogue as names;
 use crate::endpoint::{EndpointPolicyStatus, EndpointStatus, Enforcement};
 use crate::events::EndpointState;
+use crate::identity::IdentityKey;
 use crate::monitor::Monitor;
 use crate::policy::Direction;
 use crate::queues::{Pipeline, Timing};
@@ -107,15 +108,20 @@ impl Collector {
         gauge!(names::POLICY_REFUSED).set(number(snapshot.refused.len()));
         gauge!(names::IPCACHE_ENTRIES, "family" => "ipv4").set(number(snapshot.ipcache4.len()));
         gauge!(names::IPCACHE_ENTRIES, "family" => "ipv6").set(number(snapshot.ipcache6.len()));
-        let local = crate::identity::IdentityNumber::LOCAL_FIRST;
-        let cidr = snapshot
-            .identities
-            .iter()
-            .filter(|identity| identity.number >= local)
-            .count();
-        gauge!(names::IDENTITY, "type" => "cidr").set(number(cidr));
-        gauge!(names::IDENTITY, "type" => "reserved")
-            .set(number(snapshot.identities.len().saturating_sub(cidr)));
+        let mut identities = [("reserved", 0), ("cidr", 0), ("node", 0), ("workload", 0)];
+        for identity in snapshot.identities.live() {
+            let (_, count) = &mut identities[match identity.key {
+                IdentityKey::Reserved(_) => 0,
+                // World-ipv4 and world-ipv6 are prefixes, with fixed numbers.
+                IdentityKey::Cidr(prefix) => usize::from(prefix.prefix_len() > 0),
+                IdentityKey::Node { .. } => 2,
+                IdentityKey::Workload { .. } => 3,
+            }];
+            *count += 1;
+        }
+        for (kind, count) in identities {
+            gauge!(names::IDENTITY, "type" => kind).set(number(count));
+        }
         let resources: std::collections::BTreeSet<_> = snapshot
             .rules
             .values()

@@ -8,6 +8,8 @@ mod addresses;
 mod apply;
 mod claims;
 mod effects;
+#[cfg(test)]
+mod identity_tests;
 mod numbers;
 mod objects;
 mod policies;

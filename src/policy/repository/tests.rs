@@ -96,7 +96,7 @@ fn check(repository: &mut Repository, change: &RepositoryChange, expected: &str)
     assert_eq!(show(&repository.apply(change)), expected, "{change:?}");
 }
 
-fn identity_of(repository: &Repository, address: &str) -> String {
+pub(super) fn identity_of(repository: &Repository, address: &str) -> String {
     let snapshot = repository.snapshot();
     let address = address.parse().expect("an address");
     let (_, entry) = longest_match(&snapshot.ipcache4, &snapshot.ipcache6, address)
