@@ -1,10 +1,12 @@
 //! What a change costs the control plane, beside computing all from nothing:
-//! `cargo xtask bench control [--json]`.
+//! `cargo xtask bench control [--json] [--kernel]`.
 //!
 //! From nothing: every object applied to an empty repository, then a snapshot
 //! and the tables. A change: one object applied, a snapshot, the tables again.
-//! Reading text is in neither.
+//! Reading text is in neither. With `--kernel` (root) each is staged and committed
+//! too, in namespaces of its own.
 
+mod kernel;
 mod measure;
 mod world;
 
@@ -21,24 +23,29 @@ const SIZE: Size = Size {
 };
 
 fn main() {
-    let mut json = false;
+    let (mut json, mut kernel) = (false, false);
     let mut size = SIZE;
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || words.next().and_then(|word| word.parse().ok());
         match word.as_str() {
             "--json" => json = true,
+            "--kernel" => kernel = true,
             "--pods" => size.pods = number().unwrap_or(size.pods),
             "--policies" => size.policies = number().unwrap_or(size.policies),
             // From `cargo bench` itself.
             "--bench" => {}
             other => {
-                eprintln!("unknown option {other}: [--json] [--pods N] [--policies N]");
+                eprintln!("unknown option {other}: [--json] [--kernel] [--pods N] [--policies N]");
                 std::process::exit(2);
             }
         }
     }
-    let report = measure::run(size);
+    let report = if kernel {
+        kernel::with_datapath(|datapath| measure::run(size, Some(datapath)))
+    } else {
+        measure::run(size, None)
+    };
     if json {
         println!("{}", as_json(&report));
     } else {
@@ -88,6 +95,17 @@ fn print(report: &Report) {
             worked(*work),
         );
     }
+    if lines.iter().all(|line| line.cost.commit.is_zero()) {
+        return;
+    }
+    println!("\n{:<34} {:>10} {:>10}", "", "stage", "flip");
+    for Line { name, cost, .. } in lines {
+        println!(
+            "{name:<34} {:>10} {:>10}",
+            shown(cost.stage),
+            shown(cost.commit)
+        );
+    }
 }
 
 fn part(report: &Report, cost: Cost) -> String {
@@ -116,6 +134,8 @@ fn as_json(report: &Report) -> serde_json::Value {
                 "apply_us": line.cost.apply.as_micros(),
                 "snapshot_us": line.cost.snapshot.as_micros(),
                 "tables_us": line.cost.resolve.as_micros(),
+                "stage_us": line.cost.stage.as_micros(),
+                "flip_us": line.cost.commit.as_micros(),
                 "all_us": line.cost.all().as_micros(),
                 "part_of_nothing": line.cost.all().as_secs_f64() / report.whole().as_secs_f64(),
                 "identities": line.work.identities,

@@ -1,7 +1,10 @@
 //! Takes the times.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use palisade::datapath::kernel::KernelDatapath;
+use palisade::datapath::{Datapath as _, DatapathSettings, Generation};
 use palisade::events::{EndpointId, RepositoryChange, SourceName};
 use palisade::policy::{
     Applied, Direction, EndpointPolicy, PolicyOptions, PolicySnapshot, Repository, Resolver,
@@ -21,9 +24,14 @@ pub(crate) struct Cost {
     pub(crate) apply: Duration,
     pub(crate) snapshot: Duration,
     pub(crate) resolve: Duration,
+    /// Written to the inactive slot and read back.
+    pub(crate) stage: Duration,
+    /// The flip, and the wait for packets in flight.
+    pub(crate) commit: Duration,
 }
 
 impl Cost {
+    /// Of the control plane: without the kernel.
     pub(crate) fn all(self) -> Duration {
         self.apply + self.snapshot + self.resolve
     }
@@ -65,10 +73,11 @@ fn timed<T>(span: &mut Duration, work: impl FnOnce() -> T) -> T {
 struct Plane {
     repository: Repository,
     resolver: Resolver,
+    datapath: Option<KernelDatapath>,
 }
 
 impl Plane {
-    fn new() -> Self {
+    fn new(datapath: Option<KernelDatapath>) -> Self {
         let options = PolicyOptions {
             node_name: world::NODE.to_owned(),
             ..PolicyOptions::default()
@@ -76,6 +85,7 @@ impl Plane {
         Self {
             repository: Repository::new(options),
             resolver: Resolver::new(HOST),
+            datapath,
         }
     }
 
@@ -90,6 +100,20 @@ impl Plane {
         });
         let snapshot = timed(&mut cost.snapshot, || self.repository.snapshot());
         let policy = timed(&mut cost.resolve, || self.resolve(&snapshot));
+        if let Some(datapath) = &mut self.datapath {
+            let generation = Generation {
+                revision: snapshot.revision,
+                endpoints: vec![Arc::new(policy.clone())],
+                ipcache4: snapshot.ipcache4.clone(),
+                ipcache6: snapshot.ipcache6.clone(),
+                settings: Arc::new(DatapathSettings::default()),
+            };
+            timed(&mut cost.stage, || {
+                datapath.matches_current(&generation).expect("compared");
+                datapath.stage(&generation).expect("staged");
+            });
+            timed(&mut cost.commit, || datapath.commit().expect("committed"));
+        }
         (cost, policy)
     }
 
@@ -101,16 +125,17 @@ impl Plane {
     }
 }
 
-pub(crate) fn run(size: Size) -> Report {
+pub(crate) fn run(size: Size, mut datapath: Option<KernelDatapath>) -> Report {
     let all: Vec<RepositoryChange> = world::objects(size)
         .into_iter()
         .chain(world::policies(size))
         .collect();
-    let mut plane = Plane::new();
+    let mut plane = Plane::new(None);
     let mut costs = Vec::new();
     let mut tables = [[0; 2]; 2];
-    for _ in 0..WHOLE_RUNS {
-        plane = Plane::new();
+    for run in 1..=WHOLE_RUNS {
+        let last = run == WHOLE_RUNS;
+        plane = Plane::new(datapath.take_if(|_| last));
         let (cost, policy) = plane.take(&all);
         tables = Direction::BOTH.map(|direction| {
             let table = &policy.direction(direction).table;
@@ -120,7 +145,7 @@ pub(crate) fn run(size: Size) -> Report {
     }
     let mut lines = vec![Line {
         name: "all from nothing",
-        cost: median(costs),
+        cost: whole(costs),
         work: plane.resolver.work(),
     }];
     lines.extend(
@@ -176,6 +201,16 @@ fn repeated(plane: &mut Plane, name: &'static str, way: [&RepositoryChange; 2]) 
         name,
         cost: median(costs),
         work,
+    }
+}
+
+/// The median; the kernel saw the last one only.
+fn whole(costs: Vec<Cost>) -> Cost {
+    let last = costs.last().copied().unwrap_or_default();
+    Cost {
+        stage: last.stage,
+        commit: last.commit,
+        ..median(costs)
     }
 }
 

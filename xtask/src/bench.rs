@@ -10,7 +10,7 @@ use crate::command;
 /// Runs a benchmark; the words behind its name are its own.
 pub(crate) fn run(words: &[&str]) -> Result<()> {
     let ["control", rest @ ..] = words else {
-        bail!("name a benchmark: bench control [--json] [--pods N] [--policies N]");
+        bail!("name a benchmark: bench control [--json] [--kernel] [--pods N] [--policies N]");
     };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(command::root());

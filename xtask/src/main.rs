@@ -27,7 +27,7 @@ usage: cargo xtask <command>
                 the fuzz targets of fuzz/, each for N minutes (nightly, cargo-fuzz)
   lab ...       `palisade lab`, built for release
   bench control what a change costs the control plane beside all from nothing;
-                --json, --pods N, --policies N
+                --json, --kernel (root), --pods N, --policies N
 ";
 
 /// `cargo run --release -- lab`, with the same words.
