@@ -28,7 +28,13 @@ pub(super) fn run(
             let path = format!("/policy/diff?before={before}&after={after}");
             Client::new(socket)?.get(&path)?
         }
-        _ => {
+        (Some(number), None) | (None, Some(number)) => {
+            return Err(CliError::Usage(format!(
+                "{number} is a revision and the other is not: compare two revisions, or two \
+                 directories or files (one that is named {number} is ./{number})"
+            )));
+        }
+        (None, None) => {
             let before = snapshot(before, node)?;
             let after = snapshot(after, node)?;
             diff(&before, &after, Subject::Host(EndpointId(1)))
@@ -37,10 +43,11 @@ pub(super) fn run(
     out.print(&told, diff_text)
 }
 
-/// A number is a revision, unless a file has that name.
+/// A bare number is a revision, whatever lies in the working directory.
 fn revision(path: &Path) -> Option<u64> {
-    let number = path.to_str()?.parse().ok()?;
-    (!path.exists()).then_some(number)
+    let text = path.to_str()?;
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_number)
 }
 
 /// What an agent of the node would know. What is broken is told and left out,

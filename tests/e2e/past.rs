@@ -70,6 +70,18 @@ fn old_revisions_and_the_history_outlive_kill_nine() {
     let of_second = get(&mut world, &["--revision", &second.to_string()]);
     assert_eq!(of_second["policies"], later["policies"]);
     assert_ne!(of_second["verdicts_sha256"], of_first["verdicts_sha256"]);
+    let second_text = second.to_string();
+    let diff = ["policy", "diff", &first_text, &second_text];
+    let told_apart = world.agent().json(&diff).expect("a comparison");
+    let changes = told_apart["changes"].to_string();
+    assert!(changes.contains("tcp/2222"), "{told_apart}");
+    let same = ["policy", "diff", &second_text, &second_text];
+    let same = world.agent().json(&same).expect("a comparison");
+    assert_eq!(same["changes"].as_array().map(Vec::len), Some(0), "{same}");
+    let mixed = world.client(&["policy", "diff", &first_text, "/tmp"]);
+    assert_eq!(mixed.status.code(), Some(2), "{mixed:?}");
+    let gone = ["policy", "diff", "0", &second_text];
+    refused(&mut world, &gone, "no longer kept");
     let named = get(&mut world, &["--revision", &first_text, "demo-host-policy"]);
     assert_eq!(named["policies"].as_array().map(Vec::len), Some(1));
 
