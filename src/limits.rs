@@ -56,8 +56,8 @@ pub const NAMED_PORTS_MAX: usize = 1_024;
 pub const CLUSTER_NAME_BYTES_MAX: usize = 32;
 /// Rules that `policy explain --why-not` tells of.
 pub const EXPLAIN_MISSES_MAX: usize = 100;
-/// Questions about one item of one rule that `policy diff` asks.
-pub const DIFF_WORK_MAX: usize = 200_000_000;
+/// Questions about one item of one rule that `policy diff` asks: seconds.
+pub const DIFF_WORK_MAX: usize = 1_000_000_000;
 /// Rule items of one resource whose lines are noted.
 pub const ITEM_LINES_MAX: usize = 4_096;
 /// Pairs of an allow and a deny that are compared for a warning, at most.

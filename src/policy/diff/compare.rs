@@ -22,15 +22,27 @@ type Changes = BTreeMap<Change, Vec<usize>>;
 /// after.
 #[must_use]
 pub fn diff(before: &PolicySnapshot, after: &PolicySnapshot, subject: Subject) -> PolicyDiff {
+    diff_within(before, after, subject, DIFF_WORK_MAX)
+}
+
+/// The same with as much work at most.
+pub(super) fn diff_within(
+    before: &PolicySnapshot,
+    after: &PolicySnapshot,
+    subject: Subject,
+    steps_max: usize,
+) -> PolicyDiff {
     let books = [Book::new(before), Book::new(after)];
     let everyone = Everyone::new(&books);
-    let whos: Vec<[Who; 2]> = everyone
-        .peers
-        .iter()
+    let whos = everyone.peers.iter();
+    let whos: Vec<[Who; 2]> = whos
         .map(|peer| books.each_ref().map(|book| book.who(peer.address)))
         .collect();
     let mut diff = PolicyDiff::default();
-    let mut work = Work::default();
+    let mut work = Work {
+        steps_max,
+        ..Work::default()
+    };
     for direction in Direction::BOTH {
         diff.enforcement
             .extend(enforcement(&books, subject, direction));
@@ -48,9 +60,10 @@ pub fn diff(before: &PolicySnapshot, after: &PolicySnapshot, subject: Subject) -
     diff
 }
 
-/// Work done so far, against [`DIFF_WORK_MAX`].
+/// Work done so far.
 #[derive(Default)]
 struct Work {
+    steps_max: usize,
     done: usize,
     peers: usize,
     cut_at: Option<usize>,
@@ -60,7 +73,7 @@ impl Work {
     /// Whether there is room for so much more.
     fn spend(&mut self, steps: usize) -> bool {
         self.done = self.done.saturating_add(steps);
-        if self.done > DIFF_WORK_MAX {
+        if self.done > self.steps_max {
             self.cut_at.get_or_insert(self.peers);
         }
         self.cut_at.is_none()
@@ -159,8 +172,7 @@ fn of_peer(
     work: &mut Work,
 ) -> Changes {
     let mut found = Changes::new();
-    let rules = books.iter().map(Book::item_count).sum();
-    if !work.spend(rules) {
+    if !work.spend(books.iter().map(Book::steps).sum()) {
         return found;
     }
     let sides: [Listening<'_, '_>; 2] =

@@ -1,5 +1,6 @@
 //! Comparisons as people read them.
 
+use super::compare::diff_within;
 use super::diff;
 use crate::policy::language::{Entity, L4Match, Peer, Peers, PortProtocol, Ports};
 use crate::policy::oracle::tests::{HOST, add, cluster, item};
@@ -147,4 +148,18 @@ fn enforcement_and_audit_are_told() {
              protocols, fragments without ports  from ::/0 (world)",
         ],
     );
+}
+
+#[test]
+fn a_comparison_that_was_cut_says_so_and_tells_no_lies() {
+    let before = side(&[]);
+    let after = side(&[("x", false, Section::Ingress, || {
+        (cidr("192.0.2.0/24", &[]), tcp(22, 22))
+    })]);
+    let whole = diff(&before, &after, HOST);
+    assert_eq!(whole.cut, None);
+    let cut = diff_within(&before, &after, HOST, 100);
+    assert!(cut.cut.is_some_and(|told| told.contains("was cut")));
+    assert!(cut.changes.len() < whole.changes.len());
+    assert_eq!(cut.enforcement, whole.enforcement);
 }

@@ -1,6 +1,7 @@
 //! What the objects of a snapshot say about addresses, gathered by reading all
 //! of them.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -12,7 +13,7 @@ use crate::identity::{Label, LabelSet};
 use crate::policy::language::{
     CidrGroups, NamedPort, Peer, Peers, Ports, Rule, RuleSubject, ServiceBy, ServiceReference,
 };
-use crate::policy::objects::{CidrGroupObject, Object, ServiceObject};
+use crate::policy::objects::{CidrGroupObject, EndpointSliceObject, Object, ServiceObject};
 use crate::policy::{Direction, PolicySnapshot};
 
 /// What is known of addresses and prefixes.
@@ -21,6 +22,11 @@ pub struct Book<'a> {
     pub(super) snapshot: &'a PolicySnapshot,
     /// Objects by the addresses that they claim.
     pub(super) claims: BTreeMap<IpAddr, Vec<(&'a ResourceKey, &'a Object)>>,
+    cidr_groups: Vec<(&'a str, &'a CidrGroupObject)>,
+    services: Vec<(&'a ResourceKey, &'a ServiceObject)>,
+    slices: Vec<(&'a ResourceKey, &'a EndpointSliceObject)>,
+    /// Named ports of pods by their labels, once someone asked.
+    pub(super) named_ports: OnceCell<BTreeMap<LabelSet, Vec<&'a NamedPort>>>,
     /// Where the Kubernetes API is served.
     pub(super) apiservers: BTreeSet<IpAddr>,
     /// Every prefix that a rule in use or a failsafe entry names.
@@ -52,6 +58,10 @@ impl<'a> Book<'a> {
         let mut book = Self {
             snapshot,
             claims: BTreeMap::new(),
+            cidr_groups: Vec::new(),
+            services: Vec::new(),
+            slices: Vec::new(),
+            named_ports: OnceCell::new(),
             apiservers: BTreeSet::new(),
             listed: BTreeSet::new(),
             groups: BTreeMap::new(),
@@ -65,8 +75,15 @@ impl<'a> Book<'a> {
                 let claims = book.claims.entry(*address).or_default();
                 claims.push((key, &stored.object));
             }
-            if let Object::EndpointSlice(slice) = &stored.object
-                && key.namespace.as_deref() == Some("default")
+            match &stored.object {
+                Object::CidrGroup(group) => book.cidr_groups.push((&key.name, group)),
+                Object::Service(service) => book.services.push((key, service)),
+                Object::EndpointSlice(slice) => book.slices.push((key, slice)),
+                _ => {}
+            }
+        }
+        for (key, slice) in &book.slices {
+            if key.namespace.as_deref() == Some("default")
                 && slice.service.as_deref() == Some("kubernetes")
             {
                 book.apiservers.extend(&slice.addresses);
@@ -154,18 +171,15 @@ impl<'a> Book<'a> {
     /// The CIDR groups that a peer means, by name.
     pub(super) fn groups_of(&self, groups: &CidrGroups) -> Vec<(&'a str, &'a CidrGroupObject)> {
         let mut found = Vec::new();
-        for (key, stored) in &self.snapshot.objects {
-            let Object::CidrGroup(group) = &stored.object else {
-                continue;
-            };
+        for (key, group) in self.cidr_groups.iter().copied() {
             let meant = match groups {
-                CidrGroups::Named(name) => *name == key.name,
+                CidrGroups::Named(name) => name == key,
                 CidrGroups::Labelled(selector) => {
                     matches(selector, &of_source("k8s", &group.labels))
                 }
             };
             if meant {
-                found.push((key.name.as_str(), group));
+                found.push((key, group));
             }
         }
         found
@@ -177,10 +191,7 @@ impl<'a> Book<'a> {
         reference: &ServiceReference,
     ) -> Vec<(&'a ResourceKey, &'a ServiceObject)> {
         let mut found = Vec::new();
-        for (key, stored) in &self.snapshot.objects {
-            let Object::Service(service) = &stored.object else {
-                continue;
-            };
+        for (key, service) in self.services.iter().copied() {
             if reference.namespace.is_some() && reference.namespace != key.namespace {
                 continue;
             }
@@ -200,11 +211,8 @@ impl<'a> Book<'a> {
     /// The addresses behind a service, by its EndpointSlices.
     pub(super) fn slice_addresses(&self, service: &ResourceKey) -> Vec<IpAddr> {
         let mut found = Vec::new();
-        for (key, stored) in &self.snapshot.objects {
-            if let Object::EndpointSlice(slice) = &stored.object
-                && key.namespace == service.namespace
-                && slice.service.as_ref() == Some(&service.name)
-            {
+        for (key, slice) in &self.slices {
+            if key.namespace == service.namespace && slice.service.as_ref() == Some(&service.name) {
                 found.extend(&slice.addresses);
             }
         }
@@ -263,11 +271,22 @@ impl<'a> Book<'a> {
             .map(|entry| (entry.proto, entry.port))
     }
 
-    /// How many items the rules that select the host have.
+    /// How many steps it takes to ask all rules about one peer, about.
     #[must_use]
-    pub fn item_count(&self) -> usize {
-        let items = self.rules.iter().map(|in_use| in_use.rule.items.len());
-        items.sum()
+    pub fn steps(&self) -> usize {
+        let prefixes = |group: &CidrGroupObject| 1 + group.cidrs.len();
+        let groups: usize = self.cidr_groups.iter().map(|(_, one)| prefixes(one)).sum();
+        let of_peer = |peer: &Peer| match peer {
+            Peer::CidrGroup { .. } => 1 + groups,
+            Peer::Services(_) => 1 + self.services.len() + self.slices.len(),
+            Peer::Entity(_) | Peer::Cidr { .. } | Peer::Endpoints(_) | Peer::Nodes(_) => 1,
+        };
+        let items = self.rules.iter().flat_map(|in_use| &in_use.rule.items);
+        let of_item = |peers: &Peers| match peers {
+            Peers::Any => 1,
+            Peers::Select(peers) => 1 + peers.iter().map(of_peer).sum::<usize>(),
+        };
+        groups + items.map(|item| of_item(&item.peers)).sum::<usize>()
     }
 
     /// Every prefix that a rule in use or a failsafe entry names.

@@ -78,7 +78,7 @@ pub(super) fn named(
 ) -> Vec<u16> {
     let known: Vec<&NamedPort> = match direction {
         Direction::Ingress => book.snapshot.options.named_ports.iter().collect(),
-        Direction::Egress => book.named_ports(who),
+        Direction::Egress => book.named_ports(who).to_vec(),
     };
     known
         .into_iter()

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::book::Book;
 use super::labels::survives_filter;
 use crate::events::{ResourceKey, ResourceKind};
@@ -168,9 +170,12 @@ impl<'a> Book<'a> {
 
     /// The prefixes and groups that hold an address.
     fn add_cidr_labels(&self, labels: &mut LabelSet, address: IpAddr) {
-        for prefix in &self.listed {
-            if prefix.contains(&address) {
-                labels.insert(Label::new("cidr", prefix.to_string(), ""));
+        for length in 0..=IpNet::from(address).max_prefix_len() {
+            let around = IpNet::new(address, length).map(|prefix| prefix.trunc());
+            if let Ok(around) = around
+                && self.listed.contains(&around)
+            {
+                labels.insert(Label::new("cidr", around.to_string(), ""));
             }
         }
         for (name, group) in &self.groups {
@@ -182,24 +187,28 @@ impl<'a> Book<'a> {
     }
 
     /// The named ports of all pods that have the labels of this peer.
-    pub(super) fn named_ports(&self, who: &Who) -> Vec<&'a NamedPort> {
-        let mut found = Vec::new();
+    pub(super) fn named_ports(&self, who: &Who) -> &[&'a NamedPort] {
         if who.side != Side::Workload {
-            return found;
+            return &[];
         }
-        for (address, claims) in &self.claims {
-            let other = self.who(*address);
-            if other.side != Side::Workload || other.labels != who.labels {
-                continue;
-            }
-            for (_, object) in claims {
-                match object {
-                    Object::Pod(pod) => found.extend(&pod.named_ports),
-                    Object::Endpoint(endpoint) => found.extend(&endpoint.named_ports),
-                    _ => {}
+        let all = self.named_ports.get_or_init(|| {
+            let mut all: BTreeMap<LabelSet, Vec<&'a NamedPort>> = BTreeMap::new();
+            for (address, claims) in &self.claims {
+                let owner = self.who(*address);
+                if owner.side != Side::Workload {
+                    continue;
+                }
+                let ports = all.entry(owner.labels).or_default();
+                for (_, object) in claims {
+                    match object {
+                        Object::Pod(pod) => ports.extend(&pod.named_ports),
+                        Object::Endpoint(endpoint) => ports.extend(&endpoint.named_ports),
+                        _ => {}
+                    }
                 }
             }
-        }
-        found
+            all
+        });
+        all.get(&who.labels).map_or(&[], Vec::as_slice)
     }
 }
