@@ -357,6 +357,7 @@ fn items_are_numbered_over_spec_and_specs() {
         [
             ("ingress", 0),
             ("egressDeny", 0),
+            ("ingress", 1),
             ("ingress", 2),
             ("ingress", 3)
         ]
@@ -386,7 +387,9 @@ fn warnings() {
         "endpointSelector: {}\negress: [{toFQDNs: [{}], toPorts: [{ports: [{port: \"53\"}], rules: {dns: []}}]}]",
     );
     assert_eq!(held.errors, []);
-    assert_eq!(held.value.expect("valid").rules[0].items, []);
+    let policy = held.value.expect("valid");
+    let paths = policy.rules[0].items.iter().map(|item| item.path.as_str());
+    assert!(paths.eq(["spec.egress[0]"]), "held rules are kept whole");
 }
 
 #[test]
