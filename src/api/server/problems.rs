@@ -3,8 +3,8 @@
 use crate::api::Agent;
 use crate::api::model::{Problem, Severity};
 use crate::endpoint::EndpointStatus;
-use crate::policy::Refusal;
-use crate::policy::language::FieldError;
+use crate::policy::language::{FieldError, Item, L4Match, NamedPort, Ports};
+use crate::policy::{Direction, Refusal};
 use crate::queues::PipelineStatus;
 
 pub(super) fn gather(
@@ -29,6 +29,7 @@ pub(super) fn gather(
         problems.extend(refused(agent, refusal));
     }
     problems.extend(warnings(agent));
+    problems.extend(nameless_ports(agent));
     for text in &agent.start.warnings {
         problems.push(warning("datapath", agent.node.clone(), text.clone()));
     }
@@ -96,6 +97,62 @@ fn warnings(agent: &Agent) -> Vec<Problem> {
     problems
 }
 
+/// Rules of policies in force that name a port which this host does not have:
+/// they match nothing.
+fn nameless_ports(agent: &Agent) -> Vec<Problem> {
+    let snapshot = agent.pipeline.repository();
+    let mut problems = Vec::new();
+    for stored in snapshot.policies.values().filter(|it| it.selects_host) {
+        let (key, origin) = (&stored.resource.key, &stored.resource.origin);
+        for item in stored.policy.rules.iter().flat_map(|rule| &rule.items) {
+            for name in unknown_names(item, &snapshot.options.named_ports) {
+                let line = origin.item_lines.get(&item.path);
+                let place = match line.filter(|_| !origin.file.is_empty()) {
+                    Some(line) => format!("{}:{line}: {key}", origin.file),
+                    None => key.to_string(),
+                };
+                let text = format!(
+                    "{}: {name:?}: this host has no port of this name: it matches nothing; name \
+                     it with --named-ports, or write the number",
+                    item.path
+                );
+                problems.push(warning("policy", place, text));
+            }
+        }
+    }
+    problems
+}
+
+/// The named ports of an item for ingress that `known` does not hold, each once.
+fn unknown_names<'a>(item: &'a Item, known: &[NamedPort]) -> Vec<&'a str> {
+    let mut unknown = Vec::new();
+    let Ports::Some(matches) = &item.ports else {
+        return unknown;
+    };
+    if item.section.direction() != Some(Direction::Ingress) {
+        return unknown;
+    }
+    // With no protocol written a name stands for each; one of them is enough.
+    let is_known = |wanted: &str| {
+        matches.iter().any(|entry| {
+            let L4Match::Named { protocol, name } = entry else {
+                return false;
+            };
+            let same = |port: &NamedPort| port.name == *name && port.protocol == *protocol;
+            name == wanted && known.iter().any(same)
+        })
+    };
+    for entry in matches {
+        if let L4Match::Named { name, .. } = entry
+            && !is_known(name)
+            && !unknown.contains(&name.as_str())
+        {
+            unknown.push(name.as_str());
+        }
+    }
+    unknown
+}
+
 /// `file:line: resource`; the line leaves the message.
 fn place_of(origin: (&String, usize), field: &mut FieldError, resource: &str) -> String {
     let (file, line) = origin;
@@ -104,5 +161,47 @@ fn place_of(origin: (&String, usize), field: &mut FieldError, resource: &str) ->
         resource.to_owned()
     } else {
         format!("{file}:{line}: {resource}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Section;
+    use crate::policy::language::{Peers, PortProtocol};
+
+    #[test]
+    fn a_named_port_that_the_host_does_not_have_is_told_once() {
+        let port = |name: &str, protocol| L4Match::Named {
+            protocol,
+            name: name.to_owned(),
+        };
+        let item = |section| Item {
+            section,
+            index: 0,
+            path: "spec.ingress[0]".to_owned(),
+            peers: Peers::Any,
+            ports: Ports::Some(vec![
+                port("ssh", PortProtocol::Tcp),
+                port("web", PortProtocol::Tcp),
+                port("web", PortProtocol::Udp),
+                L4Match::Protocol(47),
+            ]),
+        };
+        let known = [NamedPort {
+            name: "ssh".to_owned(),
+            protocol: PortProtocol::Tcp,
+            port: 22,
+        }];
+        assert_eq!(unknown_names(&item(Section::Ingress), &known), ["web"]);
+        assert_eq!(
+            unknown_names(&item(Section::IngressDeny), &[]),
+            ["ssh", "web"]
+        );
+        assert_eq!(
+            unknown_names(&item(Section::Egress), &[]),
+            [""; 0],
+            "the peers'"
+        );
     }
 }
