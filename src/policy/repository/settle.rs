@@ -318,7 +318,8 @@ impl State {
             self.identity_changes += 1;
             touched.relabelled.insert(prefix);
         }
-        self.selectors.add_scopes(&self.identities, touched);
+        self.selectors
+            .add_scopes(&self.identities, &self.options, touched);
         for index in std::mem::take(&mut touched.identities) {
             let changed = self
                 .selectors

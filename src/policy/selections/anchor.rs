@@ -43,6 +43,16 @@ pub(super) fn anchors(selector: &LabelSelector) -> Option<Vec<Anchor>> {
     of(Operator::Exists).map(|requirement| vec![Anchor::Key(requirement.key.clone())])
 }
 
+impl Term {
+    /// Whether it is found by a label that must be there.
+    pub(super) fn is_anchored(&self) -> bool {
+        match self {
+            Self::Labels(selector) | Self::Workloads(selector) => anchors(selector).is_some(),
+            Self::Entity(_) | Self::Prefix(_) | Self::Address(_) => false,
+        }
+    }
+}
+
 /// Whether a selector asks for labels that the listed prefixes and the groups
 /// around an identity give.
 pub(super) fn is_about_prefixes(selector: &LabelSelector) -> bool {

@@ -5,7 +5,7 @@
 //! identities that it may select; an identity that comes or changes is asked
 //! for the terms that may select it. Neither walks over all of the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -357,9 +357,27 @@ impl SelectorCache {
     }
 
     /// The identities that what has come and gone may select.
-    pub(in crate::policy) fn add_scopes(&self, table: &IdentityTable, touched: &mut Touched) {
+    pub(in crate::policy) fn add_scopes(
+        &self,
+        table: &IdentityTable,
+        options: &PolicyOptions,
+        touched: &mut Touched,
+    ) {
         for term in std::mem::take(&mut touched.terms) {
-            scope(&term, table, &mut touched.identities);
+            let mut found = BTreeSet::new();
+            scope(&term, table, &mut found);
+            // An anchor is one label of several: most that have it are not meant.
+            // Terms that ask for labels of prefixes have none: those labels may
+            // have gone with the term.
+            if term.is_anchored() {
+                found.retain(|index| {
+                    table.live_at(*index).is_some_and(|identity| {
+                        let labels = &table.own_labels(identity);
+                        term.selects(&Candidate { identity, labels }, options)
+                    })
+                });
+            }
+            touched.identities.extend(found);
         }
         for prefix in std::mem::take(&mut touched.relabelled) {
             if self.asks_for_prefixes() {
