@@ -135,7 +135,7 @@ fn warnings_of_single_resources_and_of_all_together() {
     let starts = [
         "a.yaml:7:16 spec.ingress[0].fromCIDR[0] a bare address".to_owned(),
         "b.yaml:12:8 spec.endpointSelector accepted and held".to_owned(),
-        "node.yaml:4:21 status.addresses[0] address of unknown type".to_owned(),
+        "node.yaml:4:22 status.addresses[0] address of unknown type".to_owned(),
         "a.yaml:5:3 spec.nodeSelector matches no known node".to_owned(),
         "a.yaml:7:5 spec.ingress[0] \"ssh\": this host has no port of this name".to_owned(),
         format!("a.yaml:7:5 spec.ingress[0] {shadowed}"),

@@ -151,7 +151,10 @@ impl Reader<'_> {
             return self.fault(place, "metadata.name", Some(subject), &reason);
         }
         self.keys.insert(key.clone(), place.line);
-        let body = Value::Object(object);
+        self.keep(place, key, Value::Object(object));
+    }
+
+    fn keep(&mut self, place: &Place<'_>, key: ResourceKey, body: Value) {
         let item_lines = if key.kind.is_policy() {
             place.positions.lines(item_paths(&body))
         } else {
