@@ -29,6 +29,14 @@ pub enum IdentityKey {
     },
 }
 
+/// Reserved identities that endpoints of Cilium can have.
+const OF_ENDPOINTS: [Reserved; 4] = [
+    Reserved::Unmanaged,
+    Reserved::Health,
+    Reserved::Init,
+    Reserved::Ingress,
+];
+
 impl IdentityKey {
     /// Other nodes, of which nothing more is known or asked.
     #[must_use]
@@ -46,16 +54,22 @@ impl IdentityKey {
     /// Pods; those that have nothing but a reserved label are a reserved identity.
     #[must_use]
     pub fn workload(labels: Arc<LabelSet>, within: Option<IpNet>) -> Self {
-        const OF_ENDPOINTS: [Reserved; 4] = [
-            Reserved::Unmanaged,
-            Reserved::Health,
-            Reserved::Init,
-            Reserved::Ingress,
-        ];
         let plain = |reserved: &Reserved| within.is_none() && *labels == reserved.labels();
         match OF_ENDPOINTS.into_iter().find(plain) {
             Some(reserved) => Self::Reserved(reserved),
             None => Self::Workload { labels, within },
+        }
+    }
+
+    /// The labels of the pods that have it; None for identities that no pod has.
+    #[must_use]
+    pub fn labels_of_pods(&self) -> Option<Arc<LabelSet>> {
+        match self {
+            Self::Workload { labels, .. } => Some(Arc::clone(labels)),
+            Self::Reserved(reserved) => OF_ENDPOINTS
+                .contains(reserved)
+                .then(|| Arc::new(reserved.labels())),
+            Self::Cidr(_) | Self::Node { .. } => None,
         }
     }
 

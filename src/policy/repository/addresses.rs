@@ -43,7 +43,7 @@ pub(super) type Fact = (Strength, Option<ResourceKey>);
 /// What is known of addresses, and what followed from it.
 #[derive(Clone, Debug)]
 pub(super) struct Addresses {
-    facts: OrdMap<IpAddr, Arc<[Fact]>>,
+    facts: OrdMap<IpAddr, OrdSet<Fact>>,
     pub(super) known: OrdMap<IpAddr, Arc<Owner>>,
     /// Addresses of each identity of nodes and pods.
     pub(super) members: OrdSet<(IdentityIndex, IpAddr)>,
@@ -87,35 +87,21 @@ impl Addresses {
         if fact.0 == Strength::KubernetesService {
             self.apiservers.insert(address);
         }
-        let mut facts = self
-            .facts
-            .get(&address)
-            .map_or_else(Vec::new, |facts| facts.to_vec());
-        if let Err(place) = facts.binary_search(&fact) {
-            facts.insert(place, fact);
-            self.facts.insert(address, facts.into());
-        }
+        self.facts.entry(address).or_default().insert(fact);
     }
 
     pub(super) fn remove(&mut self, address: IpAddr, fact: &Fact) {
-        let Some(facts) = self.facts.get(&address) else {
+        let Some(facts) = self.facts.get_mut(&address) else {
             return;
         };
-        let left: Vec<Fact> = facts
-            .iter()
-            .filter(|other| *other != fact)
-            .cloned()
-            .collect();
-        if left
-            .iter()
-            .all(|(strength, _)| *strength != Strength::KubernetesService)
-        {
+        facts.remove(fact);
+        // The weakest word sorts last.
+        let weakest = facts.get_max().map(|(strength, _)| *strength);
+        if weakest != Some(Strength::KubernetesService) {
             self.apiservers.remove(&address);
         }
-        if left.is_empty() {
+        if weakest.is_none() {
             self.facts.remove(&address);
-        } else {
-            self.facts.insert(address, left.into());
         }
     }
 
@@ -193,7 +179,7 @@ impl State {
     pub(super) fn owner(&self, address: IpAddr) -> Option<Owner> {
         let facts = self.addresses.facts.get(&address)?;
         let serves_api = self.addresses.apiservers.contains(&address);
-        let (strength, key) = facts.first()?;
+        let (strength, key) = facts.get_min()?;
         let (key, source) = match (strength, key) {
             (Strength::Local, _) => (
                 Some(IdentityKey::Reserved(Reserved::Host)),
@@ -226,11 +212,8 @@ impl State {
             ),
             (Strength::KubernetesService, _) | (_, None) => (None, IpcacheSource::KubeApiserver),
         };
-        let ports = match key {
-            Some(IdentityKey::Workload { .. }) => self.ports_of(facts),
-            Some(IdentityKey::Reserved(_) | IdentityKey::Cidr(_) | IdentityKey::Node { .. })
-            | None => Vec::new(),
-        };
+        let of_pods = key.as_ref().and_then(IdentityKey::labels_of_pods);
+        let ports = of_pods.map_or_else(Vec::new, |_| self.ports_of(facts));
         Some(Owner {
             key,
             source: if serves_api {
@@ -328,7 +311,7 @@ impl State {
         }
     }
 
-    fn ports_of(&self, facts: &[Fact]) -> Vec<NamedPort> {
+    fn ports_of(&self, facts: &OrdSet<Fact>) -> Vec<NamedPort> {
         let mut ports = Vec::new();
         for key in facts.iter().filter_map(|(_, key)| key.as_ref()) {
             match self.object(key) {

@@ -256,11 +256,11 @@ impl State {
     }
 
     fn count_ports(&mut self, owner: &Owner, is_new: bool, touched: &mut Touched) {
-        let Some(IdentityKey::Workload { labels, .. }) = &owner.key else {
+        let Some(labels) = owner.key.as_ref().and_then(IdentityKey::labels_of_pods) else {
             return;
         };
         for port in &owner.ports {
-            let key = (Arc::clone(labels), port.clone());
+            let key = (Arc::clone(&labels), port.clone());
             let old = self.addresses.ports.get(&key).copied().unwrap_or(0);
             let new = if is_new {
                 old + 1
@@ -273,7 +273,7 @@ impl State {
                 self.addresses.ports.insert(key, new);
             }
             if (old == 0) != (new == 0) {
-                touched.ports.insert(Arc::clone(labels));
+                touched.ports.insert(Arc::clone(&labels));
             }
         }
     }
@@ -324,12 +324,11 @@ impl State {
             let changed = self
                 .selectors
                 .select(index, &self.identities, &self.options);
-            if self.identities.live_at(index).is_none() {
-                self.selectors.selections.named_ports.remove(&index);
-            } else if let Some(IdentityKey::Workload { labels, .. }) =
-                self.identities.live_at(index).map(|identity| &identity.key)
-            {
-                touched.ports.insert(Arc::clone(labels));
+            match self.identities.live_at(index) {
+                Some(identity) => touched.ports.extend(identity.key.labels_of_pods()),
+                None => {
+                    self.selectors.selections.named_ports.remove(&index);
+                }
             }
             self.selection_changes += u64::from(changed);
         }
@@ -341,7 +340,12 @@ impl State {
     /// The named ports of all pods with these labels.
     fn settle_ports(&mut self, labels: &Arc<LabelSet>) {
         let ports: Arc<[_]> = self.addresses.ports_of(labels).cloned().collect();
-        let indexes: Vec<IdentityIndex> = self.identities.workloads(labels).collect();
+        let plain = IdentityKey::workload(Arc::clone(labels), None);
+        let reserved = matches!(plain, IdentityKey::Reserved(_))
+            .then(|| self.identities.index_of(&plain))
+            .flatten();
+        let indexes = self.identities.workloads(labels).chain(reserved);
+        let indexes: Vec<IdentityIndex> = indexes.collect();
         for index in indexes {
             let named = &mut self.selectors.selections.named_ports;
             let old = named.get(&index);

@@ -458,13 +458,26 @@ impl SelectorCache {
             }
             found.retain(|id| {
                 let used = self.used.get(id);
-                used.is_some_and(|used| !used.except.iter().any(|net| net.contains(&prefix)))
+                used.is_some_and(|used| !is_within(prefix, &used.except))
             });
         }
         found.sort_unstable();
         found.dedup();
         found
     }
+}
+
+/// Whether one of `nets`, sorted, contains `prefix`.
+fn is_within(prefix: IpNet, nets: &[IpNet]) -> bool {
+    /// Fewer are looked through faster than searched.
+    const FEW: usize = 32;
+    if nets.len() <= FEW {
+        return nets.iter().any(|net| net.contains(&prefix));
+    }
+    (0..=prefix.prefix_len()).any(|length| {
+        let around = IpNet::new(prefix.addr(), length).map(|net| net.trunc());
+        around.is_ok_and(|net| nets.binary_search(&net).is_ok())
+    })
 }
 
 fn terms_of(contribution: Option<&Contribution>) -> &[Term] {
