@@ -3,16 +3,30 @@
 //!
 //! Needs root and a BPF kernel (see `host::Host::new` for what happens else).
 
+#[path = "packets/addresses.rs"]
+mod addresses;
+#[path = "packets/classes.rs"]
+mod classes;
 #[path = "packets/degraded.rs"]
 mod degraded;
 #[path = "packets/flows.rs"]
 mod flows;
+#[path = "packets/fragments.rs"]
+mod fragments;
 #[path = "packets/frames.rs"]
 mod frames;
 #[path = "packets/headers.rs"]
 mod headers;
 #[path = "packets/host.rs"]
 mod host;
+#[path = "packets/icmp.rs"]
+mod icmp;
+#[path = "packets/layers.rs"]
+mod layers;
+#[path = "packets/lifetimes.rs"]
+mod lifetimes;
+#[path = "packets/pressure.rs"]
+mod pressure;
 #[path = "packets/sandbox.rs"]
 mod sandbox;
 #[path = "packets/verdicts.rs"]

@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use palisade::datapath::kernel::{KernelDatapath, KernelOptions, TestPacket};
+use palisade::datapath::kernel::{Inspector, KernelDatapath, KernelOptions, TestPacket};
 use palisade::datapath::{Datapath as _, DatapathSettings, Generation};
 use palisade::events::{EndpointId, RepositoryChange, SourceName};
+use palisade::policy::oracle::{self, Outcome};
 use palisade::policy::{
-    Applied, Direction, FailsafeEntry, PolicyOptions, Repository, RuleNumber, Subject, documents,
-    resolve,
+    Applied, Direction, FailsafeEntry, Packet, PolicyOptions, Repository, RuleNumber, Subject,
+    documents, resolve,
 };
 use palisade_abi::event::Event;
 use palisade_abi::reason;
@@ -30,7 +31,7 @@ pub(crate) use reason::{
     FORBIDDEN_ICMPV6 as DROP_FORBIDDEN, FRAGMENT_NOT_FOUND as DROP_FRAGMENT,
     INVALID_PACKET as DROP_INVALID, INVALID_SOURCE as DROP_SPOOF, IPV6_EXTENSION as DROP_EXTENSION,
     MISSED_TAIL_CALL as DROP_MISSED, POLICY as DROP_POLICY, POLICY_DENY as DROP_DENY,
-    VLAN as DROP_VLAN,
+    UNSUPPORTED_L2 as DROP_ETHERTYPE, VLAN as DROP_VLAN,
 };
 
 /// The policy that the project began with.
@@ -111,6 +112,8 @@ pub(crate) struct Host {
     policies: Vec<RepositoryChange>,
     settings: DatapathSettings,
     datapath: KernelDatapath,
+    /// The exits as they were counted after the last packet.
+    counted: BTreeMap<(u8, Direction), u64>,
     pins: PathBuf,
     _mount: BpfMount,
     _namespace: Namespace,
@@ -120,15 +123,20 @@ impl Host {
     /// None, with the reason on stderr, where the machine cannot run it; a
     /// failure where PALISADE_REQUIRE_PRIVILEGED says that it must.
     pub(crate) fn new() -> Option<Self> {
-        Self::build(Vec::new())
+        Self::build(Vec::new(), [4_096; 2])
     }
 
     /// A host with one entry in its failsafe list.
     pub(crate) fn with_failsafe(entry: FailsafeEntry) -> Option<Self> {
-        Self::build(vec![entry])
+        Self::build(vec![entry], [4_096; 2])
     }
 
-    fn build(failsafe: Vec<FailsafeEntry>) -> Option<Self> {
+    /// A host whose conntrack holds so many flows: with answers, seen from one side.
+    pub(crate) fn with_conntrack(entries_max: u32, half_entries_max: u32) -> Option<Self> {
+        Self::build(Vec::new(), [entries_max, half_entries_max])
+    }
+
+    fn build(failsafe: Vec<FailsafeEntry>, conntrack: [u32; 2]) -> Option<Self> {
         if !is_privileged() {
             return None;
         }
@@ -137,8 +145,8 @@ impl Host {
         let pins = mount.directory.path().join("palisade");
         let options = KernelOptions {
             bpffs: pins.clone(),
-            ct_entries_max: 4_096,
-            half_entries_max: 4_096,
+            ct_entries_max: conntrack[0],
+            half_entries_max: conntrack[1],
             ..KernelOptions::default()
         };
         let (datapath, _) = KernelDatapath::open(&options).expect("the datapath opens");
@@ -161,6 +169,7 @@ impl Host {
                 ..DatapathSettings::default()
             },
             datapath,
+            counted: BTreeMap::new(),
             pins,
             _mount: mount,
             _namespace: namespace,
@@ -175,6 +184,50 @@ impl Host {
     /// Drops ethertypes other than ARP and IP from the next `apply` on.
     pub(crate) fn drop_other_ethertypes(&mut self) {
         self.settings.drop_other_ethertypes = true;
+    }
+
+    /// Lifetimes of flows from the next `apply` on, in seconds: established TCP,
+    /// unanswered TCP, closed TCP, everything else. 0: over at once.
+    pub(crate) fn lifetimes(&mut self, seconds: [u32; 4]) {
+        [
+            self.settings.tcp_established_s,
+            self.settings.tcp_syn_s,
+            self.settings.tcp_close_s,
+            self.settings.other_s,
+        ] = seconds;
+    }
+
+    /// Configures the namespace that the host lives in.
+    pub(crate) fn run(&self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let status = Command::new(words[0]).args(&words[1..]).status();
+        assert!(status.expect("the tool is installed").success(), "{line}");
+    }
+
+    /// What the plain reading of the policy says of a flow's first packet, if
+    /// nothing but policy decides about it.
+    pub(crate) fn oracle(&self, direction: Direction, peer: IpAddr, packet: Packet) -> Expect {
+        let snapshot = self.repository.snapshot();
+        let subject = Subject::Host(EndpointId(1));
+        let judgement = oracle::judge(&snapshot, subject, direction, peer, packet);
+        match judgement.outcome {
+            Outcome::NotEnforced | Outcome::Allowed | Outcome::AllowedByDefault => {
+                Expect::Pass(reason::FORWARDED)
+            }
+            Outcome::Denied => Expect::Drop(reason::POLICY_DENY),
+            Outcome::NotAllowed => Expect::Drop(reason::POLICY),
+            Outcome::FragmentUnknown => Expect::Drop(reason::FRAGMENT_NOT_FOUND),
+        }
+    }
+
+    /// Packets that have left by one exit so far.
+    pub(crate) fn count(&self, reason: u8, direction: Direction) -> u64 {
+        self.exits().get(&(reason, direction)).copied().unwrap_or(0)
+    }
+
+    /// The kernel side, to be read.
+    pub(crate) fn inspector(&self) -> Inspector {
+        self.datapath.inspector()
     }
 
     /// Makes `yaml` the whole policy: one generation.
@@ -240,6 +293,34 @@ impl Host {
         self.check(what, Direction::Egress, frame, 1, expected);
     }
 
+    /// A packet from the wire, or one that the host made.
+    pub(crate) fn send(
+        &mut self,
+        what: &str,
+        direction: Direction,
+        frame: &[u8],
+        expected: Expect,
+    ) {
+        self.check(what, direction, frame, 0, expected);
+    }
+
+    /// A packet of which only its fate is of interest: whether it passes.
+    pub(crate) fn flood(&mut self, direction: Direction, frame: &[u8]) -> bool {
+        let packet = TestPacket {
+            direction,
+            frame,
+            ingress_ifindex: 0,
+            repeat: 1,
+        };
+        let verdict = self.datapath.test_run(&packet).expect("the test run");
+        verdict.passes
+    }
+
+    /// Looks at the counters anew: packets have passed uncounted.
+    pub(crate) fn recount(&mut self) {
+        self.counted = self.exits();
+    }
+
     fn check(
         &mut self,
         what: &str,
@@ -248,7 +329,6 @@ impl Host {
         ingress_ifindex: u32,
         expected: Expect,
     ) {
-        let before = self.exits();
         let packet = TestPacket {
             direction,
             frame,
@@ -256,11 +336,12 @@ impl Host {
             repeat: 1,
         };
         let verdict = self.datapath.test_run(&packet).expect("the test run");
-        let moved: Vec<u8> = self
-            .exits()
-            .into_iter()
-            .filter(|(exit, packets)| before.get(exit) != Some(packets))
-            .map(|((reason, _), _)| reason)
+        let after = self.exits();
+        let before = std::mem::replace(&mut self.counted, after);
+        let moved = self.counted.iter();
+        let moved: Vec<u8> = moved
+            .filter(|(exit, packets)| before.get(exit).copied().unwrap_or(0) != **packets)
+            .map(|((reason, _), _)| *reason)
             .collect();
         let [exit] = moved[..] else {
             panic!(
