@@ -7,15 +7,17 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use crate::command::{root, run};
-use crate::{bpf, fuzz_targets, stamp, toolchain, tools};
+use crate::{bpf, fuzz_targets, kernels, stamp, toolchain, tools};
 
-/// The eBPF object against its sources, the fuzz targets, the dependencies.
+/// The eBPF object against its sources and on other kernels, the fuzz targets,
+/// the dependencies.
 pub(crate) fn run_all() -> Result<()> {
     if env::var_os("CI").is_some_and(|value| value == "true") && toolchain::find().is_err() {
         install_toolchain()?;
     }
     println!("eBPF object");
     bpf::check()?;
+    kernels::check()?;
     fuzz_targets::check()?;
     deny()
 }

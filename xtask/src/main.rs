@@ -6,6 +6,7 @@ mod ci;
 mod command;
 mod fuzz;
 mod fuzz_targets;
+mod kernels;
 mod object;
 mod stamp;
 mod test;
@@ -20,7 +21,10 @@ usage: cargo xtask <command>
   bpf           rebuild bpf-prog/palisade.bpf.o and its stamp from bpf-prog/
   bpf --check   rebuild it elsewhere and compare it with the committed one
   test          set up and run everything: format, lints, all tests, the lab
-  ci            what CI checks besides: bpf --check, fuzz targets, dependencies
+  kernels [--kernel 6.1|6.12|host] [--all] [--only NAME]
+                every program and the packet tables on this kernel and, emulated,
+                on Debian's; --all: every kernel test there too
+  ci            what CI checks besides: bpf --check, kernels, fuzz targets, dependencies
   fuzz [--minutes N] [--seed S] [--cases N]
                 the differential test, built for release: policy text, tables, kernel
   fuzz targets [--minutes N]
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         ["bpf"] => bpf::rebuild(),
         ["bpf", "--check"] => bpf::check(),
         ["test"] => test::run_all(),
+        ["kernels", rest @ ..] => kernels::run(rest),
         ["ci"] => ci::run_all(),
         ["fuzz", "targets", rest @ ..] => fuzz_targets::run_all(rest),
         ["fuzz", rest @ ..] => fuzz::run_for(rest),

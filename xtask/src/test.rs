@@ -27,10 +27,19 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+    }
+
+    pub(crate) fn any_failed(self) -> bool {
+        self.failed > 0
+    }
+
+    /// Whether tests ran, and all that ran passed.
+    pub(crate) fn all_passed(self) -> bool {
+        self.passed > 0 && !self.any_failed()
     }
 }
 
@@ -47,12 +56,23 @@ impl std::fmt::Display for Counts {
 
 /// A built test binary.
 #[derive(Debug)]
-struct TestBinary {
-    /// Package and target.
-    name: String,
-    path: PathBuf,
+pub(crate) struct TestBinary {
+    target: String,
+    kind: String,
+    pub(crate) path: PathBuf,
     folder: PathBuf,
     privileged: bool,
+}
+
+impl TestBinary {
+    /// Whether it is that integration test.
+    pub(crate) fn is_of(&self, target: &str) -> bool {
+        self.target == target && self.kind == "test"
+    }
+
+    fn name(&self) -> String {
+        format!("{} ({})", self.target, self.kind)
+    }
 }
 
 /// Runs everything; an error if anything failed.
@@ -84,7 +104,10 @@ pub(crate) fn run_all() -> Result<()> {
     run(cargo().args(clippy).args(["--", "-D", "warnings"]))
         .context("rustup component add clippy, if it is missing")?;
     println!("build");
-    let (binaries, palisade) = build(cargo())?;
+    let mut every_test = cargo();
+    every_test.args(["test", "--workspace"]);
+    let (binaries, palisade) = build(every_test)?;
+    let palisade = palisade.context("cargo built no palisade")?;
     let mut counts = Counts::default();
     for binary in &binaries {
         counts.add(run_binary(binary)?);
@@ -101,9 +124,11 @@ pub(crate) fn run_all() -> Result<()> {
     Ok(())
 }
 
-/// Builds all tests and the binary; returns where they are.
-fn build(mut cargo: Command) -> Result<(Vec<TestBinary>, PathBuf)> {
-    cargo.args(["test", "--workspace", "--locked", "--no-run", "--quiet"]);
+/// Builds what `cargo test` and its words name; returns where the tests and,
+/// where it was built too, the binary are.
+pub(crate) fn build(mut cargo: Command) -> Result<(Vec<TestBinary>, Option<PathBuf>)> {
+    cargo.current_dir(root());
+    cargo.args(["--locked", "--no-run", "--quiet"]);
     cargo.args(["--message-format", "json-render-diagnostics"]);
     let output = cargo
         .stderr(Stdio::inherit())
@@ -123,7 +148,10 @@ fn build(mut cargo: Command) -> Result<(Vec<TestBinary>, PathBuf)> {
             .as_str()
             .unwrap_or_default()
             .to_owned();
-        let kind = message["target"]["kind"][0].as_str().unwrap_or_default();
+        let kind = message["target"]["kind"][0]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         if message["profile"]["test"] != true {
             if target == "palisade" {
                 palisade = Some(path);
@@ -134,19 +162,20 @@ fn build(mut cargo: Command) -> Result<(Vec<TestBinary>, PathBuf)> {
         let folder = manifest.parent().context("a manifest's folder")?.to_owned();
         let privileged = kind == "test" && PRIVILEGED.contains(&target.as_str());
         binaries.push(TestBinary {
-            name: format!("{target} ({kind})"),
+            target,
+            kind,
             path,
             folder,
             privileged,
         });
     }
     // The cheapest first, and those that need the kernel last.
-    binaries.sort_by_key(|binary| (binary.privileged, binary.name.clone()));
-    Ok((binaries, palisade.context("cargo built no palisade")?))
+    binaries.sort_by_key(|binary| (binary.privileged, binary.name()));
+    Ok((binaries, palisade))
 }
 
 /// Runs one binary and reads its result.
-fn run_binary(binary: &TestBinary) -> Result<Counts> {
+pub(crate) fn run_binary(binary: &TestBinary) -> Result<Counts> {
     let command = if binary.privileged {
         tools::as_root(&binary.path)
     } else {
@@ -156,7 +185,7 @@ fn run_binary(binary: &TestBinary) -> Result<Counts> {
         let skipped = count_tests(binary)?;
         println!(
             "{}: {skipped} skipped: they need root, and there is no sudo",
-            binary.name
+            binary.name()
         );
         return Ok(Counts {
             skipped,
@@ -182,7 +211,7 @@ fn run_binary(binary: &TestBinary) -> Result<Counts> {
         println!("{}", lines[start..].join("\n"));
     }
     if counts != Counts::default() {
-        println!("{}: {counts}", binary.name);
+        println!("{}: {counts}", binary.name());
     }
     Ok(counts)
 }
@@ -194,7 +223,7 @@ fn count_tests(binary: &TestBinary) -> Result<usize> {
 }
 
 /// Counts of a `test result:` line.
-fn parse(text: &str) -> Counts {
+pub(crate) fn parse(text: &str) -> Counts {
     let mut counts = Counts::default();
     for line in text.lines().filter(|line| line.starts_with("test result:")) {
         let number = |word: &str| {

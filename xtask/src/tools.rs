@@ -2,7 +2,7 @@
 //! that is possible, or named with the package that brings them.
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
@@ -53,11 +53,17 @@ pub(crate) fn is_root() -> bool {
 
 /// Whether `name` can be started.
 pub(crate) fn exists(name: &str) -> bool {
+    find(name).is_some()
+}
+
+/// Where the program `name` is.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     // Administration tools are not on everybody's path.
     env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin"].map(Into::into))
-        .any(|folder| folder.join(name).is_file())
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
 }
 
 /// A command that runs as root: itself, or through sudo. None without sudo.
