@@ -12,8 +12,8 @@ use palisade_abi::{
     reason::{COUNTERS as COUNTERS_MAX, Counter},
     settings::{FAILSAFE_MAX, FailsafeKey, Settings, VLANS_MAX},
     table::{
-        COLUMNS_ELEMENTS, Cells, Columns, IPCACHE_MAX, IpcacheValue, ROWS_ELEMENTS, RULES_MAX,
-        RowBases,
+        BLOCKS_ELEMENTS, Block, COLUMNS_ELEMENTS, Columns, IPCACHE_MAX, IpcacheValue,
+        ROWS_ELEMENTS, RULES_MAX, Rows,
     },
 };
 
@@ -62,11 +62,11 @@ pub static IPCACHE6: LpmTrie<[u32; 4], IpcacheValue> =
     LpmTrie::with_max_entries(IPCACHE_MAX, BPF_F_NO_PREALLOC);
 
 #[map(name = "pal_rows")]
-pub static ROWS: Array<RowBases> = Array::with_max_entries(ROWS_ELEMENTS, BPF_F_MMAPABLE);
+pub static ROWS: Array<Rows> = Array::with_max_entries(ROWS_ELEMENTS, BPF_F_MMAPABLE);
 #[map(name = "pal_columns")]
 pub static COLUMNS: Array<Columns> = Array::with_max_entries(COLUMNS_ELEMENTS, BPF_F_MMAPABLE);
-#[map(name = "pal_cells")]
-pub static CELLS: Array<Cells> = Array::with_max_entries(ROWS_ELEMENTS, BPF_F_MMAPABLE);
+#[map(name = "pal_blocks")]
+pub static BLOCKS: Array<Block> = Array::with_max_entries(BLOCKS_ELEMENTS, BPF_F_MMAPABLE);
 
 #[map(name = "pal_counters")]
 pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTERS_MAX, 0);

@@ -1,10 +1,11 @@
-//! Identity and verdict: a trie lookup and three array lookups.
+//! Identity and verdict: a trie lookup and a few array lookups.
 
 use palisade_abi::table::{
-    CELLS_MAX, Cell, IDENTITIES_MAX, IpcacheValue, action, columns_element, rows_element,
+    Cell, IDENTITIES_MAX, IpcacheValue, LEVELS, Word, action, blocks_element, columns_element,
+    rows_element,
 };
 
-use crate::maps::{CELLS, COLUMNS, ROWS};
+use crate::maps::{BLOCKS, COLUMNS, ROWS};
 
 /// Identity number of a peer and its key in the tables.
 #[derive(Clone, Copy)]
@@ -44,11 +45,9 @@ pub const UNENFORCED: Cell = Cell::new(action::ALLOW, false, 0);
 /// of `palisade_abi::table::column`. What cannot be looked up is denied.
 #[inline(always)]
 pub fn lookup(slot: u32, direction: u32, index: u32, class: u32, key: u16) -> Cell {
-    let element = rows_element(slot, direction);
-    let (Some(rows), Some(columns), Some(cells)) = (
-        ROWS.get_ptr(element),
+    let (Some(rows), Some(columns)) = (
+        ROWS.get_ptr(rows_element(slot, direction)),
         COLUMNS.get_ptr(columns_element(slot, direction, class)),
-        CELLS.get_ptr(element),
     ) else {
         return Cell::default();
     };
@@ -57,12 +56,25 @@ pub fn lookup(slot: u32, direction: u32, index: u32, class: u32, key: u16) -> Ce
     let key = core::hint::black_box(u64::from(key)) as usize & 0xffff;
     // SAFETY: each index is masked to the size of the element it indexes, which
     // the verifier proves again.
-    unsafe {
-        let base = *rows
+    let (mut word, column) = unsafe {
+        let row = rows
             .cast::<u32>()
             .add(index as usize & (IDENTITIES_MAX - 1));
-        let column = *columns.cast::<u16>().add(key);
-        let cell = (base as usize + column as usize) & (CELLS_MAX - 1);
-        Cell(*cells.cast::<u32>().add(cell))
+        (Word(*row), u32::from(*columns.cast::<u16>().add(key)))
+    };
+    for _ in 0..LEVELS {
+        if !word.is_link() {
+            return word.cell();
+        }
+        let Some(block) = BLOCKS.get_ptr(blocks_element(slot, word.place())) else {
+            return Cell::default();
+        };
+        // SAFETY: a digit is masked to the words of a block.
+        word = Word(unsafe { *block.cast::<u32>().add(word.digit(column)) });
     }
+    // A link below the last level: no table of ours.
+    if word.is_link() {
+        return Cell::default();
+    }
+    word.cell()
 }

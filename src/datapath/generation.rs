@@ -76,7 +76,10 @@ pub struct Realized {
 pub struct StageReport {
     /// Map elements and table blocks written.
     pub writes: usize,
+    /// Verdicts, equal ones included.
     pub cells: usize,
+    /// Blocks of verdicts in use in the slot.
+    pub blocks: usize,
     pub rows: usize,
     pub prefixes: usize,
 }

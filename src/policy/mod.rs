@@ -19,6 +19,7 @@ mod path;
 mod protocol;
 mod repository;
 mod resolve;
+pub(crate) mod row;
 mod selections;
 mod snapshot;
 mod table;
@@ -33,6 +34,7 @@ pub use repository::{
     RuleNumbersRecord, StoredObject, StoredPolicy,
 };
 pub use resolve::{ResolveError, Resolver, Subject, Work, resolve};
+pub use row::{Part, Row};
 pub use selections::{Selections, Selector, SelectorId, Signature};
 pub use snapshot::{PolicySnapshot, SelectorEntry};
 pub use table::{

@@ -3,6 +3,7 @@
 //! Invariant: two equal sets of (rules, identities, options) give equal tables,
 //! bit for bit; so a restart that finds the same table in the kernel writes nothing.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::{EndpointId, ResourceKey, Revision};
 use crate::identity::IdentityIndex;
+use crate::policy::row::{Part, Row};
 
 /// The way of a packet as seen from the endpoint. Its number is the ABI's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -179,8 +181,8 @@ pub struct DirectionPolicy {
     pub table: VerdictTable,
 }
 
-/// The three lookups of `palisade_abi::table`, as data. Two tables share what
-/// they have in common: columns while the classes of ports stay, and every row.
+/// The lookups of `palisade_abi::table`, as data. Two tables share what they
+/// have in common: columns while the classes of ports stay, and parts of rows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VerdictTable {
     /// Row of each identity, by index; what is past the end has row 0, the row
@@ -191,15 +193,30 @@ pub struct VerdictTable {
     pub columns: Arc<[Vec<u16>; 4]>,
     /// Number of columns.
     pub column_count: u32,
-    /// The distinct rows, `column_count` cells each.
-    pub cells: Vec<Arc<[Cell]>>,
+    /// The distinct rows, of `column_count` columns each.
+    pub cells: Vec<Row>,
 }
 
 impl VerdictTable {
     /// Cells of all rows.
     #[must_use]
     pub fn cell_count(&self) -> usize {
-        self.cells.iter().map(|row| row.len()).sum()
+        self.cells.len() * self.column_count as usize
+    }
+
+    /// Different blocks of all rows, counted by their places in memory.
+    #[must_use]
+    pub fn block_count(&self) -> usize {
+        let mut seen = HashSet::new();
+        let mut next: Vec<&Row> = self.cells.iter().collect();
+        while let Some(part) = next.pop() {
+            if let Part::Block(parts) = part
+                && seen.insert(Arc::as_ptr(parts).addr())
+            {
+                next.extend(parts.iter());
+            }
+        }
+        seen.len()
     }
 
     /// The verdict, read as the datapath reads it. `class` and `key` are those
@@ -212,7 +229,7 @@ impl VerdictTable {
             .copied()
             .unwrap_or(0);
         let row = self.cells.get(row as usize);
-        row.and_then(|row| row.get(column as usize).copied())
+        row.and_then(|row| row.get(self.column_count as usize, column as usize))
             .unwrap_or_default()
     }
 }

@@ -200,10 +200,15 @@ pub fn fingerprint(policy: &EndpointPolicy) -> String {
         for column in of.table.columns.iter().flat_map(|class| class.iter()) {
             bytes.extend(column.to_le_bytes());
         }
-        for cell in of.table.cells.iter().flat_map(|row| row.iter()) {
-            bytes.extend(cell.0.to_le_bytes());
-        }
         hash.update(&bytes);
+        for row in &of.table.cells {
+            bytes.clear();
+            for (run, cell) in row.runs(of.table.column_count as usize) {
+                bytes.extend((run.end as u64).to_le_bytes());
+                bytes.extend(cell.0.to_le_bytes());
+            }
+            hash.update(&bytes);
+        }
     }
     let digest = hash.finalize();
     digest.iter().map(|byte| format!("{byte:02x}")).collect()

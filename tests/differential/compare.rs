@@ -2,7 +2,9 @@
 //! packet past all three judges.
 
 use palisade::events::{RepositoryChange, SourceName};
-use palisade::policy::{Applied, EndpointPolicy, PolicySnapshot, Repository, Resolver, documents};
+use palisade::policy::{
+    Applied, EndpointPolicy, PolicySnapshot, Repository, Resolver, Row, documents,
+};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -372,12 +374,13 @@ fn spoil(policy: &mut EndpointPolicy, seed: u64) {
         let cell = Random::new(seed).below(cells);
         let columns = table.column_count as usize;
         let (row, cell) = (cell / columns, cell % columns);
-        let cells = Arc::make_mut(&mut table.cells[row]);
+        let mut cells = table.cells[row].cells(columns);
         let is = cells[cell];
         let wrong = match is.action() {
             action::ALLOW => action::NO_MATCH,
             _ => action::ALLOW,
         };
         cells[cell] = Cell::new(wrong, false, is.rule());
+        table.cells[row] = Row::of(&cells);
     }
 }

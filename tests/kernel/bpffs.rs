@@ -58,7 +58,9 @@ fn pins_made_in_a_private_mount_namespace_outlive_it() {
         datapath.commit().expect("commit")
     });
     assert!(
-        pins(&dir).iter().any(|pin| pin == "pal_commit_v1"),
+        pins(&dir)
+            .iter()
+            .any(|pin| pin == &format!("pal_commit_v{}", palisade_abi::ABI_VERSION)),
         "seen from the first namespace"
     );
     run_on_thread(|| {
@@ -116,7 +118,9 @@ fn a_directory_that_cannot_be_made_is_told_with_its_name() {
 fn detach_leaves_an_ordinary_directory_alone() {
     in_world(|_| {
         let temp = tempfile::tempdir().expect("a directory");
-        let file = temp.path().join("pal_ct4_v1");
+        let file = temp
+            .path()
+            .join(format!("pal_ct4_v{}", palisade_abi::ABI_VERSION));
         std::fs::write(&file, "not a pin").expect("a file");
         assert_eq!(detach(temp.path()).expect("detach"), [""; 0]);
         assert!(file.exists());

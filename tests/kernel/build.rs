@@ -7,7 +7,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use palisade::datapath::{DatapathSettings, Generation};
 use palisade::events::{EndpointId, Revision};
 use palisade::identity::{IdentityIndex, IdentityNumber, IpcacheEntry};
-use palisade::policy::{DirectionPolicy, EndpointPolicy, VerdictTable};
+use palisade::policy::{DirectionPolicy, EndpointPolicy, Row, VerdictTable};
 use palisade_abi::table::{Cell, action, column};
 
 /// The rule that every allow of these tests carries.
@@ -27,7 +27,7 @@ pub(crate) fn tcp_ports(ports: &[u16]) -> VerdictTable {
         columns: Arc::new([tcp, vec![0; 65_536], vec![0; 65_536], other]),
         column_count: 2,
         cells: [[none, none], [none, Cell::new(action::ALLOW, false, RULE)]]
-            .map(Arc::from)
+            .map(|cells| Row::of(&cells))
             .into(),
     }
 }
@@ -39,9 +39,11 @@ pub(crate) fn watched(mut generation: Generation) -> Generation {
         for direction in &mut Arc::make_mut(endpoint).directions {
             let direction = Arc::make_mut(direction);
             direction.watched = std::mem::take(&mut direction.enforced);
-            let rows = direction.table.cells.iter_mut();
-            for cell in rows.flat_map(Arc::make_mut) {
-                *cell = Cell::new(cell.action(), true, cell.rule());
+            let columns = direction.table.column_count as usize;
+            for row in &mut direction.table.cells {
+                let cells = row.cells(columns).into_iter();
+                let audited = cells.map(|cell| Cell::new(cell.action(), true, cell.rule()));
+                *row = Row::of(&audited.collect::<Vec<_>>());
             }
         }
     }

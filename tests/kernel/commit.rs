@@ -293,7 +293,9 @@ fn a_changed_table_is_noticed() {
             .expect("stage");
         datapath.commit().expect("commit");
         let inspector = datapath.inspector();
-        let settings = world.dir().join("pal_settings_v1");
+        let settings = world
+            .dir()
+            .join(format!("pal_settings_v{}", palisade_abi::ABI_VERSION));
         let mut map = aya::maps::Array::<_, [u32; 8]>::try_from(aya::maps::Map::Array(
             aya::maps::MapData::from_pin(settings).expect("the map"),
         ))

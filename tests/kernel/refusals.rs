@@ -6,8 +6,8 @@ use std::sync::Arc;
 use ipnet::Ipv4Net;
 use palisade::datapath::{Datapath, DatapathError, DatapathSettings, Generation};
 use palisade::identity::{IdentityIndex, IdentityNumber, IpcacheEntry};
-use palisade::policy::{FailsafeEntry, VerdictTable};
-use palisade_abi::table::{CELLS_MAX, Cell, IDENTITIES_MAX, IPCACHE_MAX, RULES_MAX, action};
+use palisade::policy::{FailsafeEntry, Row, VerdictTable};
+use palisade_abi::table::{BLOCKS_MAX, Cell, IDENTITIES_MAX, IPCACHE_MAX, RULES_MAX, action};
 
 use super::build::{generation, tcp_ports};
 use super::guard::in_world;
@@ -23,6 +23,12 @@ fn with_ipcache(ipcache4: OrdMap<Ipv4Net, IpcacheEntry>) -> Generation {
         ipcache4,
         ..generation(9, None, None)
     }
+}
+
+/// A row of two columns that no other number has.
+fn one_block(number: u32) -> Row {
+    let cell = |rule| Cell::new(action::ALLOW, false, rule);
+    Row::of(&[cell(number / 1_024 + 2_000), cell(number % 1_024)])
 }
 
 fn too_much() -> Vec<(&'static str, Generation)> {
@@ -51,8 +57,8 @@ fn too_much() -> Vec<(&'static str, Generation)> {
     let largest = u32::try_from(IDENTITIES_MAX).expect("fits");
     vec![
         (
-            "cells",
-            ingress(|table| table.cells = vec![vec![Cell(0); CELLS_MAX + 1].into()]),
+            "blocks",
+            ingress(|table| table.cells = (0..=BLOCKS_MAX).map(one_block).collect()),
         ),
         (
             "identities",
@@ -62,7 +68,7 @@ fn too_much() -> Vec<(&'static str, Generation)> {
             "rule",
             ingress(|table| {
                 let cell = Cell::new(action::ALLOW, false, RULES_MAX);
-                table.cells[0] = [cell, cell].into();
+                table.cells[0] = Row::of(&[cell, cell]);
             }),
         ),
         (

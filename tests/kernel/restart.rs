@@ -3,6 +3,7 @@
 use palisade::datapath::Datapath;
 use palisade::datapath::kernel::Unwanted;
 use palisade::events::Revision;
+use palisade_abi::ABI_VERSION;
 
 use super::build::{generation, tcp_ports};
 use super::guard::{in_world, pins, running};
@@ -110,7 +111,7 @@ fn programs_of_another_binary_are_replaced_without_a_gap() {
         {
             let (stem, _) = pin.rsplit_once("_v").expect("a version");
             let (name, _) = stem.rsplit_once('_').expect("a hash");
-            let other = format!("{name}_0123456789abcdef_v1");
+            let other = format!("{name}_0123456789abcdef_v{ABI_VERSION}");
             std::fs::rename(world.dir().join(pin), world.dir().join(other)).expect("rename");
         }
         let (mut datapath, report) = world.open();
@@ -153,8 +154,9 @@ fn lost_pins_are_made_again_for_the_maps_that_are_in_use() {
         datapath.commit().expect("commit");
         let maps = datapath.inspector().maps();
         drop(datapath);
-        for name in ["pal_cells_v1", "pal_commit_v1", "pal_ct4_v1"] {
-            std::fs::remove_file(world.dir().join(name)).expect(name);
+        for name in ["pal_blocks", "pal_commit", "pal_ct4"] {
+            let pin = world.dir().join(format!("{name}_v{ABI_VERSION}"));
+            std::fs::remove_file(pin).expect(name);
         }
         let (mut datapath, _) = world.open();
         assert_eq!(datapath.inspector().maps(), maps);

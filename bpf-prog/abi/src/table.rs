@@ -1,12 +1,17 @@
-//! The verdict tables: identity -> row, protocol and port -> column, cell.
+//! The verdict tables: identity -> row, protocol and port -> column, verdict.
 //!
-//! Three array lookups, whatever the number of rules, ports and identities:
+//! A few array lookups, whatever the number of rules, ports and identities:
 //!
 //! ```text
-//! row_base = ROWS[slot, direction].base[identity index]     (row * columns, precomputed)
-//! column   = COLUMNS[slot, direction, class].column[key]
-//! cell     = CELLS[slot, direction][row_base + column]
+//! word   = ROWS[slot, direction].word[identity index]
+//! column = COLUMNS[slot, direction, class].column[key]
+//! while word is a link: word = BLOCKS[slot, word.place][word.digit(column)]
 //! ```
+//! A word is a verdict for all the columns below it, or a link to a block of 16
+//! words, one for each value of the next four bits of the column. Equal blocks
+//! of a slot stand in one place. So a row costs what tells it from other rows,
+//! not its columns; a row that is the same in all columns costs nothing.
+//!
 //! All three are `BPF_F_MMAPABLE` arrays: the agent writes the inactive slot
 //! through the mapping and reads it back before the flip. User space computes
 //! the equivalence classes (rows of identities, columns of ports).
@@ -14,8 +19,8 @@
 /// Identities that may be live at once. Index 0 is the unknown identity.
 pub const IDENTITIES_MAX: usize = 131_072;
 
-/// Row bases of one (slot, direction), by identity index.
-pub type RowBases = [u32; IDENTITIES_MAX];
+/// Rows of one (slot, direction), by identity index: a [`Word`] each.
+pub type Rows = [u32; IDENTITIES_MAX];
 
 /// Element of the ROWS array for (slot, direction).
 #[inline(always)]
@@ -64,11 +69,86 @@ pub const fn columns_element(slot: u32, direction: u32, class: u32) -> u32 {
 /// Elements of the COLUMNS array.
 pub const COLUMNS_ELEMENTS: u32 = 16;
 
-/// Cells of one (slot, direction). A generation with more is refused whole.
-pub const CELLS_MAX: usize = 1 << 20;
+/// Words of a block: a line of the CPU's cache.
+pub const BLOCK_WORDS: usize = 16;
+/// A block of rows: [`Word`]s.
+pub type Block = [u32; BLOCK_WORDS];
+/// Bits of a column that choose a word of a block.
+pub const DIGIT_BITS: u32 = 4;
+/// Blocks on the way to a verdict, at most: a column has 16 bits.
+pub const LEVELS: u32 = 4;
 
-/// Cells of one (slot, direction): element `rows_element(slot, direction)`.
-pub type Cells = [u32; CELLS_MAX];
+/// Blocks of one slot, both directions. A generation with more is refused whole.
+pub const BLOCKS_MAX: u32 = 1 << 18;
+/// Elements of the BLOCKS array, those of slot A first.
+pub const BLOCKS_ELEMENTS: u32 = 2 * BLOCKS_MAX;
+
+/// Element of the BLOCKS array for the block at `place` in a slot.
+#[inline(always)]
+#[must_use]
+pub const fn blocks_element(slot: u32, place: u32) -> u32 {
+    slot * BLOCKS_MAX + place
+}
+
+/// What a row or a place in a block says: the [`Cell`] of all columns below, or
+/// where to look further.
+///
+/// | bits | meaning of a link |
+/// |---|---|
+/// | 2..4 | how far to shift the column (0, 4, 8, 12), as the number itself |
+/// | 7 | set: a link; clear: a cell |
+/// | 8..32 | place of the block in its slot |
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Word(pub u32);
+
+impl Word {
+    const LINK: u32 = 1 << 7;
+    const SHIFT: u32 = 12;
+    /// Largest place that a word can name.
+    pub const PLACE_MAX: u32 = 0x00ff_ffff;
+
+    /// The same verdict for all columns.
+    #[must_use]
+    pub const fn of_cell(cell: Cell) -> Self {
+        Self(cell.0)
+    }
+    /// A block whose words are chosen by the column's bits from `shift` on.
+    #[must_use]
+    pub const fn link(place: u32, shift: u32) -> Self {
+        Self(Self::LINK | (place << 8) | (shift & Self::SHIFT))
+    }
+    /// Whether to look further.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_link(self) -> bool {
+        self.0 & Self::LINK != 0
+    }
+    /// The cell, where this is no link.
+    #[inline(always)]
+    #[must_use]
+    pub const fn cell(self) -> Cell {
+        Cell(self.0)
+    }
+    /// Place of the block, where this is a link.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(self) -> u32 {
+        (self.0 >> 8) & (BLOCKS_MAX - 1)
+    }
+    /// Whether both are links that shift the column alike, or neither is one.
+    #[must_use]
+    pub const fn is_like(self, other: Self) -> bool {
+        let kind = Self::LINK | Self::SHIFT;
+        self.is_link() == other.is_link() && (!self.is_link() || (self.0 ^ other.0) & kind == 0)
+    }
+    /// Which word of the block is the column's.
+    #[inline(always)]
+    #[must_use]
+    pub const fn digit(self, column: u32) -> usize {
+        ((column >> (self.0 & Self::SHIFT)) & (BLOCK_WORDS as u32 - 1)) as usize
+    }
+}
 
 /// One verdict: what to do, and the rule that decided.
 ///
@@ -76,6 +156,7 @@ pub type Cells = [u32; CELLS_MAX];
 /// |---|---|
 /// | 0..2 | action |
 /// | 2 | audit: a denial is reported and passed |
+/// | 3..8 | zero; see [`Word`] |
 /// | 8..32 | number of the deciding rule; 0 = none matched |
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
@@ -144,9 +225,12 @@ pub struct IpcacheValue {
 pub const IPCACHE_MAX: u32 = 512_000;
 
 /// Rules that can have counters, and the largest rule number + 1.
-pub const RULES_MAX: u32 = 65_536;
+pub const RULES_MAX: u32 = 131_072;
 
 const _: () = assert!(IDENTITIES_MAX.is_power_of_two());
-const _: () = assert!(CELLS_MAX.is_power_of_two());
+const _: () = assert!(BLOCKS_MAX.is_power_of_two());
+const _: () = assert!(BLOCKS_MAX - 1 <= Word::PLACE_MAX);
+const _: () = assert!(BLOCK_WORDS == 1 << DIGIT_BITS);
+const _: () = assert!(LEVELS * DIGIT_BITS == u16::BITS);
 const _: () = assert!(size_of::<IpcacheValue>() == 16);
 const _: () = assert!(RULES_MAX - 1 <= Cell::RULE_MAX);

@@ -1,12 +1,12 @@
 //! `/bpf`: what the kernel holds, with names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use palisade_abi::conntrack::{flags, kind};
-use palisade_abi::table::{Cell, action, column};
+use palisade_abi::table::{Cell, Word, action, column};
 
 use super::identities::labels;
 use super::reply::{Refusal, Reply, blocking};
@@ -194,12 +194,13 @@ fn verdicts(agent: &Agent, direction: Direction) -> Result<Vec<BpfPolicyEntry>, 
     let table = agent.inspector.table(direction)?;
     let names = current_names(&agent.pipeline);
     let snapshot = agent.pipeline.repository();
-    let mut rows: BTreeMap<u32, Vec<Span>> = BTreeMap::new();
+    let keys = key_runs(&table);
+    let mut rows: HashMap<Word, Vec<Span>> = HashMap::new();
     let mut lines = Vec::new();
     for identity in snapshot.identities.iter() {
         let index = identity.index.0;
-        let base = table.row_bases.get(index as usize).copied().unwrap_or(0);
-        let spans = rows.entry(base).or_insert_with(|| spans(&table, index));
+        let row = table.rows.get(index as usize).copied().unwrap_or_default();
+        let spans = rows.entry(row).or_insert_with(|| spans(&table, &keys, row));
         for span in spans.iter() {
             lines.push(BpfPolicyEntry {
                 policy: policy_word(span.cell).to_owned(),
@@ -229,22 +230,48 @@ fn policy_word(cell: Cell) -> &'static str {
     }
 }
 
-/// The verdicts of one row: `ANY` for what most keys share, then the others.
-fn spans(table: &TableCopy, index: u32) -> Vec<Span> {
-    let mut runs: Vec<(u32, u16, u16, Cell)> = Vec::new();
-    for class in 0..column::CLASSES {
+/// Keys of one class that follow one another and share a column.
+struct KeyRun {
+    class: u32,
+    first: u16,
+    last: u16,
+    column: u16,
+}
+
+fn key_runs(table: &TableCopy) -> Vec<KeyRun> {
+    let mut runs: Vec<KeyRun> = Vec::new();
+    for (class, columns) in (0..column::CLASSES).zip(&table.columns) {
         let keys = if class == column::OTHER {
             // Fragments are judged by the rules without ports.
-            u16::try_from(column::OTHER_FRAGMENT).unwrap_or(u16::MAX) - 1
+            column::OTHER_FRAGMENT as usize
         } else {
-            u16::MAX
+            columns.len()
         };
-        for key in 0..=keys {
-            let cell = table.lookup(index, class, key);
+        for (key, column) in (0..=u16::MAX).zip(columns.iter().take(keys)) {
             match runs.last_mut() {
-                Some((of, _, last, held)) if *of == class && *held == cell => *last = key,
-                _ => runs.push((class, key, key, cell)),
+                Some(run) if run.class == class && run.column == *column => run.last = key,
+                Some(_) | None => runs.push(KeyRun {
+                    class,
+                    first: key,
+                    last: key,
+                    column: *column,
+                }),
             }
+        }
+    }
+    runs
+}
+
+/// The verdicts of one row: `ANY` for what most keys share, then the others.
+fn spans(table: &TableCopy, keys: &[KeyRun], row: Word) -> Vec<Span> {
+    let mut runs: Vec<(u32, u16, u16, Cell)> = Vec::new();
+    for key in keys {
+        let cell = table.verdict(row, key.column);
+        match runs.last_mut() {
+            Some((class, _, last, held)) if *class == key.class && *held == cell => {
+                *last = key.last;
+            }
+            Some(_) | None => runs.push((key.class, key.first, key.last, cell)),
         }
     }
     let mut weight: BTreeMap<u32, u32> = BTreeMap::new();

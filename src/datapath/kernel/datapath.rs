@@ -18,7 +18,7 @@ use super::commit::{CommitCell, Grace};
 use super::failsafe;
 use super::inspect::Inspector;
 use super::ipcache::Plan;
-use super::known::{Known, Unlike};
+use super::known::Known;
 use super::maps::{Map, MapName, Maps};
 use super::meta::{self, SlotMeta};
 use super::programs::{ProgramName, Programs};
@@ -64,7 +64,8 @@ pub(crate) struct Staged {
     enforced: [bool; 2],
     watched: [bool; 2],
     miss_passes: bool,
-    cells: [u32; 2],
+    blocks: u32,
+    checksum: u64,
 }
 
 /// Writes to both ipcache tries.
@@ -149,9 +150,14 @@ impl Shared {
             && settings::vlans_hold(self.maps.of(MapName::Vlans), slot, &settings.vlan_allow)?)
     }
 
-    /// Checksum over everything of a slot but the ipcache.
-    pub(crate) fn checksum(&self, slot: u32, cells: [u32; 2]) -> Result<u64, DatapathError> {
-        let mut sum = Checksum(self.tables.checksum(slot, cells));
+    /// Checksum over everything of a slot but the ipcache, all of it read.
+    pub(crate) fn checksum(&self, slot: u32) -> Result<u64, DatapathError> {
+        self.checksum_with(slot, self.tables.read(slot).checksum())
+    }
+
+    /// The same, where that of the tables is known.
+    fn checksum_with(&self, slot: u32, tables: u64) -> Result<u64, DatapathError> {
+        let mut sum = Checksum(tables);
         if let Some(settings) = self.settings(slot)? {
             sum.add_bytes(super::maps::bytes_of(&settings));
         }
@@ -230,17 +236,13 @@ impl KernelDatapath {
         1 - self.shared.word.load().slot()
     }
 
-    /// Refuses whatever does not fit, before anything is written. What the
-    /// ipcache tries need.
-    fn check(
-        &self,
-        generation: &Generation,
-        slot: u32,
-        unlike: &[Unlike; 2],
-    ) -> Result<Plans, DatapathError> {
+    /// Refuses whatever does not fit but the blocks of the tables, before
+    /// anything is written. What the ipcache tries need.
+    fn check(&mut self, generation: &Generation, slot: u32) -> Result<Plans, DatapathError> {
         let host = host(generation)?;
-        for (direction, unlike) in Direction::BOTH.into_iter().zip(unlike) {
-            slots::check(direction, &host.direction(direction).table, unlike)?;
+        for direction in Direction::BOTH {
+            let known = self.known.has_columns(slot, direction, host);
+            slots::check(direction, &host.direction(direction).table, known)?;
         }
         settings::check(&generation.settings)?;
         failsafe::check(
@@ -260,21 +262,34 @@ impl KernelDatapath {
         Ok(plans)
     }
 
+    /// Makes the tables of `slot` those of `host`, which may still not fit; the
+    /// number of writes.
+    fn write_tables(&mut self, slot: u32, host: &EndpointPolicy) -> Result<usize, DatapathError> {
+        let tables = &self.shared.tables;
+        let held = self.known.slot(slot, || tables.read(slot));
+        let written = tables.plan(slot, held, host).and_then(|unlike| {
+            let written = tables.write(slot, held, host, &unlike);
+            written.ok_or_else(|| DatapathError::ReadBack {
+                what: "the verdict table".to_owned(),
+            })
+        });
+        match written {
+            Ok(_) => held.learn(host),
+            Err(_) => self.known.forget(slot),
+        }
+        written
+    }
+
     /// Makes `slot` equal to `generation`; the number of writes.
     fn write(
         &mut self,
         generation: &Generation,
         slot: u32,
         plans: Plans,
-        unlike: &[Unlike; 2],
     ) -> Result<usize, DatapathError> {
         let host = host(generation)?;
-        let mut writes = self.shared.write_calls(slot)?;
-        self.known.forget(slot);
-        for (direction, unlike) in Direction::BOTH.into_iter().zip(unlike) {
-            let table = &host.direction(direction).table;
-            writes += self.shared.tables.write(slot, direction, table, unlike);
-        }
+        let mut writes = self.write_tables(slot, host)?;
+        writes += self.shared.write_calls(slot)?;
         writes += self.shared.write_settings(slot, &generation.settings)?;
         let (maps, slot) = (&self.shared.maps, slot as usize);
         let map = maps.of(MapName::Ipcache4);
@@ -288,23 +303,15 @@ impl KernelDatapath {
         Ok(writes)
     }
 
-    /// The first part of `slot` that differs from `generation`; None if it holds
-    /// it. Of the tables what may be `unlike` is read.
+    /// The first part of `slot`, its tables aside, that differs from
+    /// `generation`; None if it holds it.
     fn difference(
         &self,
         generation: &Generation,
         slot: u32,
-        unlike: &[Unlike; 2],
     ) -> Result<Option<&'static str>, DatapathError> {
-        let host = host(generation)?;
         if !self.shared.calls_hold(slot)? {
             return Ok(Some("the tail-call entries"));
-        }
-        for (direction, unlike) in Direction::BOTH.into_iter().zip(unlike) {
-            let table = &host.direction(direction).table;
-            if !self.shared.tables.holds(slot, direction, table, unlike) {
-                return Ok(Some("the verdict table"));
-            }
         }
         if !self.shared.settings_hold(slot, &generation.settings)? {
             return Ok(Some("the settings"));
@@ -317,13 +324,11 @@ impl KernelDatapath {
 
     /// Whether the flip to `staged` changes anything a packet can notice.
     fn changes(&self, word: CommitWord, staged: &Staged) -> Result<bool, DatapathError> {
-        let record = meta::read(&self.shared.maps, word.slot())?;
         let same = word.generation() != 0
             && enforced_of(word) == staged.enforced
             && watched_of(word) == staged.watched
             && word.miss_passes() == staged.miss_passes
-            && record.cells == staged.cells
-            && self.tables_agree(staged)
+            && self.tables_agree()
             && self.shared.settings(0)? == self.shared.settings(1)?
             && failsafe::slots_agree(self.map(MapName::Failsafe))?
             && self.ipcache4.slots_agree()
@@ -332,9 +337,17 @@ impl KernelDatapath {
         Ok(!same)
     }
 
-    fn tables_agree(&self, staged: &Staged) -> bool {
+    fn tables_agree(&self) -> bool {
         let known = self.known.slots_agree();
-        known.unwrap_or_else(|| self.shared.tables.slots_agree(staged.cells))
+        known.unwrap_or_else(|| self.shared.tables.slots_agree())
+    }
+
+    /// Whether the tables of `slot` are those of `host`.
+    fn tables_hold(&mut self, slot: u32, host: &EndpointPolicy) -> bool {
+        let tables = &self.shared.tables;
+        let held = self.known.slot(slot, || tables.read(slot));
+        let known = held.holds(host);
+        known.unwrap_or_else(|| tables.hold(slot, held, host))
     }
 
     /// Running connections are entered before the first packet can be dropped,
@@ -372,28 +385,31 @@ impl Datapath for KernelDatapath {
         self.staged = None;
         let slot = self.inactive_slot();
         let host = host(generation)?;
-        let unlike = self.known.unlike(slot, host);
-        let plans = self.check(generation, slot, &unlike)?;
-        let writes = self.write(generation, slot, plans, &unlike)?;
-        if let Some(what) = self.difference(generation, slot, &unlike)? {
+        let plans = self.check(generation, slot)?;
+        let writes = self.write(generation, slot, plans)?;
+        if let Some(what) = self.difference(generation, slot)? {
             return Err(DatapathError::ReadBack {
                 what: what.to_owned(),
             });
         }
-        self.known.learn(slot, host);
-        let tables = Direction::BOTH.map(|direction| &host.direction(direction).table);
+        let shared = &self.shared;
+        let held = self.known.slot(slot, || shared.tables.read(slot));
+        let blocks = held.pool.in_use();
         self.staged = Some(Staged {
             slot,
             revision: generation.revision,
             enforced: enforced(host),
             watched: watched(host),
             miss_passes: generation.settings.missed_tail_call_passes,
-            // At most CELLS_MAX, as checked.
-            cells: tables.map(|table| u32::try_from(slots::cells_len(table)).unwrap_or(u32::MAX)),
+            // At most BLOCKS_MAX, as checked.
+            blocks: u32::try_from(blocks).unwrap_or(u32::MAX),
+            checksum: shared.checksum_with(slot, held.checksum())?,
         });
+        let tables = Direction::BOTH.map(|direction| &host.direction(direction).table);
         Ok(StageReport {
             writes,
             cells: tables.iter().map(|table| table.cell_count()).sum(),
+            blocks,
             rows: tables.iter().map(|table| table.rows.len()).sum(),
             prefixes: generation.ipcache4.len() + generation.ipcache6.len(),
         })
@@ -411,10 +427,9 @@ impl Datapath for KernelDatapath {
         let generation = word.generation().wrapping_add(1).max(1);
         let record = SlotMeta {
             revision: staged.revision.0,
-            checksum: self.shared.checksum(staged.slot, staged.cells)?,
+            checksum: staged.checksum,
             generation,
-            pad: 0,
-            cells: staged.cells,
+            blocks: staged.blocks,
         };
         meta::write(&self.shared.maps, staged.slot, &record)?;
         self.adopt_connections(word, &staged);
@@ -449,9 +464,8 @@ impl Datapath for KernelDatapath {
         {
             return Ok(false);
         }
-        let unlike = self.known.unlike(word.slot(), host);
-        let difference = self.difference(generation, word.slot(), &unlike)?;
-        Ok(difference.is_none())
+        let holds = self.tables_hold(word.slot(), host);
+        Ok(holds && self.difference(generation, word.slot())?.is_none())
     }
 
     fn adopt(&mut self, revision: Revision) -> Result<Realized, DatapathError> {

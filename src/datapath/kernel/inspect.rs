@@ -196,11 +196,7 @@ impl Inspector {
 
     /// One direction's verdict table of the current slot.
     pub fn table(&self, direction: Direction) -> Result<TableCopy, DatapathError> {
-        self.of_one_generation(|word| {
-            let record = meta::read(&self.shared.maps, word.slot())?;
-            let cells = record.cells[direction as usize] as usize;
-            Ok(self.shared.tables.copy(word.slot(), direction, cells))
-        })
+        self.of_one_generation(|word| Ok(self.shared.tables.copy(word.slot(), direction)))
     }
 
     /// Runs `read` again until no flip happened meanwhile: after a flip its slot
@@ -322,7 +318,7 @@ impl Inspector {
                 record.generation,
                 word.generation()
             ));
-        } else if record.checksum != self.shared.checksum(word.slot(), record.cells)? {
+        } else if record.checksum != self.shared.checksum(word.slot())? {
             problems.push(format!(
                 "the verdict tables of generation {} are not what was committed",
                 word.generation()

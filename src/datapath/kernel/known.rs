@@ -1,111 +1,216 @@
 //! What each slot's tables are known to hold: what this process wrote there and
-//! read back. Tables share what they have in common, so a glance at pointers
-//! tells what else is to be written, and read back.
+//! read back, or what it found there. Tables share what they have in common, so
+//! a glance at pointers tells what else is to be written, and read back.
 //!
-//! Forgotten before the first write and known again after the last was read
-//! back; at the start nothing is known, and everything is compared.
+//! Nothing is known at the start, and after a generation did not fit or memory
+//! was not what was written; then the slot is read first.
 
-use std::ops::Range;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use palisade_abi::table::IDENTITIES_MAX;
+use palisade_abi::table::{BLOCKS_MAX, RULES_MAX, Word};
 
-use super::slots::BLOCK;
-use crate::policy::{DirectionPolicy, EndpointPolicy, VerdictTable};
+use super::pool::{Entered, Memory, Pool};
+use crate::datapath::DatapathError;
+use crate::policy::row::{Identity, shift};
+use crate::policy::{Direction, DirectionPolicy, EndpointPolicy, VerdictTable};
 
-/// Parts of a table that may differ from what a slot holds.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// One slot's tables.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) pool: Pool,
+    /// By direction, the words of the rows of `held`, by row; of the rows that
+    /// were found, in any order, where nothing is held.
+    pub(crate) roots: [Vec<Word>; 2],
+    held: Option<[Arc<DirectionPolicy>; 2]>,
+    /// Over the rows by identity and the columns.
+    pub(crate) sum: u64,
+}
+
+/// What of one direction is to be written, besides fresh blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Unlike {
-    /// Of the rows by identity index.
-    pub(crate) rows: Vec<Range<usize>>,
     pub(crate) columns: bool,
-    /// Numbers of the rows of cells.
-    pub(crate) cells: Vec<usize>,
+    /// Identities whose rows may differ: those before this one.
+    pub(crate) rows: usize,
+    /// And all after them, which nobody has.
+    pub(crate) rest: bool,
 }
 
-impl Unlike {
-    /// Everything, where nothing is known.
-    pub(crate) fn whole(table: &VerdictTable) -> Self {
+impl Slot {
+    /// What was found in memory.
+    pub(crate) fn found(memory: &impl Memory, roots: [Vec<Word>; 2], sum: u64) -> Self {
         Self {
-            rows: std::iter::once(0..IDENTITIES_MAX).collect(),
+            pool: Pool::learn(memory, roots.iter().flatten().copied()),
+            roots,
+            held: None,
+            sum,
+        }
+    }
+
+    /// Checksum over all that the slot's tables hold.
+    pub(crate) fn checksum(&self) -> u64 {
+        self.sum.wrapping_add(self.pool.sum())
+    }
+
+    /// Makes the blocks those of `next`, which must fit. After an error the slot
+    /// is to be forgotten; nothing was written.
+    pub(crate) fn plan(
+        &mut self,
+        memory: &impl Memory,
+        next: &EndpointPolicy,
+    ) -> Result<[Unlike; 2], DatapathError> {
+        let held = self.held.take();
+        let held = [0, 1].map(|place| held.as_ref().map(|held| Arc::clone(&held[place])));
+        let kept = [0, 1].map(|place| {
+            let held = held[place].as_ref().map(|held| &held.table);
+            self.keep(memory, place, held, &next.directions[place].table)
+        });
+        for (place, kept) in kept.into_iter().enumerate() {
+            let table = &next.directions[place].table;
+            let columns = table.column_count as usize;
+            let mut entered = Entered::new();
+            let words = table.cells.iter().zip(kept).map(|(row, kept)| {
+                kept.unwrap_or_else(|| {
+                    let pool = &mut self.pool;
+                    pool.enter(memory, row, columns, shift(columns), &mut entered)
+                })
+            });
+            self.roots[place] = words.collect();
+            self.fits(Direction::BOTH[place], table)?;
+        }
+        let needed = self.pool.in_use();
+        if needed > BLOCKS_MAX as usize {
+            return Err(DatapathError::DoesNotFit {
+                what: "blocks of verdicts",
+                needed,
+                max: BLOCKS_MAX as usize,
+            });
+        }
+        Ok([0, 1].map(|place| {
+            let held = held[place].as_ref().map(|held| &held.table);
+            unlike(held, &next.directions[place].table)
+        }))
+    }
+
+    /// The words of the rows that stay, as far as a glance tells; all others go.
+    fn keep(
+        &mut self,
+        memory: &impl Memory,
+        place: usize,
+        held: Option<&VerdictTable>,
+        next: &VerdictTable,
+    ) -> Vec<Option<Word>> {
+        let roots = std::mem::take(&mut self.roots[place]);
+        let held = held.filter(|held| held.column_count == next.column_count);
+        let held = held.map_or(&[][..], |held| held.cells.as_slice());
+        let mut stays = vec![false; roots.len()];
+        let mut known: HashMap<Identity<_>, Word> = HashMap::new();
+        let kept = next.cells.iter().enumerate().map(|(number, row)| {
+            let identity = row.identity();
+            if held.get(number).map(|held| held.identity()) == Some(identity) {
+                stays[number] = true;
+                return Some(roots[number]);
+            }
+            if known.is_empty() {
+                let identities = held.iter().map(|row| row.identity());
+                known = identities.zip(roots.iter().copied()).collect();
+            }
+            let word = known.get(&identity).copied()?;
+            self.pool.keep(word);
+            Some(word)
+        });
+        let kept = kept.collect();
+        for (word, stays) in roots.into_iter().zip(stays) {
+            if !stays {
+                self.pool.leave(memory, word);
+            }
+        }
+        kept
+    }
+
+    /// Refuses rules that cannot be counted, and rows of another width.
+    fn fits(&mut self, direction: Direction, table: &VerdictTable) -> Result<(), DatapathError> {
+        let seen = self.pool.take_seen();
+        if seen.rule_max >= RULES_MAX {
+            return Err(DatapathError::DoesNotFit {
+                what: "rule numbers",
+                needed: seen.rule_max as usize,
+                max: RULES_MAX as usize - 1,
+            });
+        }
+        if seen.misshapen {
+            return Err(DatapathError::Other(format!(
+                "the {} table points outside of itself: a row has not its {} columns",
+                direction.as_str(),
+                table.column_count
+            )));
+        }
+        Ok(())
+    }
+
+    /// All was written and read back.
+    pub(crate) fn learn(&mut self, held: &EndpointPolicy) {
+        self.held = Some(held.directions.clone());
+    }
+
+    /// Whether it holds the tables of `next`; None if that is not known.
+    pub(crate) fn holds(&self, next: &EndpointPolicy) -> Option<bool> {
+        let held = self.held.as_ref()?;
+        Some(same_tables(held, &next.directions))
+    }
+}
+
+fn same_tables(one: &[Arc<DirectionPolicy>; 2], other: &[Arc<DirectionPolicy>; 2]) -> bool {
+    let mut both = one.iter().zip(other);
+    both.all(|(one, other)| Arc::ptr_eq(one, other) || one.table == other.table)
+}
+
+fn unlike(held: Option<&VerdictTable>, next: &VerdictTable) -> Unlike {
+    let Some(held) = held else {
+        return Unlike {
             columns: true,
-            cells: (0..table.cells.len()).collect(),
-        }
-    }
-
-    fn nothing() -> Self {
-        Self {
-            rows: Vec::new(),
-            columns: false,
-            cells: Vec::new(),
-        }
-    }
-
-    /// Of the next table, where a slot holds `held`.
-    fn between(held: &VerdictTable, next: &VerdictTable) -> Self {
-        // Cells stand row after row, so another width moves all of them.
-        if held.column_count != next.column_count || held.cells.is_empty() || next.cells.is_empty()
-        {
-            return Self::whole(next);
-        }
-        let same = |row: usize| {
-            let held = held.cells.get(row);
-            held.is_some_and(|held| Arc::ptr_eq(held, &next.cells[row]))
+            rows: next.rows.len(),
+            rest: true,
         };
-        Self {
-            rows: blocks(&held.rows, &next.rows),
-            columns: !Arc::ptr_eq(&held.columns, &next.columns),
-            cells: (0..next.cells.len()).filter(|row| !same(*row)).collect(),
-        }
+    };
+    let first = |table: &VerdictTable| table.cells.first().map(|row| row.identity());
+    Unlike {
+        columns: !Arc::ptr_eq(&held.columns, &next.columns),
+        rows: held.rows.len().max(next.rows.len()),
+        rest: held.column_count != next.column_count || first(held) != first(next),
     }
 }
 
-/// The blocks in which two lists differ; what is past an end is 0.
-fn blocks(one: &[u32], other: &[u32]) -> Vec<Range<usize>> {
-    let length = one.len().max(other.len());
-    let part = |list: &[u32], block: &Range<usize>| -> Vec<u32> {
-        let part = list.get(block.start.min(list.len())..block.end.min(list.len()));
-        let mut part = part.unwrap_or_default().to_vec();
-        part.resize(block.len(), 0);
-        part
-    };
-    let blocks = (0..length).step_by(BLOCK);
-    blocks
-        .map(|start| start..(start + BLOCK).min(length))
-        .filter(|block| {
-            let both = one.get(block.clone()).zip(other.get(block.clone()));
-            let equal = both.is_some_and(|(one, other)| one == other);
-            !equal && part(one, block) != part(other, block)
-        })
-        .collect()
-}
-
-/// The tables of both slots, by direction.
+/// The tables of both slots.
 #[derive(Debug, Default)]
-pub(crate) struct Known([Option<[Arc<DirectionPolicy>; 2]>; 2]);
+pub(crate) struct Known([Option<Slot>; 2]);
 
 impl Known {
-    /// What of an endpoint's tables may differ from those of a slot.
-    pub(crate) fn unlike(&self, slot: u32, next: &EndpointPolicy) -> [Unlike; 2] {
+    /// What is known of a slot; `read` tells it where nothing is.
+    pub(crate) fn slot(&mut self, slot: u32, read: impl FnOnce() -> Slot) -> &mut Slot {
+        self.0[slot as usize].get_or_insert_with(read)
+    }
+
+    /// Whether a slot is known to hold the columns of a direction.
+    pub(crate) fn has_columns(
+        &self,
+        slot: u32,
+        direction: Direction,
+        next: &EndpointPolicy,
+    ) -> bool {
         let held = self.0[slot as usize].as_ref();
-        [0, 1].map(|place| {
-            let next = &next.directions[place];
-            match held.map(|held| &held[place]) {
-                Some(held) if Arc::ptr_eq(held, next) => Unlike::nothing(),
-                Some(held) => Unlike::between(&held.table, &next.table),
-                None => Unlike::whole(&next.table),
-            }
+        let held = held.and_then(|slot| slot.held.as_ref());
+        held.is_some_and(|held| {
+            let (held, next) = (&held[direction as usize].table, next.direction(direction));
+            held.column_count == next.table.column_count
+                && Arc::ptr_eq(&held.columns, &next.table.columns)
         })
     }
 
-    /// A slot is about to be written.
+    /// What was known may not be so any more.
     pub(crate) fn forget(&mut self, slot: u32) {
         self.0[slot as usize] = None;
-    }
-
-    /// A slot was written and read back.
-    pub(crate) fn learn(&mut self, slot: u32, held: &EndpointPolicy) {
-        self.0[slot as usize] = Some(held.directions.clone());
     }
 
     /// Whether both slots hold the same tables; None if that is not known.
@@ -113,54 +218,6 @@ impl Known {
         let [Some(one), Some(other)] = &self.0 else {
             return None;
         };
-        let mut both = one.iter().zip(other);
-        Some(both.all(|(one, other)| Arc::ptr_eq(one, other) || one.table == other.table))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use palisade_abi::table::Cell;
-
-    use super::{BLOCK, Unlike, VerdictTable, blocks};
-
-    fn table(rows: Vec<u32>, cells: &[u32]) -> VerdictTable {
-        VerdictTable {
-            rows,
-            columns: Arc::new([vec![0], vec![0], vec![0], vec![0]]),
-            column_count: 1,
-            cells: cells.iter().map(|cell| [Cell(*cell)].into()).collect(),
-        }
-    }
-
-    #[test]
-    fn only_what_is_not_shared_may_differ() {
-        let held = table(vec![0, 1, 2], &[5, 6, 7]);
-        let mut next = held.clone();
-        let nothing = Unlike::between(&held, &next);
-        assert_eq!(nothing, Unlike::nothing());
-        next.rows.push(1);
-        next.cells[1] = [Cell(9)].into();
-        next.cells.push([Cell(8)].into());
-        let some = Unlike::between(&held, &next);
-        assert_eq!((some.columns, some.cells), (false, vec![1, 3]));
-        assert_eq!(some.rows, std::iter::once(0..4).collect::<Vec<_>>());
-        next.column_count = 2;
-        assert_eq!(Unlike::between(&held, &next), Unlike::whole(&next));
-        assert!(Unlike::between(&held, &table(vec![0], &[5])).columns);
-    }
-
-    #[test]
-    fn blocks_end_where_the_longer_list_ends() {
-        let mut long = vec![0; 2 * BLOCK + 3];
-        assert!(blocks(&long, &[]).is_empty());
-        long[2 * BLOCK + 1] = 4;
-        let last = 2 * BLOCK..2 * BLOCK + 3;
-        assert_eq!(blocks(&long, &[0; 7]), std::slice::from_ref(&last));
-        assert_eq!(blocks(&[], &long), [last]);
-        long[0] = 1;
-        assert_eq!(blocks(&long, &[1; 1]).len(), 1);
+        Some(same_tables(one.held.as_ref()?, other.held.as_ref()?))
     }
 }

@@ -95,7 +95,7 @@ pub(crate) enum MapName {
     Frag6,
     Rows,
     Columns,
-    Cells,
+    Blocks,
     Counters,
     Rules,
     Events,
@@ -196,7 +196,7 @@ pub(crate) const SPECS: [MapSpec; 23] = [
         MapName::Rows,
         "pal_rows",
         ARRAY,
-        (4, size_of::<table::RowBases>()),
+        (4, size_of::<table::Rows>()),
         Some(table::ROWS_ELEMENTS),
     ),
     spec(
@@ -207,11 +207,11 @@ pub(crate) const SPECS: [MapSpec; 23] = [
         Some(table::COLUMNS_ELEMENTS),
     ),
     spec(
-        MapName::Cells,
-        "pal_cells",
+        MapName::Blocks,
+        "pal_blocks",
         ARRAY,
-        (4, size_of::<table::Cells>()),
-        Some(table::ROWS_ELEMENTS),
+        (4, size_of::<table::Block>()),
+        Some(table::BLOCKS_ELEMENTS),
     ),
     spec(
         MapName::Counters,

@@ -12,16 +12,15 @@ use crate::datapath::DatapathError;
 pub(crate) struct SlotMeta {
     /// Revision of the repository that the slot's verdicts were computed from.
     pub(crate) revision: u64,
-    /// Checksum over rows, columns, cells and settings of the slot.
+    /// Checksum over rows, columns, blocks and settings of the slot.
     pub(crate) checksum: u64,
     /// Generation that made the slot current last.
     pub(crate) generation: u32,
-    pub(crate) pad: u32,
-    /// Cells in use, by direction.
-    pub(crate) cells: [u32; 2],
+    /// Blocks in use.
+    pub(crate) blocks: u32,
 }
 
-const _: () = assert!(size_of::<SlotMeta>() == 32);
+const _: () = assert!(size_of::<SlotMeta>() == 24);
 
 pub(crate) fn read(maps: &Maps, slot: u32) -> Result<SlotMeta, DatapathError> {
     Ok(maps.of(MapName::Meta).get(&slot)?.unwrap_or_default())

@@ -2,8 +2,8 @@
 //!
 //! In reading order: [`options`], `bpffs` and `pins` (where things stand),
 //! `programs` and `maps` (what they are), `open` (the start), `datapath` (stage
-//! and commit, over `slots` and `known`, `ipcache` and `views`, `settings`,
-//! `failsafe`, `commit`),
+//! and commit, over `slots`, `known` and `pool`, `ipcache` and `views`,
+//! `settings`, `failsafe`, `commit`),
 //! `adoption` (first enforcement), `attach` and `clsact` (devices), `conntrack`
 //! and `inspect` (reading), `detach` (the way out). `sys`, `mapping`, `meta` and
 //! `ticks` are their tools.
@@ -26,6 +26,7 @@ mod meta;
 mod open;
 mod options;
 mod pins;
+mod pool;
 mod programs;
 mod settings;
 mod slots;

@@ -4,11 +4,11 @@
 //!
 //! | pin | name |
 //! |---|---|
-//! | map | `<map>_v1` |
-//! | program | `prog_<program>_<hash>_v1` |
-//! | TCX link | `link_<ifindex>_<device>_<ingress or egress>_v1` |
-//! | clsact filter (a pin of its program, as a record) | `filter_<ifindex>_<device>_<direction>_v1` |
-//! | clsact qdisc that we added (a pin of a map, as a record) | `qdisc_<ifindex>_<device>_v1` |
+//! | map | `<map>_v2` |
+//! | program | `prog_<program>_<hash>_v2` |
+//! | TCX link | `link_<ifindex>_<device>_<ingress or egress>_v2` |
+//! | clsact filter (a pin of its program, as a record) | `filter_<ifindex>_<device>_<direction>_v2` |
+//! | clsact qdisc that we added (a pin of a map, as a record) | `qdisc_<ifindex>_<device>_v2` |
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,40 +1,45 @@
 //! The verdict tables of both slots, through their mappings.
 //!
-//! Only the inactive slot is ever written, block by block and only where it
-//! differs, then compared whole. What the kernel holds is the only copy.
+//! Only the inactive slot is ever written, and only where it differs; what was
+//! written is read back. What the kernel holds is the only copy.
 
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use palisade_abi::table::{
-    CELLS_MAX, Cell, IDENTITIES_MAX, RULES_MAX, columns_element, rows_element,
+    BLOCK_WORDS, BLOCKS_MAX, Block, Cell, IDENTITIES_MAX, LEVELS, Word, blocks_element, column,
+    columns_element, rows_element,
 };
 
-use super::known::Unlike;
+use super::known::{Slot, Unlike};
 use super::mapping::Mapping;
 use super::maps::{MapName, Maps, SPECS};
+use super::pool::{Entered, Memory, mixed};
 use crate::datapath::DatapathError;
-use crate::policy::{Direction, VerdictTable};
+use crate::policy::row::shift;
+use crate::policy::{Direction, EndpointPolicy, VerdictTable};
 
-/// Entries compared and written at once: a page of words.
-pub(super) const BLOCK: usize = 1_024;
+/// Rows and columns compared and written at once: a page of words.
+const CHUNK: usize = 1_024;
 /// Keys of a column class.
 const KEYS: usize = 65_536;
 
-/// Rows, columns and cells of all slots and directions.
+/// Rows, columns and blocks of all slots and directions.
 #[derive(Debug)]
 pub(crate) struct Tables {
     rows: Mapping,
     columns: Mapping,
-    cells: Mapping,
+    blocks: Mapping,
 }
 
-/// Refuses a table that does not fit the maps or contradicts itself. What a slot
-/// is known to hold was looked at before.
+/// Refuses a table that does not fit the maps or contradicts itself; columns
+/// that a slot is known to hold were looked at before, and the rows of cells
+/// are when they are entered.
 pub(crate) fn check(
     direction: Direction,
     table: &VerdictTable,
-    unlike: &Unlike,
+    columns_are_known: bool,
 ) -> Result<(), DatapathError> {
     let fits = |what, needed, max| {
         if needed > max {
@@ -42,36 +47,22 @@ pub(crate) fn check(
         }
         Ok(())
     };
-    let ingress = direction == Direction::Ingress;
-    let cells = if ingress {
-        "cells of the ingress table"
-    } else {
-        "cells of the egress table"
-    };
-    fits(cells, table.cell_count(), CELLS_MAX)?;
+    let longest = table.columns.iter().map(Vec::len).max().unwrap_or(0);
     fits("identities", table.rows.len(), IDENTITIES_MAX)?;
-    fits(
-        "column keys",
-        table.columns.iter().map(Vec::len).max().unwrap_or(0),
-        KEYS,
-    )?;
+    fits("column keys", longest, KEYS)?;
     fits("columns", table.column_count as usize, KEYS)?;
-    let rows = unlike.cells.iter().map(|row| &table.cells[*row]);
-    let cells = rows.flat_map(|row| row.iter());
-    let rule = cells.map(|cell| cell.rule()).max().unwrap_or(0);
-    fits("rule numbers", rule as usize, RULES_MAX as usize - 1)?;
-
-    let columns = table.column_count as usize;
+    if table.cells.is_empty() {
+        return Ok(());
+    }
     let last_row = table.rows.iter().copied().max().unwrap_or(0) as usize;
-    let last_column = if unlike.columns {
-        table.columns.iter().flatten().copied().max().unwrap_or(0) as usize
-    } else {
+    let last_column = if columns_are_known {
         0
+    } else {
+        let last = |class: &Vec<u16>| class.iter().copied().max().unwrap_or(0);
+        table.columns.iter().map(last).max().unwrap_or(0)
     };
-    let inside = last_row < table.cells.len() && last_column < columns.max(1);
-    let whole = table.cells.iter().all(|row| row.len() == columns);
-    let empty = table.cells.is_empty();
-    if !empty && (!inside || !whole) {
+    let columns = table.column_count.max(1);
+    if last_row >= table.cells.len() || u32::from(last_column) >= columns {
         return Err(DatapathError::Other(format!(
             "the {} table points outside of its {} rows of {columns} columns (row {last_row}, column {last_column})",
             direction.as_str(),
@@ -81,40 +72,17 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// What the kernel must hold where a table has no cells: one that denies.
-const EMPTY: [Cell; 1] = [Cell(0)];
-
-/// Cells in use by `table` in the kernel.
-pub(crate) fn cells_len(table: &VerdictTable) -> usize {
-    table.cell_count().max(EMPTY.len())
+/// The word of an identity. Where a table has no rows, one that denies.
+fn root(table: &VerdictTable, roots: &[Word], index: usize) -> u32 {
+    let row = table.rows.get(index).copied().unwrap_or(0);
+    roots.get(row as usize).copied().unwrap_or_default().0
 }
 
-/// The rows of cells to look at, each with its place in the kernel.
-fn rows_of_cells<'a>(
-    table: &'a VerdictTable,
-    unlike: &'a Unlike,
-) -> impl Iterator<Item = (usize, &'a [Cell])> {
-    let empty = table.cells.is_empty().then_some((0, EMPTY.as_slice()));
-    let width = table.column_count as usize;
-    let rows = unlike.cells.iter();
-    empty
-        .into_iter()
-        .chain(rows.map(move |row| (row * width, table.cells[*row].as_ref())))
-}
-
-fn row_base(table: &VerdictTable, index: usize) -> u32 {
-    // Fits: `check` has seen that row * columns is a cell.
-    table
-        .rows
-        .get(index)
-        .map_or(0, |row| row * table.column_count)
-}
-
-fn column(table: &VerdictTable, class: usize, key: usize) -> u16 {
+fn column_of(table: &VerdictTable, class: usize, key: usize) -> u16 {
     table.columns[class].get(key).copied().unwrap_or(0)
 }
 
-trait Element: Copy + PartialEq {
+trait Element: Copy + PartialEq + Into<u32> {
     type Atomic;
     fn load(from: &Self::Atomic) -> Self;
     fn store(self, to: &Self::Atomic);
@@ -151,20 +119,74 @@ fn same<E: Element>(one: &[E::Atomic], other: &[E::Atomic]) -> bool {
         .all(|(one, other)| E::load(one) == E::load(other))
 }
 
-/// Writes the blocks that differ; the number of blocks written.
-fn write<E: Element>(memory: &[E::Atomic], want: impl Fn(usize) -> E) -> usize {
+/// What an element adds to the checksum of its slot. `array` tells rows and
+/// classes of columns apart.
+fn weight(array: u32, index: usize, value: u32) -> u64 {
+    mixed(u64::from(array) << 56 | (index as u64) << 32 | u64::from(value))
+}
+
+/// The array number of the rows of a direction, behind those of the columns.
+fn rows_array(direction: u32) -> u32 {
+    columns_element(0, 1, column::CLASSES) + direction
+}
+
+fn sum<E: Element>(array: u32, memory: &[E::Atomic]) -> u64 {
+    let weights = memory.iter().enumerate();
+    weights.fold(0, |sum, (index, is)| {
+        sum.wrapping_add(weight(array, index, E::load(is).into()))
+    })
+}
+
+/// Writes the chunks of `part` that differ, keeps the sum, and reads back. How
+/// many were written; None where memory is not what was written.
+fn write<E: Element>(
+    array: u32,
+    memory: &[E::Atomic],
+    part: Range<usize>,
+    sum: &mut u64,
+    want: impl Fn(usize) -> E,
+) -> Option<usize> {
     let mut writes = 0;
-    for (number, block) in memory.chunks(BLOCK).enumerate() {
-        let first = number * BLOCK;
-        if equal::<E>(block, |index| want(first + index)) {
+    for first in part.clone().step_by(CHUNK) {
+        let chunk = first..(first + CHUNK).min(part.end);
+        let memory = &memory[chunk];
+        if equal::<E>(memory, |index| want(first + index)) {
             continue;
         }
-        for (index, element) in block.iter().enumerate() {
-            want(first + index).store(element);
+        for (index, element) in memory.iter().enumerate() {
+            let (is, want) = (E::load(element), want(first + index));
+            if is != want {
+                *sum = sum.wrapping_sub(weight(array, first + index, is.into()));
+                *sum = sum.wrapping_add(weight(array, first + index, want.into()));
+                want.store(element);
+            }
+        }
+        if !equal::<E>(memory, |index| want(first + index)) {
+            return None;
         }
         writes += 1;
     }
-    writes
+    Some(writes)
+}
+
+/// The blocks of one slot.
+struct Blocks<'a> {
+    blocks: &'a Mapping,
+    slot: u32,
+}
+
+impl Blocks<'_> {
+    fn words(&self, place: u32) -> &[AtomicU32] {
+        let element = blocks_element(self.slot, place & (BLOCKS_MAX - 1));
+        self.blocks.words(element, BLOCK_WORDS)
+    }
+}
+
+impl Memory for Blocks<'_> {
+    fn block(&self, place: u32) -> Block {
+        let words = self.words(place);
+        std::array::from_fn(|digit| u32::load(&words[digit]))
+    }
 }
 
 impl Tables {
@@ -173,7 +195,7 @@ impl Tables {
         Ok(Self {
             rows: map(MapName::Rows)?,
             columns: map(MapName::Columns)?,
-            cells: map(MapName::Cells)?,
+            blocks: map(MapName::Blocks)?,
         })
     }
 
@@ -187,129 +209,226 @@ impl Tables {
             .halves(columns_element(slot, direction, class), KEYS)
     }
 
-    fn cells(&self, slot: u32, direction: u32, count: usize) -> &[AtomicU32] {
-        self.cells.words(rows_element(slot, direction), count)
+    fn blocks(&self, slot: u32) -> Blocks<'_> {
+        Blocks {
+            blocks: &self.blocks,
+            slot,
+        }
     }
 
-    /// Makes a slot's table of one direction equal to `table`, where that may
-    /// differ; blocks written.
+    fn words(&self, slot: u32, direction: u32) -> impl Iterator<Item = Word> {
+        self.rows(slot, direction)
+            .iter()
+            .map(|word| Word(u32::load(word)))
+    }
+
+    /// What a slot holds, whoever wrote it.
+    pub(crate) fn read(&self, slot: u32) -> Slot {
+        let mut total = 0u64;
+        let roots = Direction::BOTH.map(|direction| {
+            let number = direction.number();
+            let rows = sum::<u32>(rows_array(number), self.rows(slot, number));
+            total = total.wrapping_add(rows);
+            for class in 0..column::CLASSES {
+                let array = columns_element(0, number, class);
+                let columns = sum::<u16>(array, self.columns(slot, number, class));
+                total = total.wrapping_add(columns);
+            }
+            let words: HashSet<Word> = self.words(slot, number).collect();
+            words.into_iter().collect()
+        });
+        Slot::found(&self.blocks(slot), roots, total)
+    }
+
+    /// Makes the blocks of `held` those of `next`, before anything is written.
+    pub(crate) fn plan(
+        &self,
+        slot: u32,
+        held: &mut Slot,
+        next: &EndpointPolicy,
+    ) -> Result<[Unlike; 2], DatapathError> {
+        held.plan(&self.blocks(slot), next)
+    }
+
+    /// Writes what was planned and reads it back; how much was written. None
+    /// where memory is not what was written.
     pub(crate) fn write(
         &self,
         slot: u32,
-        direction: Direction,
-        table: &VerdictTable,
-        unlike: &Unlike,
-    ) -> usize {
-        let number = direction.number();
+        held: &mut Slot,
+        next: &EndpointPolicy,
+        unlike: &[Unlike; 2],
+    ) -> Option<usize> {
+        let mut writes = self.write_blocks(slot, held)?;
+        for (direction, unlike) in Direction::BOTH.into_iter().zip(unlike) {
+            let (number, table) = (direction.number(), &next.direction(direction).table);
+            let classes = if unlike.columns { column::CLASSES } else { 0 };
+            for class in 0..classes {
+                let (array, memory) = (
+                    columns_element(0, number, class),
+                    self.columns(slot, number, class),
+                );
+                writes += write(array, memory, 0..KEYS, &mut held.sum, |key| {
+                    column_of(table, class as usize, key)
+                })?;
+            }
+            let end = if unlike.rest {
+                IDENTITIES_MAX
+            } else {
+                unlike.rows
+            };
+            let (memory, roots) = (self.rows(slot, number), &held.roots[direction as usize]);
+            let sum = &mut held.sum;
+            writes += write(rows_array(number), memory, 0..end, sum, |index| {
+                root(table, roots, index)
+            })?;
+        }
+        Some(writes)
+    }
+
+    fn write_blocks(&self, slot: u32, held: &mut Slot) -> Option<usize> {
+        let blocks = self.blocks(slot);
         let mut writes = 0;
-        for part in &unlike.rows {
-            let memory = &self.rows(slot, number)[part.clone()];
-            writes += write(memory, |index| row_base(table, part.start + index));
+        for (place, block) in held.pool.fresh() {
+            for (word, memory) in block.iter().zip(blocks.words(place)) {
+                word.store(memory);
+            }
+            writes += 1;
         }
-        for class in classes(table, unlike) {
-            let memory = self.columns(slot, number, class_number(class));
-            writes += write(memory, |key| column(table, class, key));
-        }
-        let memory = self.cells(slot, number, cells_len(table));
-        for (first, row) in rows_of_cells(table, unlike) {
-            writes += write(&memory[first..first + row.len()], |index| row[index].0);
-        }
-        writes
+        let mut fresh = held.pool.fresh();
+        let right = fresh.all(|(place, block)| blocks.block(place) == *block);
+        drop(fresh);
+        held.pool.written();
+        right.then_some(writes)
     }
 
-    /// Whether a slot's table of one direction equals `table`, where it may
-    /// differ.
-    pub(crate) fn holds(
-        &self,
-        slot: u32,
-        direction: Direction,
-        table: &VerdictTable,
-        unlike: &Unlike,
-    ) -> bool {
-        let number = direction.number();
-        let memory = self.cells(slot, number, cells_len(table));
-        let cells = rows_of_cells(table, unlike)
-            .all(|(first, row)| equal(&memory[first..first + row.len()], |index| row[index].0));
-        let rows = unlike.rows.iter().all(|part| {
-            let memory = &self.rows(slot, number)[part.clone()];
-            equal(memory, |index| row_base(table, part.start + index))
-        });
-        let mut classes = classes(table, unlike);
-        let columns = classes.all(|class| {
-            let memory = self.columns(slot, number, class_number(class));
-            equal(memory, |key| column(table, class, key))
-        });
-        cells && rows && columns
-    }
-
-    /// Whether both slots hold the same tables, of so many cells by direction.
-    pub(crate) fn slots_agree(&self, cells: [u32; 2]) -> bool {
+    /// Whether a slot, of which nothing more is known than was found there,
+    /// holds the tables of `next`.
+    pub(crate) fn hold(&self, slot: u32, found: &Slot, next: &EndpointPolicy) -> bool {
         Direction::BOTH.into_iter().all(|direction| {
-            let number = direction.number();
-            let count = (cells[direction as usize] as usize).min(CELLS_MAX);
-            same::<u32>(self.cells(0, number, count), self.cells(1, number, count))
-                && same::<u32>(self.rows(0, number), self.rows(1, number))
-                && (0..palisade_abi::table::column::CLASSES).all(|class| {
-                    same::<u16>(
-                        self.columns(0, number, class),
-                        self.columns(1, number, class),
-                    )
+            let (number, table) = (direction.number(), &next.direction(direction).table);
+            let columns = (0..column::CLASSES).all(|class| {
+                let memory = self.columns(slot, number, class);
+                equal(memory, |key| column_of(table, class as usize, key))
+            });
+            let (blocks, mut seen) = (self.blocks(slot), Entered::new());
+            let shift = shift(table.column_count as usize);
+            let roots = table.cells.iter();
+            let roots: Option<Vec<Word>> = roots
+                .map(|row| found.pool.find(&blocks, row, shift, &mut seen))
+                .collect();
+            columns
+                && roots.is_some_and(|roots| {
+                    let memory = self.rows(slot, number);
+                    equal(memory, |index| root(table, &roots, index))
                 })
         })
     }
 
-    /// Checksum over what a slot holds; `cells` by direction.
-    pub(crate) fn checksum(&self, slot: u32, cells: [u32; 2]) -> u64 {
-        let mut sum = Checksum::default();
-        for direction in Direction::BOTH {
+    /// Whether both slots hold the same tables, wherever their blocks stand.
+    pub(crate) fn slots_agree(&self) -> bool {
+        let mut agreed = HashSet::new();
+        Direction::BOTH.into_iter().all(|direction| {
             let number = direction.number();
-            let count = (cells[direction as usize] as usize).min(CELLS_MAX);
-            for word in self
-                .rows(slot, number)
-                .iter()
-                .chain(self.cells(slot, number, count))
-            {
-                sum.add(u64::from(u32::load(word)));
-            }
-            for class in 0..palisade_abi::table::column::CLASSES {
-                for pair in self.columns(slot, number, class).chunks_exact(2) {
-                    let [low, high] = [u16::load(&pair[0]), u16::load(&pair[1])];
-                    sum.add(u64::from(low) | u64::from(high) << 16);
-                }
-            }
-        }
-        sum.0
+            let columns = (0..column::CLASSES).all(|class| {
+                let of = |slot| self.columns(slot, number, class);
+                same::<u16>(of(0), of(1))
+            });
+            let mut rows = self.words(0, number).zip(self.words(1, number));
+            columns && rows.all(|(one, other)| self.agree(one, other, LEVELS, &mut agreed))
+        })
     }
 
-    /// A copy of one direction's table: row bases, columns by class, cells.
-    pub(crate) fn copy(&self, slot: u32, direction: Direction, cells: usize) -> TableCopy {
+    /// Whether a word of slot A says what a word of slot B does.
+    fn agree(
+        &self,
+        one: Word,
+        other: Word,
+        levels: u32,
+        agreed: &mut HashSet<(Word, Word)>,
+    ) -> bool {
+        if !one.is_link() || !other.is_link() {
+            return one == other;
+        }
+        if agreed.contains(&(one, other)) {
+            return true;
+        }
+        let alike = one.is_like(other) && levels > 0 && {
+            let [one, other] = [
+                self.blocks(0).block(one.place()),
+                self.blocks(1).block(other.place()),
+            ];
+            let mut both = one.into_iter().zip(other);
+            both.all(|(one, other)| self.agree(Word(one), Word(other), levels - 1, agreed))
+        };
+        if alike {
+            agreed.insert((one, other));
+        }
+        alike
+    }
+
+    /// A copy of one direction's table.
+    pub(crate) fn copy(&self, slot: u32, direction: Direction) -> TableCopy {
         let number = direction.number();
+        let rows: Vec<Word> = self.words(slot, number).collect();
+        let blocks = self.blocks(slot);
+        let mut copied = HashMap::new();
+        let mut next: Vec<Word> = rows.clone();
+        while let Some(word) = next.pop() {
+            if word.is_link() && !copied.contains_key(&word.place()) {
+                let block = blocks.block(word.place());
+                copied.insert(word.place(), block);
+                next.extend(block.map(Word));
+            }
+        }
         TableCopy {
-            row_bases: self.rows(slot, number).iter().map(u32::load).collect(),
-            columns: std::array::from_fn(|class| {
-                let memory = self.columns(slot, number, class_number(class));
+            rows,
+            columns: [0, 1, 2, 3].map(|class| {
+                let memory = self.columns(slot, number, class);
                 memory.iter().map(u16::load).collect()
             }),
-            cells: self
-                .cells(slot, number, cells.min(CELLS_MAX))
-                .iter()
-                .map(|cell| Cell(u32::load(cell)))
-                .collect(),
+            blocks: copied,
         }
     }
 }
 
-/// The classes of columns to look at.
-fn classes(table: &VerdictTable, unlike: &Unlike) -> Range<usize> {
-    0..if unlike.columns {
-        table.columns.len()
-    } else {
-        0
-    }
+/// One direction's table as the kernel holds it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TableCopy {
+    /// By identity index.
+    pub rows: Vec<Word>,
+    /// By class of `palisade_abi::table::column`, then by key.
+    pub columns: [Vec<u16>; 4],
+    /// The blocks that the rows lead to, by place.
+    pub blocks: HashMap<u32, Block>,
 }
 
-fn class_number(class: usize) -> u32 {
-    u32::try_from(class).unwrap_or(u32::MAX)
+impl TableCopy {
+    /// The verdict, read as the programs read it.
+    #[must_use]
+    pub fn lookup(&self, index: u32, class: u32, key: u16) -> Cell {
+        let row = self.rows.get(index as usize).copied().unwrap_or_default();
+        self.verdict(row, self.columns[class as usize][key as usize])
+    }
+
+    /// What a row says of a column.
+    #[must_use]
+    pub fn verdict(&self, row: Word, column: u16) -> Cell {
+        let mut word = row;
+        for _ in 0..LEVELS {
+            if !word.is_link() {
+                return word.cell();
+            }
+            let block = self.blocks.get(&word.place());
+            word = block.map_or(Word::default(), |block| {
+                Word(block[word.digit(u32::from(column))])
+            });
+        }
+        if word.is_link() {
+            return Cell::default();
+        }
+        word.cell()
+    }
 }
 
 /// FNV-1a over 64-bit words: detects tampering by accident, not by malice.
@@ -323,7 +442,7 @@ impl Default for Checksum {
 }
 
 impl Checksum {
-    pub(crate) fn add(&mut self, word: u64) {
+    fn add(&mut self, word: u64) {
         self.0 = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01b3);
     }
 
@@ -333,26 +452,5 @@ impl Checksum {
             word[..chunk.len()].copy_from_slice(chunk);
             self.add(u64::from_le_bytes(word));
         }
-    }
-}
-
-/// One direction's table as the kernel holds it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TableCopy {
-    /// By identity index: row times columns.
-    pub row_bases: Vec<u32>,
-    /// By class of `palisade_abi::table::column`, then by key.
-    pub columns: [Vec<u16>; 4],
-    pub cells: Vec<Cell>,
-}
-
-impl TableCopy {
-    /// The verdict, read as the programs read it.
-    #[must_use]
-    pub fn lookup(&self, index: u32, class: u32, key: u16) -> Cell {
-        let base = self.row_bases.get(index as usize).copied().unwrap_or(0);
-        let column = self.columns[class as usize][key as usize];
-        let cell = base as usize + column as usize;
-        self.cells.get(cell).copied().unwrap_or_default()
     }
 }

@@ -53,7 +53,7 @@ impl RowMaker {
     }
 
     /// The row of a class.
-    pub(super) fn row(&mut self, ground: Ground<'_>, key: &Key) -> Arc<[Cell]> {
+    pub(super) fn row(&mut self, ground: Ground<'_>, key: &Key) -> Vec<Cell> {
         let gathered = ground.gathered;
         let enforced = self.enforced.painted(ground.sets, key.peers);
         let enforced = with_names(ground, key, enforced, false);

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use palisade_abi::table::{CELLS_MAX, Cell, action};
+use palisade_abi::table::{BLOCKS_MAX, Cell, action};
 
 use super::cells::{Ground, RowMaker};
 use super::columns::{COLUMNS_MAX, Columns};
@@ -17,10 +17,11 @@ use super::population::{NONE, Population};
 use super::reach::Reach;
 use super::{ResolveError, Work};
 use crate::identity::IdentityIndex;
+use crate::policy::row::{Identity, Row, Shelf, runs};
 use crate::policy::{Direction, DirectionPolicy, Selections, VerdictTable};
 
 /// Verdicts computed before equal rows are dropped: bounds the work.
-const CELLS_RAW_MAX: usize = 16 * CELLS_MAX;
+const CELLS_RAW_MAX: usize = 1 << 28;
 /// What may be kept although nobody needs it any more, besides as much again
 /// as is needed: classes, nodes of sets.
 const STALE_MAX: usize = 4_096;
@@ -52,14 +53,16 @@ struct Tables {
 /// The distinct rows, in no particular order.
 #[derive(Debug, Default)]
 struct Rows {
-    contents: Vec<Arc<[Cell]>>,
-    known: HashMap<Arc<[Cell]>, u32>,
+    contents: Vec<Row>,
+    known: HashMap<Identity<Cell>, u32>,
+    shelf: Shelf<Cell>,
 }
 
 impl Rows {
-    fn number(&mut self, row: Arc<[Cell]>) -> u32 {
-        *self.known.entry(row).or_insert_with_key(|row| {
-            self.contents.push(Arc::clone(row));
+    fn number(&mut self, cells: &[Cell]) -> u32 {
+        let row = self.shelf.row(cells.len(), &runs(cells));
+        *self.known.entry(row.identity()).or_insert_with(|| {
+            self.contents.push(row);
             number(self.contents.len() - 1)
         })
     }
@@ -208,7 +211,10 @@ impl Tables {
             column_count: number(self.columns.count() + 1),
             cells,
         };
-        limits.cells(&table)?;
+        if self.rows.shelf.len() > BLOCKS_MAX as usize {
+            self.rows.shelf.sweep();
+            limits.blocks(&table)?;
+        }
         Ok(table)
     }
 
@@ -222,7 +228,7 @@ impl Tables {
         };
         for class in self.population.take_unpainted() {
             let row = self.maker.row(ground, self.population.key_of(class));
-            let row = self.rows.number(row);
+            let row = self.rows.number(&row);
             self.population.set_row(class, row);
             work.rows += 1;
         }
@@ -230,7 +236,7 @@ impl Tables {
 
     /// The row of each index, and the rows, numbered by the first index that
     /// has them. What nobody has is row 0, that of the unknown identity.
-    fn numbered(&self) -> (Vec<u32>, Vec<Arc<[Cell]>>) {
+    fn numbered(&self) -> (Vec<u32>, Vec<Row>) {
         let mut numbers = vec![NONE; self.rows.contents.len()];
         let mut cells = Vec::new();
         let by_index = self.population.by_index().iter().map(|class| {
@@ -240,7 +246,7 @@ impl Tables {
             let row = self.population.row_of(*class) as usize;
             if numbers[row] == NONE {
                 numbers[row] = number(cells.len());
-                cells.push(Arc::clone(&self.rows.contents[row]));
+                cells.push(self.rows.contents[row].clone());
             }
             numbers[row]
         });
@@ -249,9 +255,8 @@ impl Tables {
 
     fn is_worn(&self) -> bool {
         let population = &self.population;
-        let width = self.columns.count() + 1;
         population.kept() > 2 * population.live() + STALE_MAX
-            || self.rows.contents.len() * width > 2 * CELLS_MAX
+            || self.rows.shelf.len() > 2 * BLOCKS_MAX as usize
             || self.reach.sets.size() > 4 * (self.sets_at_first + STALE_MAX)
     }
 }
@@ -274,7 +279,7 @@ fn open_table() -> VerdictTable {
         rows: vec![0],
         columns: Arc::new(Columns::one()),
         column_count: 1,
-        cells: vec![[Cell::new(action::ALLOW, false, 0)].into()],
+        cells: vec![Row::All(Cell::new(action::ALLOW, false, 0))],
     }
 }
 
@@ -285,7 +290,7 @@ fn share(before: &VerdictTable, table: &mut VerdictTable) {
     }
     for (old, new) in before.cells.iter().zip(&mut table.cells) {
         if old == new {
-            *new = Arc::clone(old);
+            *new = old.clone();
         }
     }
 }
@@ -324,15 +329,15 @@ impl Limits {
         Ok(())
     }
 
-    fn cells(self, table: &VerdictTable) -> Result<(), ResolveError> {
-        let needed = table.cell_count();
-        if needed > CELLS_MAX {
-            return Err(ResolveError::Cells {
+    fn blocks(self, table: &VerdictTable) -> Result<(), ResolveError> {
+        let needed = table.block_count();
+        if needed > BLOCKS_MAX as usize {
+            return Err(ResolveError::Blocks {
                 direction: self.0.as_str(),
                 rows: table.cells.len(),
                 columns: table.column_count as usize,
                 needed,
-                max: CELLS_MAX,
+                max: BLOCKS_MAX as usize,
             });
         }
         Ok(())

@@ -49,10 +49,10 @@ impl Subject {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ResolveError {
     #[error(
-        "{direction}: {rows} classes of peers x {columns} classes of ports are {needed} verdicts, \
-         {max} fit; merge rules or use fewer distinct peers and ports"
+        "{direction}: {rows} classes of peers x {columns} classes of ports need {needed} blocks of \
+         verdicts, {max} fit; merge rules or use fewer distinct peers and ports"
     )]
-    Cells {
+    Blocks {
         direction: &'static str,
         rows: usize,
         columns: usize,

@@ -2,7 +2,7 @@
 
 use palisade_abi::table::{Cell, action, column};
 
-use super::{ResolveError, Subject, resolve};
+use super::{Subject, resolve};
 use crate::events::EndpointId;
 use crate::identity::longest_match;
 use crate::policy::oracle::{Outcome, judge};
@@ -515,25 +515,14 @@ fn product(peers: u32, ports: u32) -> Repository {
 }
 
 #[test]
-fn what_does_not_fit_is_told_with_the_numbers() {
+fn rows_cost_what_tells_them_apart() {
     let fits = product(1_000, 1_000).snapshot();
     let table = &resolve(&fits, HOST, false).expect("fits").directions[0]
         .table
         .clone();
     assert_eq!(table.cell_count(), 1_001 * 1_002);
-    let too_large = product(1_100, 1_100).snapshot();
-    let error = resolve(&too_large, HOST, false).expect_err("too large");
-    assert_eq!(
-        error,
-        ResolveError::Cells {
-            direction: "ingress",
-            rows: 1_101,
-            columns: 1_102,
-            needed: 1_101 * 1_102,
-            max: 1 << 20,
-        }
-    );
-    assert_eq!(resolve(&fits, HOST, false).expect("fits").rules, fits.rules);
+    // A row of 1,002 columns has three blocks, of which a rule changes all.
+    assert!(table.block_count() <= 1_001 * 3, "{}", table.block_count());
 }
 
 /// Nested ranges, the narrowest first: each item decides on two columns.

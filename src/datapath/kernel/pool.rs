@@ -1,0 +1,299 @@
+//! The blocks of one slot: where equal ones stand, who uses them, what is free.
+//!
+//! A block is known by its content. It is in use while a row of the slot's
+//! tables or a block in use links to it; after that it stays where it is, and is
+//! found again, until its place is needed.
+//!
+//! Nothing here writes: new blocks wait in [`Pool::fresh`] until the generation
+//! was seen to fit. Places beyond the last one are given out too, so that what
+//! does not fit can be told with its number.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use palisade_abi::table::{BLOCK_WORDS, BLOCKS_MAX, Block, DIGIT_BITS, Word};
+
+use crate::policy::{Part, Row};
+
+/// Reads a block of the slot, by its place.
+pub(crate) trait Memory {
+    fn block(&self, place: u32) -> Block;
+}
+
+/// Rows that were entered, by where their blocks are in our memory. A block of
+/// equal parts may stand at two heights.
+pub(crate) type Entered = HashMap<(usize, u32), Word>;
+
+/// The blocks of one slot.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    /// Place by the mark of the content; of contents with one mark, one.
+    places: HashMap<u64, u32>,
+    /// How many links lead to each place.
+    links: Vec<u32>,
+    /// Places that were in use, the longest unused first.
+    idle: VecDeque<u32>,
+    is_idle: Vec<bool>,
+    in_use: usize,
+    sum: u64,
+    /// Blocks that are not written yet, by place.
+    fresh: BTreeMap<u32, Block>,
+    /// The largest rule number entered, and whether a row had another shape
+    /// than its table, since this was asked last.
+    seen: Seen,
+}
+
+/// What [`Pool::enter`] met.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) rule_max: u32,
+    pub(crate) misshapen: bool,
+}
+
+/// Unmasked: a plan that does not fit has places beyond the last.
+fn place(link: Word) -> usize {
+    (link.0 >> 8) as usize
+}
+
+/// 64 bits that nearly always differ where the input does.
+pub(crate) fn mixed(value: u64) -> u64 {
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+/// The mark of a content.
+fn mark(block: &Block) -> u64 {
+    let pairs = block.chunks_exact(2);
+    pairs.fold(0x9e37_79b9_7f4a_7c15, |mark, pair| {
+        mixed(mark ^ (u64::from(pair[0]) | u64::from(pair[1]) << 32)).rotate_left(17)
+    })
+}
+
+/// What a block in use adds to the sum.
+fn weight(place: usize, mark: u64) -> u64 {
+    mixed(mark ^ (place as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+impl Pool {
+    /// What these rows reach in memory; each counts as one use.
+    pub(crate) fn learn(memory: &impl Memory, rows: impl IntoIterator<Item = Word>) -> Self {
+        let mut pool = Self::default();
+        let mut next: Vec<Word> = rows.into_iter().collect();
+        while let Some(word) = next.pop() {
+            let place = place(word);
+            if !word.is_link() || place >= BLOCKS_MAX as usize {
+                continue;
+            }
+            pool.reserve(place);
+            pool.links[place] += 1;
+            if pool.links[place] == 1 {
+                let block = memory.block(small(place));
+                let mark = mark(&block);
+                pool.places.entry(mark).or_insert(small(place));
+                pool.count(place, mark);
+                next.extend(block.map(Word));
+            }
+        }
+        let unused = (0..pool.links.len()).filter(|place| pool.links[*place] == 0);
+        pool.idle = unused.map(small).collect();
+        for place in &pool.idle {
+            pool.is_idle[*place as usize] = true;
+        }
+        pool
+    }
+
+    /// Blocks in use.
+    pub(crate) fn in_use(&self) -> usize {
+        self.in_use
+    }
+
+    /// Sum over the blocks in use and their places.
+    pub(crate) fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// The blocks to write.
+    pub(crate) fn fresh(&self) -> impl Iterator<Item = (u32, &Block)> {
+        self.fresh.iter().map(|(place, block)| (*place, block))
+    }
+
+    /// The fresh blocks were written.
+    pub(crate) fn written(&mut self) {
+        self.fresh.clear();
+    }
+
+    pub(crate) fn take_seen(&mut self) -> Seen {
+        std::mem::take(&mut self.seen)
+    }
+
+    /// One use more of a row's word.
+    pub(crate) fn keep(&mut self, word: Word) {
+        if word.is_link() {
+            self.links[place(word)] += 1;
+        }
+    }
+
+    /// The word of a row of so many columns, shifted so far at its top, with
+    /// one use more.
+    pub(crate) fn enter(
+        &mut self,
+        memory: &impl Memory,
+        part: &Row,
+        columns: usize,
+        shift: u32,
+        entered: &mut Entered,
+    ) -> Word {
+        let parts = match part {
+            Part::All(cell) => {
+                self.seen.rule_max = self.seen.rule_max.max(cell.rule());
+                return Word::of_cell(*cell);
+            }
+            Part::Block(parts) => parts,
+        };
+        let key = (Arc::as_ptr(parts).addr(), shift);
+        if let Some(word) = entered.get(&key).copied() {
+            self.keep(word);
+            return word;
+        }
+        let width = 1 << shift;
+        self.seen.misshapen |= parts.len() != columns.div_ceil(width) || parts.len() > BLOCK_WORDS;
+        let mut block = Block::default();
+        for (number, (word, part)) in block.iter_mut().zip(parts.iter()).enumerate() {
+            let columns = columns.saturating_sub(number * width).min(width);
+            let shift = shift.saturating_sub(DIGIT_BITS);
+            *word = self.enter(memory, part, columns, shift, entered).0;
+        }
+        let word = Word::link(self.put(memory, block), shift);
+        entered.insert(key, word);
+        word
+    }
+
+    /// The word of a row as memory has it; None if it does not.
+    pub(crate) fn find(
+        &self,
+        memory: &impl Memory,
+        part: &Row,
+        shift: u32,
+        found: &mut Entered,
+    ) -> Option<Word> {
+        let parts = match part {
+            Part::All(cell) => return Some(Word::of_cell(*cell)),
+            Part::Block(parts) => parts,
+        };
+        let key = (Arc::as_ptr(parts).addr(), shift);
+        if let Some(word) = found.get(&key) {
+            return Some(*word);
+        }
+        let mut block = Block::default();
+        for (word, part) in block.iter_mut().zip(parts.iter()) {
+            let shift = shift.saturating_sub(DIGIT_BITS);
+            *word = self.find(memory, part, shift, found)?.0;
+        }
+        let place = *self.places.get(&mark(&block))?;
+        let is_used = self.links[place as usize] > 0;
+        (is_used && memory.block(place) == block).then(|| {
+            let word = Word::link(place, shift);
+            found.insert(key, word);
+            word
+        })
+    }
+
+    /// One use less of a word; what only it used goes with it.
+    pub(crate) fn leave(&mut self, memory: &impl Memory, word: Word) {
+        let mut next = vec![word];
+        while let Some(word) = next.pop() {
+            let place = place(word);
+            if !word.is_link() || self.links.get(place).is_none_or(|links| *links == 0) {
+                continue;
+            }
+            self.links[place] -= 1;
+            if self.links[place] > 0 {
+                continue;
+            }
+            let block = self.content(memory, place);
+            self.in_use -= 1;
+            self.sum = self.sum.wrapping_sub(weight(place, mark(&block)));
+            if !std::mem::replace(&mut self.is_idle[place], true) {
+                self.idle.push_back(small(place));
+            }
+            next.extend(block.map(Word));
+        }
+    }
+
+    fn content(&self, memory: &impl Memory, place: usize) -> Block {
+        let fresh = self.fresh.get(&small(place));
+        fresh.copied().unwrap_or_else(|| memory.block(small(place)))
+    }
+
+    /// The place of a block whose links are in use for it, with one use more.
+    fn put(&mut self, memory: &impl Memory, block: Block) -> u32 {
+        let mark = mark(&block);
+        let known = self.places.get(&mark).map(|place| *place as usize);
+        if let Some(place) = known.filter(|place| self.content(memory, *place) == block) {
+            self.links[place] += 1;
+            if self.links[place] == 1 {
+                self.count(place, mark);
+            } else {
+                // It has them in use already.
+                for word in block {
+                    self.leave(memory, Word(word));
+                }
+            }
+            return small(place);
+        }
+        let place = self.free(memory);
+        self.fresh.insert(small(place), block);
+        self.places.insert(mark, small(place));
+        self.links[place] = 1;
+        self.count(place, mark);
+        small(place)
+    }
+
+    fn count(&mut self, place: usize, mark: u64) {
+        self.in_use += 1;
+        self.sum = self.sum.wrapping_add(weight(place, mark));
+    }
+
+    /// A place for a new block: one that was never used, else the one that is
+    /// unused for the longest time, else one that is not there.
+    fn free(&mut self, memory: &impl Memory) -> usize {
+        let next = self.links.len();
+        while next >= BLOCKS_MAX as usize
+            && let Some(idle) = self.idle.pop_front()
+        {
+            let place = idle as usize;
+            self.is_idle[place] = false;
+            if self.links[place] > 0 {
+                continue;
+            }
+            let old = mark(&self.content(memory, place));
+            if self.places.get(&old) == Some(&idle) {
+                self.places.remove(&old);
+            }
+            return place;
+        }
+        let next = next.min(Word::PLACE_MAX as usize);
+        self.reserve(next);
+        next
+    }
+
+    fn reserve(&mut self, place: usize) {
+        if self.links.len() <= place {
+            self.links.resize(place + 1, 0);
+            self.is_idle.resize(place + 1, false);
+        }
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "places are at most Word::PLACE_MAX"
+)]
+fn small(place: usize) -> u32 {
+    place as u32
+}
+
+#[cfg(test)]
+#[path = "pool_tests.rs"]
+mod tests;
