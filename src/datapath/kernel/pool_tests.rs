@@ -1,3 +1,5 @@
+//! The pool of blocks against a plain reading of what it was given.
+
 use std::collections::HashSet;
 
 use palisade_abi::table::{BLOCKS_MAX, Block, Cell, LEVELS, Word};
