@@ -104,9 +104,14 @@ pub const PROGRAM_LOADS_MAX: u32 = 5;
 /// How often and how many times `detach` looks whether the kernel has freed all.
 pub const DETACH_POLL_INTERVAL: Duration = Duration::from_millis(10);
 pub const DETACH_POLLS_MAX: u32 = 300;
-/// Conntrack entries read at once, and how often expired ones are swept.
+/// Conntrack entries read at once; how long after the start expired ones are
+/// swept, and the shortest and longest time between two sweeps. A walk over a
+/// full table takes a fraction of a second, and the metrics of its use are as old
+/// as the last one.
 pub const CT_WALK_BATCH_MAX: usize = 4_096;
-pub const CT_SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+pub const CT_SWEEP_FIRST: Duration = Duration::from_secs(10);
+pub const CT_SWEEP_MIN: Duration = Duration::from_secs(5);
+pub const CT_SWEEP_MAX: Duration = Duration::from_secs(60);
 
 /// Monitor events buffered for one slow reader before it loses some.
 pub const MONITOR_BUFFER_MAX: usize = 4_096;

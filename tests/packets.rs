@@ -29,6 +29,8 @@ mod lifetimes;
 mod pressure;
 #[path = "packets/sandbox.rs"]
 mod sandbox;
+#[path = "packets/sweeps.rs"]
+mod sweeps;
 #[path = "packets/verdicts.rs"]
 mod verdicts;
 #[path = "packets/watched.rs"]

@@ -4,7 +4,7 @@ use super::CliError;
 use super::args::{HistoryOptions, MetricsCommand};
 use super::output::{Output, Table, timestamp};
 use crate::api::client::Client;
-use crate::api::model::{HistoryLine, Severity, Status};
+use crate::api::model::{HistoryLine, KernelStatus, Severity, Status};
 use crate::endpoint::Enforcement;
 
 pub(super) fn status(client: &Client, out: Output, verify: bool) -> Result<(), CliError> {
@@ -134,6 +134,7 @@ fn findings(status: &Status) -> String {
             map.name, map.entries, map.capacity
         ));
     }
+    text.push_str(&memory(kernel));
     for problem in &status.problems {
         let word = match problem.severity {
             Severity::Error => "Problem",
@@ -152,6 +153,27 @@ fn findings(status: &Status) -> String {
         ));
     }
     text
+}
+
+/// The maps by the memory that they take, largest first.
+fn memory(kernel: &KernelStatus) -> String {
+    let mut maps: Vec<_> = kernel.maps.iter().collect();
+    maps.sort_by_key(|map| std::cmp::Reverse(map.bytes));
+    let mut table = Table::default();
+    for map in maps {
+        table.row([
+            format!("  {}", map.name),
+            format!("{:>9}", kib(map.bytes)),
+            format!("{} elements", map.capacity),
+        ]);
+    }
+    let total = kib(kernel.maps_bytes);
+    format!("\nMemory of maps: {total} KiB\n{}", table.render())
+}
+
+/// Whole KiB, rounded up.
+fn kib(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 10)
 }
 
 pub(super) fn history(

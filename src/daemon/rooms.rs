@@ -13,11 +13,11 @@ use super::threads::Threads;
 use crate::api::Agent;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::datapath::kernel::{Inspector, KernelDatapath, StartReport};
+use crate::datapath::kernel::{Inspector, KernelDatapath, StartReport, next_sweep};
 use crate::endpoint::NodeFacts;
 use crate::events::{Resource, SourceName};
-use crate::limits::{BUILD_PERMITS_MIN, CT_SWEEP_INTERVAL};
-use crate::metrics::{Collector, Metrics};
+use crate::limits::{BUILD_PERMITS_MIN, CT_SWEEP_FIRST};
+use crate::metrics::{self, Collector, Metrics};
 use crate::monitor::{EventPump, Monitor};
 use crate::queues::{Pipeline, PipelineOptions};
 use crate::sources::SourceBoard;
@@ -113,13 +113,25 @@ impl Rooms {
         let sweeper = self.agent.inspector.sweeper();
         let occupancy = Arc::clone(&self.agent.occupancy);
         let stopped = self.stopped.clone();
+        let clock = Arc::clone(&self.clock);
         threads.spawn("ct-sweep", move || {
+            let mut pause = CT_SWEEP_FIRST;
             loop {
-                match sweeper.sweep() {
-                    Ok(found) => *occupancy.write() = found,
-                    Err(error) => tracing::error!("sweep of conntrack: {error}"),
+                let start = clock.now();
+                let swept = sweeper.sweep();
+                let took = clock.now().since(start);
+                match swept {
+                    Ok(found) => {
+                        pause = next_sweep(pause, &found);
+                        metrics::swept(Some(&found), took, pause);
+                        *occupancy.write() = found;
+                    }
+                    Err(error) => {
+                        tracing::error!("sweep of conntrack: {error}");
+                        metrics::swept(None, took, pause);
+                    }
                 }
-                if stopped.recv_timeout(CT_SWEEP_INTERVAL) == Err(RecvTimeoutError::Disconnected) {
+                if stopped.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
                     return;
                 }
             }

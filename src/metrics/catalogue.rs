@@ -86,6 +86,10 @@ pub const IPCACHE_ENTRIES: &str = "ipcache_entries";
 pub const BPF_MAP_PRESSURE: &str = "bpf_map_pressure";
 pub const BPF_MAP_CAPACITY: &str = "bpf_map_capacity";
 pub const CONNTRACK_ENTRIES: &str = "datapath_conntrack_entries";
+pub const CONNTRACK_GC_RUNS: &str = "datapath_conntrack_gc_runs_total";
+pub const CONNTRACK_GC_DELETED: &str = "datapath_conntrack_gc_deleted_total";
+pub const CONNTRACK_GC_DURATION: &str = "datapath_conntrack_gc_duration_seconds";
+pub const CONNTRACK_GC_INTERVAL: &str = "datapath_conntrack_gc_interval_seconds";
 pub const GENERATION: &str = "datapath_generation";
 pub const PROTECTED_DEVICES: &str = "protected_devices";
 pub const LOST_EVENTS: &str = "lost_events_total";
@@ -204,7 +208,8 @@ pub const ALL: &[Metric] = &[
         BPF_MAP_PRESSURE,
         Unit::Percent,
         &["map_name"],
-        "Part of a map that is in use, 0 to 1",
+        "Part of a map that is in use, 0 to 1; a conntrack map near 1 evicts what it saw least recently, \
+         and the kernel does not count what it evicts",
     ),
     gauge(
         BPF_MAP_CAPACITY,
@@ -216,7 +221,26 @@ pub const ALL: &[Metric] = &[
         CONNTRACK_ENTRIES,
         Unit::Count,
         &["map_name"],
-        "Flows in conntrack",
+        "Flows in conntrack that the last sweep left alive",
+    ),
+    counter(
+        CONNTRACK_GC_RUNS,
+        Unit::Count,
+        &["status"],
+        "Sweeps of conntrack",
+    ),
+    counter(
+        CONNTRACK_GC_DELETED,
+        Unit::Count,
+        &["map_name"],
+        "Expired flows that sweeps have removed",
+    ),
+    histogram(CONNTRACK_GC_DURATION, &[], "Time of a sweep of conntrack"),
+    gauge(
+        CONNTRACK_GC_INTERVAL,
+        Unit::Seconds,
+        &[],
+        "Time until the next sweep of conntrack; it shrinks while sweeps find much",
     ),
     gauge(
         GENERATION,

@@ -2,16 +2,18 @@
 //! collector that reads the rest of the agent when somebody asks.
 //!
 //! Reading order: `catalogue`, `recorder`, `collect`, `kernel`
-//! (the kernel's counters).
+//! (the kernel's counters), `sweep`.
 
 pub mod catalogue;
 mod collect;
 mod kernel;
 mod recorder;
+mod sweep;
 
 pub use collect::{Collector, KernelCounters, KernelMap};
 pub use kernel::{Occupancy, current_names, kernel_counters, rule_hits, rule_name};
 pub use recorder::{Metrics, MetricsError};
+pub use sweep::swept;
 
 #[cfg(test)]
 mod tests;

@@ -177,8 +177,32 @@ fn reading_commands_print_tables_json_and_yaml() {
     ] {
         assert_eq!(world.client(unknown).status.code(), Some(1), "{unknown:?}");
     }
+    memory_is_told(&mut world);
     let checks = world.agent().json(&["status", "--verify"]).expect("status");
     let checks = checks["checks"].as_array().expect("checks").clone();
     assert!(!checks.is_empty());
     assert!(checks.iter().all(|check| check["ok"] == true), "{checks:?}");
+}
+
+/// The status names every map with the memory that it takes, and the sum.
+fn memory_is_told(world: &mut World) {
+    let status = world.agent().json(&["status"]).expect("status");
+    let kernel = &status["kernel"];
+    let maps = kernel["maps"].as_array().expect("a list of maps");
+    let bytes = |map: &Value| map["bytes"].as_u64().expect("a number of bytes");
+    for name in ["pal_ct4", "pal_half6", "pal_cells", "pal_events"] {
+        let map = maps.iter().find(|map| map["name"] == name);
+        let map = map.unwrap_or_else(|| panic!("{name} is not in {maps:?}"));
+        // Each element of these is allocated from the start.
+        assert!(
+            bytes(map) >= map["capacity"].as_u64().expect("a number"),
+            "{map}"
+        );
+    }
+    let sum: u64 = maps.iter().map(bytes).sum();
+    assert_eq!(kernel["maps_bytes"].as_u64(), Some(sum));
+    let table = world.client(&["status"]);
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    let line = format!("Memory of maps: {} KiB", sum.div_ceil(1_024));
+    assert!(table.contains(&line), "{table}");
 }

@@ -91,6 +91,13 @@ fn metrics_are_well_formed_and_complete() {
         "palisade_drop_bytes_total",
         "palisade_forward_count_total",
         "palisade_forward_bytes_total",
+        "palisade_bpf_map_pressure",
+        "palisade_bpf_map_capacity",
+        "palisade_datapath_conntrack_entries",
+        "palisade_datapath_conntrack_gc_runs_total",
+        "palisade_datapath_conntrack_gc_deleted_total",
+        "palisade_datapath_conntrack_gc_duration_seconds",
+        "palisade_datapath_conntrack_gc_interval_seconds",
     ] {
         let found = text
             .lines()

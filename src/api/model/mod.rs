@@ -22,7 +22,7 @@ pub use policy::{
     Selector, WaitReply,
 };
 pub use status::{
-    Check, DeviceStatus, EnforcementStatus, HistoryLine, KernelStatus, MapUse, Problem,
+    Check, DeviceStatus, EnforcementStatus, HistoryLine, KernelStatus, MapMemory, MapUse, Problem,
     ProgramLine, QueueLine, RealizedLine, Severity, SourceLine, Status,
 };
 

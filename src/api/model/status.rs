@@ -81,6 +81,20 @@ pub struct KernelStatus {
     pub adopted: bool,
     pub programs: Vec<ProgramLine>,
     pub conntrack: Vec<MapUse>,
+    /// Memory of all maps together, as the kernel counts it.
+    #[serde(default)]
+    pub maps_bytes: u64,
+    #[serde(default)]
+    pub maps: Vec<MapMemory>,
+}
+
+/// A map and the memory that it takes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MapMemory {
+    pub name: String,
+    /// Elements that it can hold.
+    pub capacity: u32,
+    pub bytes: u64,
 }
 
 /// A program.

@@ -10,8 +10,8 @@ use super::problems;
 use super::reply::{Refusal, Reply, blocking};
 use crate::api::Agent;
 use crate::api::model::{
-    Check, DeviceStatus, EnforcementStatus, HistoryLine, KernelStatus, MapUse, ProgramLine,
-    QueueLine, RealizedLine, SourceLine, Status,
+    Check, DeviceStatus, EnforcementStatus, HistoryLine, KernelStatus, MapMemory, MapUse,
+    ProgramLine, QueueLine, RealizedLine, SourceLine, Status,
 };
 use crate::datapath::kernel::Mechanism;
 use crate::endpoint::HOST_ENDPOINT;
@@ -229,6 +229,10 @@ fn queues(agent: &Agent) -> Vec<QueueLine> {
 fn kernel(agent: &Agent) -> KernelStatus {
     let programs = agent.inspector.programs().into_iter();
     let maps = agent.occupancy.read().clone().into_iter();
+    let memory = agent.inspector.memory().unwrap_or_else(|error| {
+        tracing::warn!("memory of the maps: {error}");
+        Vec::new()
+    });
     KernelStatus {
         release: rustix::system::uname()
             .release()
@@ -248,6 +252,15 @@ fn kernel(agent: &Agent) -> KernelStatus {
                 name: map.map.to_owned(),
                 entries: map.entries,
                 capacity: map.max,
+            })
+            .collect(),
+        maps_bytes: memory.iter().map(|map| map.bytes).sum(),
+        maps: memory
+            .into_iter()
+            .map(|map| MapMemory {
+                name: map.name.to_owned(),
+                capacity: map.max_entries,
+                bytes: map.bytes,
             })
             .collect(),
     }

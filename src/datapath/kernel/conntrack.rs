@@ -1,11 +1,10 @@
-//! Conntrack from outside: walking it, counting it, sweeping what has expired.
+//! Conntrack from outside: walking it.
 //!
-//! Owner of the sweep: one worker thread. Walks are bounded steps, so that a
-//! large table never holds a thread for long; an entry may be met twice or
-//! missed while the programs change the table, which no reader here minds.
+//! Walks are bounded steps, so that a large table never holds a thread for long;
+//! an entry may be met twice or missed while the programs change the table,
+//! which no reader here minds.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use palisade_abi::conntrack::{CtEntry, CtKey4, CtKey6};
 use palisade_abi::table::Cell;
@@ -51,7 +50,7 @@ pub struct CtFlow {
 }
 
 /// A key of either family.
-trait Key: Plain {
+pub(super) trait Key: Plain {
     /// Addresses and ports, local first; protocol; kind. The ports are in
     /// network byte order.
     fn parts(&self) -> ([IpAddr; 2], [u16; 2], u8, u8);
@@ -76,7 +75,7 @@ impl Key for CtKey6 {
 }
 
 /// A walk through one map, a batch at a time.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     map: &'a Map,
     cursor: [u8; 4],
     first: bool,
@@ -86,7 +85,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(map: &'a Map) -> Self {
+    pub(super) fn new(map: &'a Map) -> Self {
         Self {
             map,
             cursor: [0; 4],
@@ -97,7 +96,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The next elements; None at the end.
-    fn step<K: Plain>(&mut self) -> Result<Option<Vec<(K, CtEntry)>>, DatapathError> {
+    pub(super) fn step<K: Plain>(&mut self) -> Result<Option<Vec<(K, CtEntry)>>, DatapathError> {
         if self.done {
             return Ok(None);
         }
@@ -131,67 +130,6 @@ impl<'a> Walk<'a> {
                 .collect(),
         ))
     }
-}
-
-/// Entries of one map, counted by the last sweep.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CtOccupancy {
-    pub map: &'static str,
-    pub entries: usize,
-    pub max: u32,
-    /// Expired entries that the sweep removed.
-    pub removed: usize,
-}
-
-/// Removes expired entries. Owner: one worker thread.
-#[derive(Debug)]
-pub struct Sweeper {
-    shared: Arc<Shared>,
-}
-
-impl Sweeper {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
-    }
-
-    /// One sweep over all maps; what each holds afterwards.
-    pub fn sweep(&self) -> Result<Vec<CtOccupancy>, DatapathError> {
-        let now = ticks::now(&self.shared.programs)?;
-        let sweep = |(name, is_v6, _)| {
-            let map = self.shared.maps.of(name);
-            if is_v6 {
-                sweep_map::<CtKey6>(map, now)
-            } else {
-                sweep_map::<CtKey4>(map, now)
-            }
-        };
-        MAPS.into_iter().map(sweep).collect()
-    }
-}
-
-fn sweep_map<K: Plain>(map: &Map, now: u64) -> Result<CtOccupancy, DatapathError> {
-    let mut walk = Walk::new(map);
-    let mut occupancy = CtOccupancy {
-        map: map.name,
-        entries: 0,
-        max: map.max_entries,
-        removed: 0,
-    };
-    while let Some(batch) = walk.step::<K>()? {
-        for (key, entry) in batch {
-            // Read again: a packet may have revived it since the walk saw it.
-            let dead = ticks::is_expired(&entry, now)
-                && map
-                    .get::<K, CtEntry>(&key)?
-                    .is_some_and(|it| ticks::is_expired(&it, now));
-            if dead && map.remove(&key)? {
-                occupancy.removed += 1;
-            } else {
-                occupancy.entries += 1;
-            }
-        }
-    }
-    Ok(occupancy)
 }
 
 /// Calls `each` for every flow until it says stop (false).

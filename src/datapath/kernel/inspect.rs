@@ -9,14 +9,16 @@ use palisade_abi::reason::{self, Counter, counter_index};
 use palisade_abi::{event, table};
 
 use super::attach::{Attached, Attachments};
-use super::conntrack::{self, CtFlow, Sweeper};
+use super::conntrack::{self, CtFlow};
 use super::datapath::{Shared, enforced_of, watched_of};
 use super::ipcache;
-use super::maps::{MapName, SPECS, kernel};
+use super::maps::{Map, MapName, SPECS, kernel};
 use super::meta;
 use super::pins;
 use super::programs::{map_pin, program_pin};
 use super::slots::TableCopy;
+use super::sweep::Sweeper;
+use super::sys;
 use crate::datapath::events::EventReader;
 use crate::datapath::{DatapathError, GenerationNumber, Realized};
 use crate::identity::{IdentityIndex, IdentityNumber};
@@ -83,6 +85,14 @@ pub struct MapStatus {
     pub name: &'static str,
     pub id: u32,
     pub max_entries: u32,
+}
+
+/// The memory of one map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MapMemory {
+    pub name: &'static str,
+    pub max_entries: u32,
+    pub bytes: u64,
 }
 
 /// Handle for reading; cheap to clone.
@@ -268,6 +278,20 @@ impl Inspector {
             max_entries: map.max_entries,
         })
         .collect()
+    }
+
+    /// The memory that each map takes, as the kernel counts it: elements that are
+    /// allocated, whether in use or not.
+    pub fn memory(&self) -> Result<Vec<MapMemory>, DatapathError> {
+        let of = |map: &Map| {
+            let bytes = sys::map_memory(map.fd());
+            Ok(MapMemory {
+                name: map.name,
+                max_entries: map.max_entries,
+                bytes: bytes.map_err(kernel(format!("memory of map {}", map.name)))?,
+            })
+        };
+        self.shared.maps.0.iter().map(of).collect()
     }
 
     /// Sweeps conntrack; for one worker thread.

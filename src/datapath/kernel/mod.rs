@@ -28,8 +28,10 @@ mod options;
 mod pins;
 mod pool;
 mod programs;
+mod removal;
 mod settings;
 mod slots;
+mod sweep;
 mod sys;
 mod test_run;
 mod ticks;
@@ -42,17 +44,18 @@ pub use adoption::AdoptionReport;
 pub(crate) use adoption::{decode_connection, decode_sockets};
 pub use attach::{Attached, Attachments, Mechanism, SyncReport, Unwanted, WantedDevice};
 pub use commit::GraceMethod;
-pub use conntrack::{CtFlow, CtOccupancy, Sweeper};
+pub use conntrack::CtFlow;
 pub use datapath::KernelDatapath;
 pub use detach::detach;
 pub use failsafe::octets;
 pub use inspect::{
-    CommitState, Inspector, IpcachePrefix, LostEvents, MapStatus, ProgramStatus, ReasonCounter,
-    RuleCounter,
+    CommitState, Inspector, IpcachePrefix, LostEvents, MapMemory, MapStatus, ProgramStatus,
+    ReasonCounter, RuleCounter,
 };
 pub use open::StartReport;
 pub use options::KernelOptions;
 pub use slots::TableCopy;
+pub use sweep::{CtOccupancy, Sweeper, next_sweep};
 pub use test_run::{TestPacket, TestVerdict};
 
 /// An event from a record of the ring buffer; None if it has another size.

@@ -49,7 +49,7 @@ pub(crate) const BEFORE: u32 = 1 << 3;
 /// Without a relative program: last of all.
 pub(crate) const AFTER: u32 = 1 << 4;
 
-fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
+pub(super) fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: `attr` is a live, initialised, `repr(C)` value of the size given;
     // the pointers and descriptors inside it are borrowed by the caller for the call.
     let result = unsafe {
@@ -72,7 +72,7 @@ fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn raw(fd: BorrowedFd<'_>) -> u32 {
+pub(super) fn raw(fd: BorrowedFd<'_>) -> u32 {
     // A descriptor is never negative.
     fd.as_raw_fd().unsigned_abs()
 }
@@ -81,7 +81,7 @@ fn path_bytes(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
 }
 
-fn length(bytes: usize) -> u32 {
+pub(super) fn length(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
@@ -133,7 +133,7 @@ pub(crate) fn map_create(
 }
 
 #[repr(C)]
-struct MapElem {
+pub(super) struct MapElem {
     map_fd: u32,
     pad: u32,
     key: u64,
@@ -142,7 +142,7 @@ struct MapElem {
 }
 
 impl MapElem {
-    fn new(fd: BorrowedFd<'_>, key: *const u8, value: *const u8, flags: u64) -> Self {
+    pub(super) fn new(fd: BorrowedFd<'_>, key: *const u8, value: *const u8, flags: u64) -> Self {
         Self {
             map_fd: raw(fd),
             pad: 0,
@@ -154,7 +154,7 @@ impl MapElem {
 }
 
 /// None where the kernel says that there is no such element.
-fn found(result: io::Result<libc::c_long>) -> io::Result<bool> {
+pub(super) fn found(result: io::Result<libc::c_long>) -> io::Result<bool> {
     match result {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
@@ -196,15 +196,15 @@ pub(crate) fn map_next_key(
 }
 
 #[repr(C)]
-struct MapBatch {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    elem_flags: u64,
-    flags: u64,
+pub(super) struct MapBatch {
+    pub(super) in_batch: u64,
+    pub(super) out_batch: u64,
+    pub(super) keys: u64,
+    pub(super) values: u64,
+    pub(super) count: u32,
+    pub(super) map_fd: u32,
+    pub(super) elem_flags: u64,
+    pub(super) flags: u64,
 }
 
 /// What one batch of a map walk gave.
@@ -318,6 +318,14 @@ pub(crate) fn map_info(fd: BorrowedFd<'_>) -> io::Result<MapInfo> {
     let mut info = MapInfo::default();
     object_info(fd, &mut info)?;
     Ok(info)
+}
+
+/// Bytes that the kernel holds for a map; told nowhere but in procfs.
+pub(crate) fn map_memory(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+    line.and_then(|bytes| bytes.trim().parse().ok())
+        .ok_or_else(|| io::Error::other("no memlock in fdinfo"))
 }
 
 /// The first fields of `struct bpf_prog_info`, up to `verified_insns`.
