@@ -25,24 +25,32 @@ pub struct Found {
     pub in_half: bool,
 }
 
-/// Looks a flow up: seen from both sides first. An expired entry is no entry.
+/// Looks a flow up: seen from both sides first. An expired entry is no entry, and
+/// hides none.
 #[inline(always)]
 pub fn find<F: Family>(key: &F::Key, now: u64) -> Option<Found> {
-    let found = match F::full().get_ptr_mut(key) {
-        Some(entry) => Found {
-            entry,
-            in_half: false,
-        },
-        None => Found {
-            entry: F::half().get_ptr_mut(key)?,
-            in_half: true,
-        },
-    };
+    find_full::<F>(key, now).or_else(|| find_half::<F>(key, now))
+}
+
+/// Among the flows that were seen from both sides.
+#[inline(always)]
+pub fn find_full<F: Family>(key: &F::Key, now: u64) -> Option<Found> {
+    alive(F::full().get_ptr_mut(key)?, false, now)
+}
+
+/// Among the flows that were seen from one side.
+#[inline(always)]
+pub fn find_half<F: Family>(key: &F::Key, now: u64) -> Option<Found> {
+    alive(F::half().get_ptr_mut(key)?, true, now)
+}
+
+#[inline(always)]
+fn alive(entry: *mut CtEntry, in_half: bool, now: u64) -> Option<Found> {
     // SAFETY: a non-null pointer from a map lookup.
-    if unsafe { (*found.entry).expires_jiffies } <= now {
+    if unsafe { (*entry).expires_jiffies } <= now {
         None
     } else {
-        Some(found)
+        Some(Found { entry, in_half })
     }
 }
 
@@ -103,17 +111,14 @@ pub fn opened(bits: u32) -> u32 {
 
 /// Judges a running flow again, in its own direction, whichever packet asks.
 /// The result is kept in the entry for this decision epoch.
-#[inline(never)]
+#[inline(always)]
 pub fn judge_again<F: Family>(
     skb: *mut __sk_buff,
-    word: u64,
+    word: CommitWord,
     key: &F::Key,
-    entry: *mut CtEntry,
-) -> u32 {
-    let word = CommitWord(word);
+    entry: &mut CtEntry,
+) {
     let (proto, local_port, remote_port) = F::key_ports(key);
-    // SAFETY: a non-null pointer from a map lookup in the caller.
-    let entry = unsafe { &mut *entry };
     let mut bits = entry.flags;
     if bits & flags::GUESSED != 0 && proto == proto::TCP {
         if let Some(opener) = opener_by_socket::<F>(skb, key) {
@@ -141,7 +146,6 @@ pub fn judge_again<F: Family>(
     entry.cell = cell.0;
     entry.identity = identity;
     entry.epoch = word.epoch();
-    cell.0
 }
 
 /// Lifetime of a new flow, in jiffies.

@@ -60,6 +60,11 @@ pub fn entry<const DIRECTION: u32, const L2: u32>(context: &TcContext) -> i32 {
         protocol = u16::from_be(tag[1]);
         l3 += 4;
     }
+    if protocol == ETHERTYPE_VLAN || protocol == ETHERTYPE_QINQ {
+        // The kernel strips any number of priority tags and delivers what is
+        // inside: what we do not follow must not pass unjudged.
+        return refuse_vlan(skb, word, DIRECTION);
+    }
     // SAFETY: as above.
     unsafe {
         (*skb).cb[cb::COMMIT_LOW] = word.0 as u32;

@@ -4,17 +4,37 @@
 
 use aya_ebpf::{bindings::__sk_buff, maps::LruHashMap};
 use palisade_abi::{
+    cb,
     conntrack::{CtEntry, FragValue, kind},
     direction::{EGRESS, INGRESS},
+    reason,
 };
 
-use crate::{packet::L4, verdict::Peer};
+use crate::{exit::Exit, packet::L4, verdict::Peer};
 
 /// A packet's addresses and transport header.
+#[repr(C)]
+#[derive(Clone, Copy)]
 pub struct Packet<F: Family> {
     pub source: F::Addr,
     pub destination: F::Addr,
     pub l4: L4,
+    /// Bits of [`hint`].
+    pub hints: u32,
+    /// How it leaves, once that is decided.
+    pub exit: Exit,
+    /// See [`Packet::forget`].
+    pub scratch: [u32; 3],
+    /// See [`Packet::forget_key`].
+    pub scratch_key: F::Key,
+}
+
+/// What one function found out for the next.
+pub mod hint {
+    /// The table of flows with answers has no such flow.
+    pub const NO_FULL: u32 = 1 << 0;
+    /// It has one whose tuple is used anew.
+    pub const REUSED: u32 = 1 << 1;
 }
 
 impl<F: Family> Packet<F> {
@@ -39,6 +59,43 @@ impl<F: Family> Packet<F> {
         }
     }
 
+    /// The same value, of which the verifier no longer knows where it came from.
+    ///
+    /// The verifier follows every path with what it knows of each value on it;
+    /// what is stored behind the pointer that a global function got, and loaded
+    /// again, is just a number to it. So paths become one, and those that follow
+    /// are looked at once.
+    #[inline(always)]
+    pub fn forget(&mut self, value: u32) -> u32 {
+        // SAFETY: a field of ours; volatile, or the compiler would see through it.
+        unsafe {
+            core::ptr::write_volatile(&raw mut self.scratch[0], value);
+            core::ptr::read_volatile(&raw const self.scratch[0])
+        }
+    }
+
+    /// The same for a key, which stays where lookups find it.
+    #[inline(always)]
+    pub fn forget_key<'a>(&mut self, key: F::Key) -> &'a F::Key {
+        // SAFETY: a field of ours, which outlives the program's run and is not
+        // written again while the reference is used.
+        unsafe {
+            core::ptr::write_volatile(&raw mut self.scratch_key, key);
+            &*(&raw const self.scratch_key)
+        }
+    }
+
+    /// A packet of which nothing is known yet.
+    pub const NOTHING: Self = Self {
+        source: F::NOWHERE,
+        destination: F::NOWHERE,
+        l4: L4::NOTHING,
+        hints: 0,
+        exit: Exit::NONE,
+        scratch: [0; 3],
+        scratch_key: F::NO_KEY,
+    };
+
     /// The key of the packet's flow.
     #[inline(always)]
     pub fn key<const DIRECTION: u32>(&self) -> F::Key {
@@ -51,6 +108,21 @@ impl<F: Family> Packet<F> {
             kind::ECHO_REMOTE
         };
         F::key(local, remote, local_port, remote_port, self.l4.proto, kind)
+    }
+}
+
+/// Reads the headers into `packet`; the entry program has left the offset of the
+/// IP header in `skb->cb`. 0, or a drop reason.
+#[inline(always)]
+pub fn parse<F: Family>(skb: *mut __sk_buff, packet: *mut Packet<F>) -> u32 {
+    if packet.is_null() {
+        return u32::from(reason::INVALID_PACKET);
+    }
+    // SAFETY: `skb` is the context; `packet` is not null, and the verifier has
+    // checked the caller's memory behind it.
+    match unsafe { F::parse(skb, (*skb).cb[cb::L3_OFFSET] & 0x3f, &mut *packet) } {
+        Ok(()) => 0,
+        Err(reason) => u32::from(reason),
     }
 }
 
@@ -80,10 +152,22 @@ pub trait Family: Sized + 'static {
     const ECHO_REPLY: u8;
     /// First key of the family's ICMP types in the columns of class OTHER.
     const ICMP_COLUMN: u32;
+    const NOWHERE: Self::Addr;
+    const NO_KEY: Self::Key;
 
     /// Reads the IP header at `l3` and what follows. Err: a drop reason for
     /// headers that not even the addresses can be believed of.
-    fn parse(skb: *mut __sk_buff, l3: u32) -> Result<Packet<Self>, u8>;
+    fn parse(skb: *mut __sk_buff, l3: u32, packet: &mut Packet<Self>) -> Result<(), u8>;
+    /// `parse` as a function of its own, which the verifier sees once: 0, or
+    /// the drop reason.
+    fn parse_apart(skb: *mut __sk_buff, packet: &mut Packet<Self>) -> u32;
+    /// The usual case of `parse`, read directly: TCP, UDP or echo right behind
+    /// a plain header. None for all else, which `parse` then reads.
+    fn glance(skb: *mut __sk_buff, l3: u32, packet: &mut Packet<Self>) -> Option<()>;
+    /// [`crate::known::judge`] as a function of its own.
+    fn judge_known<const DIRECTION: u32>(skb: *mut __sk_buff, packet: &mut Packet<Self>) -> u32;
+    /// [`crate::first::judge`] as a function of its own.
+    fn judge_first<const DIRECTION: u32>(skb: *mut __sk_buff, packet: &mut Packet<Self>) -> u32;
     /// The plain case of `parse`, for the degraded mode: neither fragments nor
     /// extension headers. None for all else.
     fn parse_plain(skb: *mut __sk_buff, l3: u32) -> Option<Packet<Self>>;

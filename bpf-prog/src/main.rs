@@ -10,9 +10,12 @@ mod conntrack;
 mod counters;
 mod entry;
 mod events;
+mod exit;
 mod family;
+mod first;
 mod flow;
 mod kernel;
+mod known;
 mod maps;
 mod packet;
 mod transport;
@@ -20,10 +23,10 @@ mod v4;
 mod v6;
 mod verdict;
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 use palisade_abi::direction::{EGRESS, INGRESS};
 
-use crate::{entry::raw, v4::V4, v6::V6};
+use crate::{entry::raw, family::Packet, v4::V4, v6::V6};
 
 /// Length of an Ethernet header; tun and WireGuard devices have none.
 const ETHERNET: u32 = 14;
@@ -70,6 +73,73 @@ pub fn pal_eg4(context: TcContext) -> i32 {
 #[classifier]
 pub fn pal_eg6(context: TcContext) -> i32 {
     flow::judge::<V6, EGRESS>(raw(&context))
+}
+
+// What follows are global functions: the verifier looks at each once, with
+// arguments of which it knows nothing but the type, so that what a caller's
+// packets may be does not multiply what theirs may be. The programs stay small
+// to it, and load in milliseconds.
+
+/// Headers of an IPv4 packet. 0, or the reason to drop it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn pal_parse4(skb: *mut __sk_buff, packet: *mut Packet<V4>) -> u32 {
+    family::parse(skb, packet)
+}
+
+/// Headers of an IPv6 packet. 0, or the reason to drop it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn pal_parse6(skb: *mut __sk_buff, packet: *mut Packet<V6>) -> u32 {
+    family::parse(skb, packet)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn pal_known_in4(skb: *mut __sk_buff, packet: *mut Packet<V4>) -> u32 {
+    known::judge::<V4, INGRESS>(skb, packet)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn pal_known_in6(skb: *mut __sk_buff, packet: *mut Packet<V6>) -> u32 {
+    known::judge::<V6, INGRESS>(skb, packet)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn pal_known_eg4(skb: *mut __sk_buff, packet: *mut Packet<V4>) -> u32 {
+    known::judge::<V4, EGRESS>(skb, packet)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn pal_known_eg6(skb: *mut __sk_buff, packet: *mut Packet<V6>) -> u32 {
+    known::judge::<V6, EGRESS>(skb, packet)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn pal_first_in4(skb: *mut __sk_buff, packet: *mut Packet<V4>) -> u32 {
+    first::judge::<V4, INGRESS>(skb, packet)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn pal_first_in6(skb: *mut __sk_buff, packet: *mut Packet<V6>) -> u32 {
+    first::judge::<V6, INGRESS>(skb, packet)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn pal_first_eg4(skb: *mut __sk_buff, packet: *mut Packet<V4>) -> u32 {
+    first::judge::<V4, EGRESS>(skb, packet)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn pal_first_eg6(skb: *mut __sk_buff, packet: *mut Packet<V6>) -> u32 {
+    first::judge::<V6, EGRESS>(skb, packet)
 }
 
 /// Not attached: by a test run the agent reads the low 32 bits of the jiffies,

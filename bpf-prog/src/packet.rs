@@ -47,7 +47,23 @@ pub fn read<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
     }
 }
 
+/// Reads a `T` at `offset` where it is linear; None otherwise. `offset` is at
+/// most 255.
+#[inline(always)]
+pub fn glance<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
+    // SAFETY: as in `read`.
+    unsafe {
+        let start = (*skb).data as usize + (offset as usize & DIRECT_MAX);
+        if start + size_of::<T>() <= (*skb).data_end as usize {
+            Some(*(start as *const T))
+        } else {
+            None
+        }
+    }
+}
+
 /// What is known of the transport header.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub struct L4 {
     /// IP protocol number.
@@ -62,6 +78,19 @@ pub struct L4 {
     pub destination_port: u16,
     /// Offset of the transport header.
     pub offset: u32,
+}
+
+impl L4 {
+    /// Nothing is known.
+    pub const NOTHING: Self = Self {
+        proto: 0,
+        tcp_flags_or_type: 0,
+        icmp_code: 0,
+        state: l4_state::UNTRACKED,
+        source_port: 0,
+        destination_port: 0,
+        offset: 0,
+    };
 }
 
 /// What can be done with the transport header.

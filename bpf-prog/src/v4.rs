@@ -6,6 +6,7 @@ use aya_ebpf::{
 };
 use palisade_abi::{
     conntrack::{CtEntry, CtKey4, FragKey4, FragValue},
+    direction::INGRESS,
     proto, reason,
     table::column,
 };
@@ -14,8 +15,8 @@ use crate::{
     family::{Family, Inner, Packet},
     kernel,
     maps::{CT4, FRAG4, HALF4, IPCACHE4},
-    packet::{l4_state, read},
-    transport,
+    packet::{glance, l4_state, read},
+    transport::{self, Place},
     verdict::Peer,
 };
 
@@ -47,6 +48,17 @@ struct Header {
     destination: u32,
 }
 
+/// Where an IP packet of `total` octets ends. A length of 0 is a segment larger
+/// than 64 KiB on its way to the device (BIG TCP).
+#[inline(always)]
+fn end_of(l3: u32, total: u32) -> u32 {
+    if total == 0 {
+        u32::MAX >> 1
+    } else {
+        l3 + total
+    }
+}
+
 /// The IPv4 family.
 pub struct V4;
 
@@ -60,28 +72,34 @@ impl Family for V4 {
     const ECHO_REQUEST: u8 = 8;
     const ECHO_REPLY: u8 = 0;
     const ICMP_COLUMN: u32 = column::OTHER_ICMP;
+    const NOWHERE: Self::Addr = 0;
+    const NO_KEY: Self::Key = CtKey4 {
+        local: 0,
+        remote: 0,
+        local_port: 0,
+        remote_port: 0,
+        proto: 0,
+        kind: 0,
+        pad: 0,
+    };
 
     #[inline(always)]
-    fn parse(skb: *mut __sk_buff, l3: u32) -> Result<Packet<Self>, u8> {
+    fn parse(skb: *mut __sk_buff, l3: u32, packet: &mut Packet<Self>) -> Result<(), u8> {
         let header = read::<Header>(skb, l3).ok_or(reason::INVALID_PACKET)?;
         let header_length = u32::from(header.version_ihl & 0x0f) * 4;
         let total = u32::from(u16::from_be(header.total_length));
-        // A length of 0 is a segment larger than 64 KiB on its way to the
-        // device (BIG TCP).
         if header.version_ihl >> 4 != 4
             || header_length < HEADER
             || (total != 0 && total < header_length)
         {
             return Err(reason::INVALID_PACKET);
         }
-        let end = if total == 0 {
-            u32::MAX >> 1
-        } else {
-            l3 + total
-        };
+        let end = end_of(l3, total);
         let offset = l3 + header_length;
         let fragment = u16::from_be(header.fragment);
-        let l4 = if fragment & (MORE_FRAGMENTS | FRAGMENT_OFFSET) == 0 {
+        packet.source = header.source;
+        packet.destination = header.destination;
+        packet.l4 = if fragment & (MORE_FRAGMENTS | FRAGMENT_OFFSET) == 0 {
             transport::parse::<Self>(skb, header.proto, offset, end)
         } else {
             let key = FragKey4 {
@@ -91,14 +109,50 @@ impl Family for V4 {
                 proto: header.proto,
                 pad: 0,
             };
-            let fragment_offset = u32::from(fragment & FRAGMENT_OFFSET) * 8;
-            transport::parse_fragment::<Self>(skb, header.proto, offset, end, fragment_offset, &key)
+            let place = Place {
+                start: offset,
+                offset: u32::from(fragment & FRAGMENT_OFFSET) * 8,
+            };
+            transport::parse_fragment::<Self>(skb, header.proto, offset, end, place, &key)
         };
-        Ok(Packet {
-            source: header.source,
-            destination: header.destination,
-            l4,
-        })
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn parse_apart(skb: *mut __sk_buff, packet: &mut Packet<Self>) -> u32 {
+        crate::pal_parse4(skb, packet)
+    }
+
+    #[inline(always)]
+    fn glance(skb: *mut __sk_buff, l3: u32, packet: &mut Packet<Self>) -> Option<()> {
+        let header = glance::<Header>(skb, l3)?;
+        let fragment = u16::from_be(header.fragment) & (MORE_FRAGMENTS | FRAGMENT_OFFSET);
+        if header.version_ihl != 0x45 || fragment != 0 {
+            return None;
+        }
+        let end = end_of(l3, u32::from(u16::from_be(header.total_length)));
+        packet.source = header.source;
+        packet.destination = header.destination;
+        packet.l4 = transport::glance::<Self>(skb, header.proto, l3 + HEADER, end)?;
+        Some(())
+    }
+
+    #[inline(always)]
+    fn judge_known<const DIRECTION: u32>(skb: *mut __sk_buff, packet: &mut Packet<Self>) -> u32 {
+        if DIRECTION == INGRESS {
+            crate::pal_known_in4(skb, packet)
+        } else {
+            crate::pal_known_eg4(skb, packet)
+        }
+    }
+
+    #[inline(always)]
+    fn judge_first<const DIRECTION: u32>(skb: *mut __sk_buff, packet: &mut Packet<Self>) -> u32 {
+        if DIRECTION == INGRESS {
+            crate::pal_first_in4(skb, packet)
+        } else {
+            crate::pal_first_eg4(skb, packet)
+        }
     }
 
     #[inline(always)]
@@ -113,6 +167,7 @@ impl Family for V4 {
             source: header.source,
             destination: header.destination,
             l4,
+            ..Packet::NOTHING
         })
     }
 

@@ -6,6 +6,7 @@ use aya_ebpf::{
 };
 use palisade_abi::{
     conntrack::{CtEntry, CtKey6, FragKey6, FragValue},
+    direction::INGRESS,
     proto, reason,
     table::column,
 };
@@ -14,8 +15,8 @@ use crate::{
     family::{Family, Inner, Packet},
     kernel,
     maps::{CT6, FRAG6, HALF6, IPCACHE6},
-    packet::{L4, l4_state, read},
-    transport,
+    packet::{L4, glance, l4_state, read},
+    transport::{self, Place},
     verdict::Peer,
 };
 
@@ -57,51 +58,92 @@ struct Extension {
 struct Chain {
     proto: u8,
     offset: u32,
-    /// Offset and identification, if a fragment header was met.
-    fragment: Option<(u32, u32)>,
+    /// The fragment header that was met, and what its fragment is.
+    fragment: Option<Fragment>,
 }
 
-/// Follows the extension headers; None if they cannot be followed.
+struct Fragment {
+    id: u32,
+    place: Place,
+}
+
+/// No fragment header was met.
+const WHOLE: u32 = u32::MAX;
+
+/// Whether a header of this number is followed by another; or by nothing, which
+/// no packet of ours ends with.
 #[inline(always)]
-fn follow(skb: *mut __sk_buff, first: u8, start: u32) -> Option<Chain> {
-    let mut chain = Chain {
-        proto: first,
-        offset: start,
-        fragment: None,
-    };
-    for _ in 0..=EXTENSIONS_MAX {
-        let proto = chain.proto;
-        if proto != HOP_BY_HOP
-            && proto != ROUTING
-            && proto != DESTINATION
-            && proto != FRAGMENT
-            && proto != proto::AH
-        {
-            return if proto == NO_NEXT_HEADER {
-                None
-            } else {
-                Some(chain)
-            };
-        }
-        let extension = read::<Extension>(skb, chain.offset)?;
-        chain.proto = extension.next_header;
-        if proto == FRAGMENT {
-            let bits = u32::from(u16::from_be(extension.fragment));
-            chain.offset += 8;
-            // An atomic fragment (RFC 6946) is a whole packet.
-            if bits & 0xfff9 != 0 {
-                chain.fragment = Some((bits & 0xfff8, extension.id));
-                if bits & 0xfff8 != 0 {
-                    return Some(chain);
-                }
+fn is_extension(proto: u8) -> bool {
+    matches!(
+        proto,
+        HOP_BY_HOP | ROUTING | FRAGMENT | proto::AH | DESTINATION | NO_NEXT_HEADER
+    )
+}
+
+/// Follows the extension headers; None if they cannot be followed. Goes on from
+/// `packet.l4`, and keeps there what the next step needs: see `Packet::forget`.
+#[inline(always)]
+fn follow(skb: *mut __sk_buff, packet: &mut Packet<V6>) -> Option<Chain> {
+    let l4 = &raw mut packet.l4;
+    let [place, id, start] = packet.scratch.each_mut().map(core::ptr::from_mut);
+    // SAFETY: fields of `packet`, used through these pointers alone meanwhile.
+    unsafe {
+        place.write_volatile(WHOLE);
+        for _ in 0..EXTENSIONS_MAX {
+            let proto = (&raw const (*l4).proto).read_volatile();
+            let offset = (&raw const (*l4).offset).read_volatile();
+            if !is_extension(proto) || proto == NO_NEXT_HEADER {
+                break;
             }
-        } else if proto == proto::AH {
-            chain.offset += (u32::from(extension.length) + 2) * 4;
-        } else {
-            chain.offset += (u32::from(extension.length) + 1) * 8;
+            let extension = read::<Extension>(skb, offset)?;
+            let length = u32::from(extension.length);
+            let next = if proto == FRAGMENT {
+                let bits = u32::from(u16::from_be(extension.fragment));
+                // An atomic fragment (RFC 6946) is a whole packet.
+                if bits & 0xfff9 != 0 {
+                    place.write_volatile(bits & 0xfff8);
+                    id.write_volatile(extension.id);
+                    start.write_volatile(offset + 8);
+                }
+                offset + 8
+            } else if proto == proto::AH {
+                offset + (length + 2) * 4
+            } else {
+                offset + (length + 1) * 8
+            };
+            (&raw mut (*l4).offset).write_volatile(next);
+            (&raw mut (*l4).proto).write_volatile(extension.next_header);
+            if proto == FRAGMENT && place.read_volatile() != WHOLE && place.read_volatile() != 0 {
+                // What follows is no header.
+                break;
+            }
         }
+        let offset = place.read_volatile();
+        let chain = Chain {
+            proto: (&raw const (*l4).proto).read_volatile(),
+            offset: (&raw const (*l4).offset).read_volatile(),
+            fragment: (offset != WHOLE).then(|| Fragment {
+                id: id.read_volatile(),
+                place: Place {
+                    start: start.read_volatile(),
+                    offset,
+                },
+            }),
+        };
+        let later = offset != WHOLE && offset != 0;
+        (later || !is_extension(chain.proto)).then_some(chain)
     }
-    None
+}
+
+/// Where an IP packet with a payload of so many octets ends. A length of 0 is a
+/// jumbogram or a segment larger than 64 KiB.
+#[inline(always)]
+fn end_of(l3: u32, payload: u32) -> u32 {
+    if payload == 0 {
+        u32::MAX >> 1
+    } else {
+        l3 + HEADER + payload
+    }
 }
 
 /// The IPv6 family.
@@ -117,29 +159,70 @@ impl Family for V6 {
     const ECHO_REQUEST: u8 = 128;
     const ECHO_REPLY: u8 = 129;
     const ICMP_COLUMN: u32 = column::OTHER_ICMPV6;
+    const NOWHERE: Self::Addr = [0; 4];
+    const NO_KEY: Self::Key = CtKey6 {
+        local: [0; 4],
+        remote: [0; 4],
+        local_port: 0,
+        remote_port: 0,
+        proto: 0,
+        kind: 0,
+        pad: 0,
+    };
 
     #[inline(always)]
-    fn parse(skb: *mut __sk_buff, l3: u32) -> Result<Packet<Self>, u8> {
+    fn parse(skb: *mut __sk_buff, l3: u32, packet: &mut Packet<Self>) -> Result<(), u8> {
         let header = read::<Header>(skb, l3).ok_or(reason::INVALID_PACKET)?;
         if u32::from_be(header.version_class_flow) >> 28 != 6 {
             return Err(reason::INVALID_PACKET);
         }
         let payload = u32::from(u16::from_be(header.payload_length));
-        // A length of 0 is a jumbogram or a segment larger than 64 KiB.
-        let end = if payload == 0 {
-            u32::MAX >> 1
-        } else {
-            l3 + HEADER + payload
-        };
-        let l4 = match follow(skb, header.next_header, l3 + HEADER) {
+        let end = end_of(l3, payload);
+        packet.source = header.source;
+        packet.destination = header.destination;
+        packet.l4.proto = header.next_header;
+        packet.l4.offset = l3 + HEADER;
+        packet.l4 = match follow(skb, packet) {
             None => transport::refused(header.next_header, l3 + HEADER, reason::IPV6_EXTENSION),
             Some(chain) => parse_after(skb, &header, &chain, end),
         };
-        Ok(Packet {
-            source: header.source,
-            destination: header.destination,
-            l4,
-        })
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn parse_apart(skb: *mut __sk_buff, packet: &mut Packet<Self>) -> u32 {
+        crate::pal_parse6(skb, packet)
+    }
+
+    #[inline(always)]
+    fn glance(skb: *mut __sk_buff, l3: u32, packet: &mut Packet<Self>) -> Option<()> {
+        let header = glance::<Header>(skb, l3)?;
+        if u32::from_be(header.version_class_flow) >> 28 != 6 {
+            return None;
+        }
+        let end = end_of(l3, u32::from(u16::from_be(header.payload_length)));
+        packet.source = header.source;
+        packet.destination = header.destination;
+        packet.l4 = transport::glance::<Self>(skb, header.next_header, l3 + HEADER, end)?;
+        Some(())
+    }
+
+    #[inline(always)]
+    fn judge_known<const DIRECTION: u32>(skb: *mut __sk_buff, packet: &mut Packet<Self>) -> u32 {
+        if DIRECTION == INGRESS {
+            crate::pal_known_in6(skb, packet)
+        } else {
+            crate::pal_known_eg6(skb, packet)
+        }
+    }
+
+    #[inline(always)]
+    fn judge_first<const DIRECTION: u32>(skb: *mut __sk_buff, packet: &mut Packet<Self>) -> u32 {
+        if DIRECTION == INGRESS {
+            crate::pal_first_in6(skb, packet)
+        } else {
+            crate::pal_first_eg6(skb, packet)
+        }
     }
 
     #[inline(always)]
@@ -153,6 +236,7 @@ impl Family for V6 {
             source: header.source,
             destination: header.destination,
             l4,
+            ..Packet::NOTHING
         })
     }
 
@@ -255,15 +339,14 @@ impl Family for V6 {
 
 #[inline(always)]
 fn parse_after(skb: *mut __sk_buff, header: &Header, chain: &Chain, end: u32) -> L4 {
-    let Some((fragment_offset, id)) = chain.fragment else {
+    let Some(fragment) = &chain.fragment else {
         return transport::parse::<V6>(skb, chain.proto, chain.offset, end);
     };
     let key = FragKey6 {
         source: header.source,
         destination: header.destination,
-        id,
-        proto: chain.proto,
-        pad: [0; 3],
+        id: fragment.id,
+        pad: 0,
     };
-    transport::parse_fragment::<V6>(skb, chain.proto, chain.offset, end, fragment_offset, &key)
+    transport::parse_fragment::<V6>(skb, chain.proto, chain.offset, end, fragment.place, &key)
 }

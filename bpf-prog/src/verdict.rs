@@ -24,16 +24,10 @@ impl Peer {
     /// The identity of one slot.
     #[inline(always)]
     pub fn of_slot(value: &IpcacheValue, slot: u32) -> Self {
-        if slot == 0 {
-            Self {
-                identity: value.identity[0],
-                index: value.index[0],
-            }
-        } else {
-            Self {
-                identity: value.identity[1],
-                index: value.index[1],
-            }
+        let slot = (slot & 1) as usize;
+        Self {
+            identity: value.identity[slot],
+            index: value.index[slot],
         }
     }
 }

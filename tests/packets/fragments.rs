@@ -248,7 +248,6 @@ fn a_fragment_that_rewrites_the_header_is_dropped_for_every_peer() {
 /// Destination options behind the fragment header are part of what was cut into
 /// pieces: the later ones carry the number of the options, not of TCP.
 #[test]
-#[ignore = "the fragment map of the programs tells these datagrams apart by the wrong number"]
 fn extension_headers_behind_the_fragment_header_change_no_verdict() {
     let Some(mut host) = Host::new() else { return };
     host.apply(MIXED);

@@ -97,7 +97,6 @@ fn every_vlan_may_be_allowed() {
 /// Linux takes off as many priority tags as there are and delivers what they
 /// carry, so no number of them may hide a packet.
 #[test]
-#[ignore = "the entry programs follow two tags and take a third for another ethertype"]
 fn no_number_of_priority_tags_hides_a_packet() {
     let Some(mut host) = Host::new() else { return };
     let mut strangers = Strangers::default();

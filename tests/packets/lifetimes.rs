@@ -154,7 +154,6 @@ fn what_is_no_tcp_has_a_lifetime_of_its_own() {
 /// A flow that has expired but was not swept yet is no flow, and no obstacle to
 /// the one that takes its place.
 #[test]
-#[ignore = "an expired entry of the main map hides the new one in the half map"]
 fn an_expired_flow_is_in_nobodys_way() {
     let Some(mut host) = Host::new() else { return };
     let mut strangers = Strangers::default();

@@ -109,7 +109,6 @@ fn a_flood_of_forged_calls_that_are_answered_evicts_no_flow_either() {
 
 /// Those in whose name was called say that they did not.
 #[test]
-#[ignore = "an answered SYN takes a place among the flows that were answered"]
 fn a_flood_of_forged_calls_that_are_reset_evicts_no_flow_either() {
     let Some(mut host) = Host::with_conntrack(ENTRIES, ENTRIES) else {
         return;

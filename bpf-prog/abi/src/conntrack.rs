@@ -109,8 +109,10 @@ pub struct FragKey6 {
     pub source: [u32; 4],
     pub destination: [u32; 4],
     pub id: u32,
-    pub proto: u8,
-    pub pad: [u8; 3],
+    /// The protocol is not part of it: IPv6 puts fragments together without a
+    /// look at it (RFC 8200), and later ones name the first header behind the
+    /// fragment header.
+    pub pad: u32,
 }
 
 /// L4 facts of a first fragment.
@@ -120,6 +122,12 @@ pub struct FragValue {
     /// Network byte order; for ICMP: type in the low byte of `source_port`.
     pub source_port: u16,
     pub destination_port: u16,
+    /// Protocol of the transport header.
+    pub proto: u8,
+    /// Where the transport header ends, from the start of what was fragmented,
+    /// in units of 8 octets, rounded up.
+    pub head: u8,
+    pub pad: u16,
 }
 
 const _: () = assert!(size_of::<CtKey4>() == 16);
@@ -127,4 +135,4 @@ const _: () = assert!(size_of::<CtKey6>() == 40);
 const _: () = assert!(size_of::<CtEntry>() == 56);
 const _: () = assert!(size_of::<FragKey4>() == 12);
 const _: () = assert!(size_of::<FragKey6>() == 40);
-const _: () = assert!(size_of::<FragValue>() == 4);
+const _: () = assert!(size_of::<FragValue>() == 8);

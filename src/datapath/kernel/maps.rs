@@ -190,8 +190,8 @@ pub(crate) const SPECS: [MapSpec; 23] = [
     spec(MapName::Ct6, "pal_ct6", LRU, CT6, None),
     spec(MapName::Half4, "pal_half4", LRU, CT4, None),
     spec(MapName::Half6, "pal_half6", LRU, CT6, None),
-    spec(MapName::Frag4, "pal_frag4", LRU, (12, 4), None),
-    spec(MapName::Frag6, "pal_frag6", LRU, (40, 4), None),
+    spec(MapName::Frag4, "pal_frag4", LRU, (12, 8), None),
+    spec(MapName::Frag6, "pal_frag6", LRU, (40, 8), None),
     spec(
         MapName::Rows,
         "pal_rows",

@@ -1,0 +1,139 @@
+//! How a packet leaves: exactly one reason is counted, a decision is reported
+//! once, and nothing is dropped in a direction that is not enforced.
+
+use aya_ebpf::bindings::__sk_buff;
+use palisade_abi::{
+    commit::CommitWord,
+    event, reason,
+    table::{Cell, action},
+};
+
+use crate::{
+    counters,
+    events::{Decision, emit},
+    family::{Family, Packet},
+};
+
+/// How a packet leaves: the reason that is counted, and what is reported.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Exit {
+    /// Counter; a drop from `reason::DROP_MIN` on.
+    pub reason: u8,
+    /// One of `event::kind`; 0: nothing was decided that was not reported before.
+    event: u8,
+    /// Reason in the event: for audit, why it would have been dropped.
+    event_reason: u8,
+    /// Bits of `event::flags`.
+    flags: u8,
+    /// Deciding rule, 0 if none.
+    rule: u32,
+    /// Identity of the peer, 0 if it was not needed.
+    identity: u32,
+}
+
+impl Exit {
+    /// Not decided yet.
+    pub const NONE: Self = Self {
+        reason: 0,
+        event: 0,
+        event_reason: 0,
+        flags: 0,
+        rule: 0,
+        identity: 0,
+    };
+
+    /// Leaves with a counter and nothing else.
+    #[inline(always)]
+    pub fn silent(reason: u8) -> Self {
+        Self {
+            reason,
+            ..Self::NONE
+        }
+    }
+
+    /// Drops for a reason that is no verdict, where the direction is enforced.
+    #[inline(always)]
+    pub fn refused(word: CommitWord, direction: u32, reason: u8, identity: u32) -> Self {
+        if !word.enforced(direction) {
+            return Self::silent(reason::NOT_ENFORCED);
+        }
+        let event = event::kind::DROP;
+        Self {
+            reason,
+            event,
+            event_reason: reason,
+            flags: 0,
+            rule: 0,
+            identity,
+        }
+    }
+
+    /// Leaves by a verdict; `report` asks for an event of what passes (what is
+    /// dropped is always reported).
+    #[inline(always)]
+    pub fn judged(
+        word: CommitWord,
+        direction: u32,
+        cell: Cell,
+        identity: u32,
+        flags: u8,
+        report: bool,
+    ) -> Self {
+        let denial = match cell.action() {
+            action::ALLOW => 0,
+            action::DENY => reason::POLICY_DENY,
+            action::FRAGMENT => reason::FRAGMENT_NOT_FOUND,
+            _ => reason::POLICY,
+        };
+        let (reason, kind) = if denial == 0 {
+            (reason::FORWARDED, event::kind::ALLOW)
+        } else if cell.audit() {
+            (reason::AUDITED, event::kind::AUDIT)
+        } else if word.enforced(direction) {
+            (denial, event::kind::DROP)
+        } else {
+            return Self::silent(reason::NOT_ENFORCED);
+        };
+        let event = if report || reason >= reason::DROP_MIN {
+            kind
+        } else {
+            0
+        };
+        Self {
+            reason,
+            event,
+            event_reason: denial,
+            flags,
+            rule: cell.rule(),
+            identity,
+        }
+    }
+
+    /// Counts, reports, and goes on or drops.
+    #[inline(always)]
+    pub fn leave<F: Family>(
+        self,
+        skb: *mut __sk_buff,
+        word: CommitWord,
+        direction: u32,
+        packet: &Packet<F>,
+    ) -> i32 {
+        if self.event != 0 {
+            let decision = Decision {
+                kind: self.event,
+                reason: self.event_reason,
+                flags: self.flags,
+                rule: self.rule,
+                identity: self.identity,
+            };
+            emit::<F>(skb, word, direction, packet, decision);
+        }
+        counters::rule(skb, self.rule);
+        if self.reason >= reason::DROP_MIN {
+            counters::drop(skb, self.reason, direction)
+        } else {
+            counters::pass(skb, self.reason, direction)
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A packet that its flow's entry cannot answer for at a glance: the entry is of
+//! an older decision epoch, was seen from one side only, denies or audits; or
+//! the packet is an ICMP error about a flow.
+
+use aya_ebpf::bindings::__sk_buff;
+use palisade_abi::{
+    commit::CommitWord,
+    conntrack::{CtEntry, flags},
+    direction::{EGRESS, INGRESS},
+    event, proto, reason,
+    table::{Cell, action},
+};
+
+use crate::{
+    conntrack::{self, Found},
+    exit::Exit,
+    family::{Family, Packet, hint},
+    flow::{DECIDED, NO_FLOW, open},
+    packet::{L4, l4_state},
+};
+
+/// Decides by the packet's flow how it leaves; [`NO_FLOW`] where it has none.
+#[inline(always)]
+pub fn judge<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff, packet: *mut Packet<F>) -> u32 {
+    let Some((word, packet)) = open(skb, packet) else {
+        return NO_FLOW;
+    };
+    match decide::<F, DIRECTION>(skb, word, packet) {
+        Some(exit) => {
+            packet.exit = exit;
+            DECIDED
+        }
+        None => NO_FLOW,
+    }
+}
+
+#[inline(always)]
+fn decide<F: Family, const DIRECTION: u32>(
+    skb: *mut __sk_buff,
+    word: CommitWord,
+    packet: &mut Packet<F>,
+) -> Option<Exit> {
+    let related = match packet.l4.state {
+        l4_state::PASS_RELATED => return Some(Exit::silent(reason::RELATED)),
+        l4_state::PASS_CONTROL => return Some(Exit::silent(reason::ICMPV6_BYPASS)),
+        l4_state::TRACKED | l4_state::FRAGMENT_KNOWN => 0,
+        l4_state::ICMP_ERROR => 1,
+        _ => return None,
+    };
+    let related = packet.forget(related) != 0;
+    let key = if related {
+        quoted_key::<F, DIRECTION>(skb, packet)?
+    } else {
+        packet.key::<DIRECTION>()
+    };
+    let key = packet.forget_key(key);
+    let now = conntrack::now();
+    let found = if packet.hints & hint::NO_FULL != 0 {
+        conntrack::find_half::<F>(key, now)?
+    } else {
+        conntrack::find::<F>(key, now)?
+    };
+    if !related && is_reused::<DIRECTION>(skb, found) {
+        if !found.in_half {
+            packet.hints |= hint::REUSED;
+        }
+        return None;
+    }
+    // SAFETY: a non-null pointer from a lookup.
+    let entry = unsafe { &mut *found.entry };
+    let old = entry.epoch != word.epoch() && entry.flags & flags::UNJUDGED == 0;
+    if old {
+        conntrack::judge_again::<F>(skb, word, key, entry);
+    }
+    if related {
+        // An ICMP error passes with the flow it is about.
+        return Cell(entry.cell)
+            .passes()
+            .then(|| Exit::silent(reason::RELATED));
+    }
+    Some(established::<F, DIRECTION>(
+        skb, word, packet, key, found, old,
+    ))
+}
+
+/// Whether an entry is that of a masqueraded flow whose tuple the host itself
+/// uses now.
+#[inline(always)]
+fn is_reused<const DIRECTION: u32>(skb: *mut __sk_buff, found: Found) -> bool {
+    // SAFETY: `found.entry` comes from a lookup, `skb` is the context.
+    let (bits, ingress_ifindex) = unsafe { ((*found.entry).flags, (*skb).ingress_ifindex) };
+    DIRECTION == EGRESS && bits & flags::UNJUDGED != 0 && ingress_ifindex == 0
+}
+
+/// A packet of a known flow, whose entry says what becomes of it. `old`: it has
+/// just been judged again.
+#[inline(always)]
+fn established<F: Family, const DIRECTION: u32>(
+    skb: *mut __sk_buff,
+    word: CommitWord,
+    packet: &Packet<F>,
+    key: &F::Key,
+    found: Found,
+    old: bool,
+) -> Exit {
+    // SAFETY: a non-null pointer from a lookup.
+    let entry = unsafe { &mut *found.entry };
+    let cell = Cell(entry.cell);
+    let forward = conntrack::opened(entry.flags) == DIRECTION;
+    if cell.passes() {
+        let now = conntrack::now();
+        // SAFETY: `skb` is the context.
+        let bytes = unsafe { (*skb).len };
+        conntrack::refresh(entry, word.slot(), &packet.l4, forward, now, bytes);
+        if found.in_half && forward && has_answer(entry, &packet.l4) {
+            let copy = *entry;
+            if F::full().insert(key, copy, 0).is_ok() {
+                let _ = F::half().remove(key);
+            }
+        }
+    }
+    let mut bits = if old { event::flags::REJUDGED } else { 0 };
+    if !forward {
+        bits |= event::flags::REPLY;
+    }
+    let report = old && cell.action() != action::ALLOW;
+    let mut exit = Exit::judged(word, DIRECTION, cell, entry.identity, bits, report);
+    if exit.reason == reason::AUDITED && !forward {
+        // What would be dropped is the opener's packet; its answer only follows.
+        exit.reason = reason::FORWARDED;
+    }
+    exit
+}
+
+/// Whether the flow was answered and its opener, who has seen that, goes on: no
+/// forged address. Such flows stand out of the reach of floods.
+#[inline(always)]
+fn has_answer(entry: &CtEntry, l4: &L4) -> bool {
+    entry.flags & flags::SEEN_REPLY != 0
+        && entry.flags & flags::CLOSING_BOTH == 0
+        && (l4.proto != proto::TCP || entry.flags & flags::SEEN_NON_SYN != 0)
+}
+
+/// The key of the flow that an ICMP error is about.
+#[inline(always)]
+fn quoted_key<F: Family, const DIRECTION: u32>(
+    skb: *mut __sk_buff,
+    packet: &Packet<F>,
+) -> Option<F::Key> {
+    let inner = F::parse_inner(skb, packet.l4.offset + 8)?;
+    // The error quotes at least 8 octets of the transport header (RFC 792).
+    let l4 = crate::transport::parse_quoted::<F>(skb, inner.proto, inner.offset);
+    let inner = Packet::<F> {
+        source: inner.source,
+        destination: inner.destination,
+        l4,
+        ..Packet::NOTHING
+    };
+    // What is quoted went the other way.
+    Some(if DIRECTION == INGRESS {
+        inner.key::<EGRESS>()
+    } else {
+        inner.key::<INGRESS>()
+    })
+}
