@@ -17,6 +17,8 @@ mod build;
 mod commit;
 #[path = "kernel/conntrack.rs"]
 mod conntrack;
+#[path = "kernel/features.rs"]
+mod features;
 #[path = "kernel/guard.rs"]
 mod guard;
 #[path = "kernel/refusals.rs"]

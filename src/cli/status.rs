@@ -4,7 +4,7 @@ use super::CliError;
 use super::args::{HistoryOptions, MetricsCommand};
 use super::output::{Output, Table, timestamp};
 use crate::api::client::Client;
-use crate::api::model::{HistoryLine, KernelStatus, Severity, Status};
+use crate::api::model::{FeatureLine, HistoryLine, KernelStatus, Severity, Status};
 use crate::endpoint::Enforcement;
 
 pub(super) fn status(client: &Client, out: Output, verify: bool) -> Result<(), CliError> {
@@ -128,6 +128,7 @@ fn findings(status: &Status) -> String {
         kernel.object,
         if kernel.adopted { ", adopted" } else { "" }
     ));
+    text.push_str(&features(&kernel.features));
     for map in &kernel.conntrack {
         text.push_str(&format!(
             "  {} {}/{}\n",
@@ -174,6 +175,22 @@ fn memory(kernel: &KernelStatus) -> String {
 /// Whole KiB, rounded up.
 fn kib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 10)
+}
+
+/// How much of what Palisade uses is there, and what takes the place of the rest.
+fn features(all: &[FeatureLine]) -> String {
+    let present = all.iter().filter(|feature| feature.present).count();
+    let mut text = format!("  features: {present} of {}\n", all.len());
+    for feature in all.iter().filter(|feature| !feature.present) {
+        let FeatureLine {
+            name,
+            since,
+            detail,
+            ..
+        } = feature;
+        text.push_str(&format!("  without {name} (Linux {since}): {detail}\n"));
+    }
+    text
 }
 
 pub(super) fn history(

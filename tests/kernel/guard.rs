@@ -119,18 +119,45 @@ pub(crate) fn wanted(name: &str) -> WantedDevice {
     }
 }
 
-/// Names of the programs on a device's TCX hooks, ingress first.
+/// Whether this kernel has TCX; where it has not, filters are attached.
+pub(crate) fn has_tcx() -> bool {
+    SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok()
+}
+
+/// How names of attachments' pins begin on this kernel.
+pub(crate) fn attachment_pin() -> &'static str {
+    if has_tcx() { "link_" } else { "filter_" }
+}
+
+/// Names of the programs on a device's hooks, ingress first.
 pub(crate) fn running(device: &str) -> Vec<String> {
     let mut names = Vec::new();
     for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
-        let (_, programs) = SchedClassifier::query_tcx(device, hook).expect("a query");
-        names.extend(
-            programs
-                .iter()
-                .map(|it| it.name_as_str().unwrap_or("?").to_owned()),
-        );
+        if has_tcx() {
+            let (_, programs) = SchedClassifier::query_tcx(device, hook).expect("a query");
+            let name = |it: &aya::programs::ProgramInfo| it.name_as_str().unwrap_or("?").to_owned();
+            names.extend(programs.iter().map(name));
+        } else {
+            names.extend(filters(device, hook));
+        }
     }
     names
+}
+
+/// Names of the programs of a device's filters on one hook.
+fn filters(device: &str, hook: TcAttachType) -> Vec<String> {
+    let hook = match hook {
+        TcAttachType::Ingress => "ingress",
+        _ => "egress",
+    };
+    // A line for each filter: `... handle 0x1 NAME direct-action ...`.
+    let shown = run(&format!("tc filter show dev {device} {hook}"));
+    let lines = shown.lines().filter(|line| line.contains("direct-action"));
+    let name = |line: &str| {
+        let mut words = line.split_whitespace().skip_while(|word| *word != "handle");
+        words.nth(2).expect("a filter's name").to_owned()
+    };
+    lines.map(name).collect()
 }
 
 /// Names of the pins in a directory.

@@ -38,7 +38,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         target: "kernel",
-        filters: &["attach::clsact", "attach::a_filter"],
+        filters: &["attach::", "features::"],
     },
 ];
 

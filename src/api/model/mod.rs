@@ -22,8 +22,8 @@ pub use policy::{
     Selector, WaitReply,
 };
 pub use status::{
-    Check, DeviceStatus, EnforcementStatus, HistoryLine, KernelStatus, MapMemory, MapUse, Problem,
-    ProgramLine, QueueLine, RealizedLine, Severity, SourceLine, Status,
+    Check, DeviceStatus, EnforcementStatus, FeatureLine, HistoryLine, KernelStatus, MapMemory,
+    MapUse, Problem, ProgramLine, QueueLine, RealizedLine, Severity, SourceLine, Status,
 };
 
 use serde::{Deserialize, Serialize};

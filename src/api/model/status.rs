@@ -79,6 +79,9 @@ pub struct KernelStatus {
     pub object: String,
     /// Whether the start found an enforcing datapath and adopted it.
     pub adopted: bool,
+    /// What Palisade uses of the kernel.
+    #[serde(default)]
+    pub features: Vec<FeatureLine>,
     pub programs: Vec<ProgramLine>,
     pub conntrack: Vec<MapUse>,
     /// Memory of all maps together, as the kernel counts it.
@@ -95,6 +98,17 @@ pub struct MapMemory {
     /// Elements that it can hold.
     pub capacity: u32,
     pub bytes: u64,
+}
+
+/// Something of the kernel, as the start of the agent found it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FeatureLine {
+    pub name: String,
+    /// The first Linux that has it.
+    pub since: String,
+    pub present: bool,
+    /// What is done instead, or why it is not known; empty if present.
+    pub detail: String,
 }
 
 /// A program.

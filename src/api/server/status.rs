@@ -10,10 +10,10 @@ use super::problems;
 use super::reply::{Refusal, Reply, blocking};
 use crate::api::Agent;
 use crate::api::model::{
-    Check, DeviceStatus, EnforcementStatus, HistoryLine, KernelStatus, MapMemory, MapUse,
-    ProgramLine, QueueLine, RealizedLine, SourceLine, Status,
+    Check, DeviceStatus, EnforcementStatus, FeatureLine, HistoryLine, KernelStatus, MapMemory,
+    MapUse, ProgramLine, QueueLine, RealizedLine, SourceLine, Status,
 };
-use crate::datapath::kernel::Mechanism;
+use crate::datapath::kernel::{Feature, FeatureState, Mechanism};
 use crate::endpoint::HOST_ENDPOINT;
 use crate::endpoint::{EndpointStatus, Enforcement};
 use crate::events::ResourceKey;
@@ -240,6 +240,7 @@ fn kernel(agent: &Agent) -> KernelStatus {
             .into_owned(),
         object: agent.inspector.object_hash().to_owned(),
         adopted: agent.start.adopted.is_some(),
+        features: agent.start.features.0.iter().map(feature_line).collect(),
         programs: programs
             .map(|program| ProgramLine {
                 name: program.name.to_owned(),
@@ -263,6 +264,22 @@ fn kernel(agent: &Agent) -> KernelStatus {
                 bytes: map.bytes,
             })
             .collect(),
+    }
+}
+
+fn feature_line(feature: &Feature) -> FeatureLine {
+    let detail = match &feature.state {
+        FeatureState::Present => String::new(),
+        FeatureState::Instead(other) => (*other).to_owned(),
+        FeatureState::Missing(error) | FeatureState::Unknown(error) => error.clone(),
+        FeatureState::Forbidden => "the kernel refuses to say".to_owned(),
+    };
+    let (major, minor) = feature.since;
+    FeatureLine {
+        name: feature.name.to_owned(),
+        since: format!("{major}.{minor}"),
+        present: feature.state == FeatureState::Present,
+        detail,
     }
 }
 

@@ -185,7 +185,7 @@ impl Attachments {
             }
         }
         self.write_vlans(wanted)?;
-        report.repinned = self.repin(&state)?;
+        report.repinned.extend(self.repin(&state)?);
         Ok(report)
     }
 
@@ -236,6 +236,13 @@ impl Attachments {
         if let Some(hook) = state.get_mut(&(device.ifindex, direction)) {
             if update(hook, device, direction, program)? {
                 note(&mut report.updated, &device.name);
+            }
+            let path = hook.pin.path(&self.dir);
+            // A link's pin is made again with those of maps and programs.
+            if hook.link.is_none() && !path.exists() {
+                let pin = hook.pin.file();
+                record(program.fd(), &path).map_err(kernel(format!("pin {pin}")))?;
+                report.repinned.push(pin);
             }
             return Ok(());
         }

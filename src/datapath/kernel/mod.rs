@@ -1,6 +1,7 @@
 //! The kernel side: maps, programs, slots, the flip, devices' hooks.
 //!
 //! In reading order: [`options`], `bpffs` and `pins` (where things stand),
+//! `features` (what the kernel must have),
 //! `programs` and `maps` (what they are), `open` (the start), `datapath` (stage
 //! and commit, over `slots`, `known` and `pool`, `ipcache` and `views`,
 //! `settings`, `failsafe`, `commit`),
@@ -17,6 +18,7 @@ mod conntrack;
 mod datapath;
 mod detach;
 mod failsafe;
+mod features;
 mod inspect;
 mod ipcache;
 mod known;
@@ -48,6 +50,7 @@ pub use conntrack::CtFlow;
 pub use datapath::KernelDatapath;
 pub use detach::detach;
 pub use failsafe::octets;
+pub use features::{Feature, FeatureState, Features};
 pub use inspect::{
     CommitState, Inspector, IpcachePrefix, LostEvents, MapMemory, MapStatus, ProgramStatus,
     ReasonCounter, RuleCounter,

@@ -11,6 +11,7 @@ use super::attach::Attachments;
 use super::bpffs;
 use super::commit::{CommitCell, Grace};
 use super::datapath::{KernelDatapath, Shared};
+use super::features::Features;
 use super::ipcache;
 use super::known::Known;
 use super::maps::{MapName, kernel};
@@ -32,6 +33,8 @@ pub struct StartReport {
     pub vanished: Vec<String>,
     /// For the operator: what may go wrong later, and what to do.
     pub warnings: Vec<String>,
+    /// What of the kernel is used, and what in its place.
+    pub features: Features,
 }
 
 impl KernelDatapath {
@@ -45,8 +48,11 @@ impl KernelDatapath {
             ))
         })?;
         raise_memlock();
+        let features = Features::probe();
+        features.require()?;
         let (maps, programs) = programs::open(options)?;
         let mut report = StartReport {
+            features,
             programs_loaded: programs.loaded,
             warnings: prepared.warnings,
             ..StartReport::default()

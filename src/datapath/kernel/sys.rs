@@ -66,7 +66,7 @@ pub(super) fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_
     Ok(result)
 }
 
-fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
+pub(super) fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     let fd = i32::try_from(result).map_err(io::Error::other)?;
     // SAFETY: the kernel just returned this descriptor to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
