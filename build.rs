@@ -39,7 +39,7 @@ fn refuse_stale(root: &Path) {
         Err(error) => fail(&format!("cannot read {}: {error}", stamp::STAMP)),
     };
     let recorded = stamp::field(&text, "sources").unwrap_or("nothing");
-    let actual = match stamp::source_hash(root) {
+    let actual = match stamp::source_hash(root, stamp::SOURCES) {
         Ok(hash) => hash,
         Err(error) => fail(&format!("cannot hash the eBPF sources: {error}")),
     };

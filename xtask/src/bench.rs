@@ -1,5 +1,6 @@
-//! `cargo xtask bench control`: what a change costs beside computing all from
-//! nothing, built for release.
+//! `cargo xtask bench control` (what a change costs beside computing all from
+//! nothing) and `bench datapath` (what a packet costs beside what its
+//! operations cost), built for release.
 
 use std::process::Command;
 
@@ -9,11 +10,13 @@ use crate::command;
 
 /// Runs a benchmark; the words behind its name are its own.
 pub(crate) fn run(words: &[&str]) -> Result<()> {
-    let ["control", rest @ ..] = words else {
-        bail!("name a benchmark: bench control [--json] [--kernel] [--pods N] [--policies N]");
+    let (name, rest) = match words {
+        ["control", rest @ ..] => ("control", rest),
+        ["datapath", rest @ ..] => ("datapath", rest),
+        _ => bail!("name a benchmark: bench control | bench datapath (cargo xtask help)"),
     };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(command::root());
-    cargo.args(["bench", "--quiet", "--locked", "--bench", "control", "--"]);
+    cargo.args(["bench", "--quiet", "--locked", "--bench", name, "--"]);
     command::run(cargo.args(rest))
 }

@@ -18,8 +18,8 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  bpf           rebuild bpf-prog/palisade.bpf.o and its stamp from bpf-prog/
-  bpf --check   rebuild it elsewhere and compare it with the committed one
+  bpf           rebuild bpf-prog/*.bpf.o and their stamps from bpf-prog/
+  bpf --check   rebuild them elsewhere and compare them with the committed ones
   test          set up and run everything: format, lints, all tests, the lab
   kernels [--kernel 6.1|6.12|host] [--all] [--only NAME]
                 every program and the packet tables on this kernel and, emulated,
@@ -32,6 +32,9 @@ usage: cargo xtask <command>
   lab ...       `palisade lab`, built for release
   bench control what a change costs the control plane beside all from nothing;
                 --json, --kernel (root), --pods N, --policies N
+  bench datapath
+                what a packet costs beside what its operations cost (root);
+                --json, --base (the base point only), --runs N, --repeat N
 ";
 
 /// `cargo run --release -- lab`, with the same words.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// The committed object, relative to the repository.
+/// The committed object of the programs, relative to the repository.
 pub(crate) const OBJECT: &str = "bpf-prog/palisade.bpf.o";
 /// Its stamp, relative to the repository.
 pub(crate) const STAMP: &str = "bpf-prog/palisade.bpf.stamp";
@@ -25,10 +25,10 @@ pub(crate) const SOURCES: &[&str] = &[
     "bpf-prog/abi/Cargo.toml",
 ];
 
-/// Every source file, sorted by its path, relative to `root`.
-pub(crate) fn source_files(root: &Path) -> io::Result<Vec<PathBuf>> {
+/// Every file of `sources`, sorted by its path, relative to `root`.
+fn source_files(root: &Path, sources: &[&str]) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let mut open: Vec<PathBuf> = SOURCES.iter().map(PathBuf::from).collect();
+    let mut open: Vec<PathBuf> = sources.iter().map(PathBuf::from).collect();
     while let Some(path) = open.pop() {
         let full = root.join(&path);
         if full.is_dir() {
@@ -43,10 +43,10 @@ pub(crate) fn source_files(root: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Hash over the names and contents of all sources, as 64 hexadecimal digits.
-pub(crate) fn source_hash(root: &Path) -> io::Result<String> {
+/// Hash over the names and contents of `sources`, as 64 hexadecimal digits.
+pub(crate) fn source_hash(root: &Path, sources: &[&str]) -> io::Result<String> {
     let mut hash = Sha256::new();
-    for path in source_files(root)? {
+    for path in source_files(root, sources)? {
         let text = fs::read(root.join(&path))?;
         hash.update(path.to_string_lossy().as_bytes());
         hash.update([0]);

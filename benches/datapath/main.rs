@@ -1,0 +1,52 @@
+//! What a packet costs: `cargo xtask bench datapath [--json]`.
+//!
+//! BPF_PROG_TEST_RUN of the shipped programs through their tail calls, with
+//! tables made by the policy engine and put in force by the datapath, in
+//! namespaces of its own. Beside them, in the same rounds, the floors: single
+//! kernel operations as programs of their own. Needs root.
+
+mod cases;
+mod floors;
+mod frames;
+mod harness;
+#[expect(dead_code, reason = "some of it only the programs use")]
+#[path = "../../bpf-prog/bench/src/layout.rs"]
+mod layout;
+mod measure;
+mod place;
+mod programs;
+mod random;
+mod report;
+mod rounds;
+mod sandbox;
+mod targets;
+mod world;
+
+use rounds::Options;
+
+fn main() {
+    let mut options = Options::default();
+    let mut json = false;
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut number = || words.next().and_then(|word| word.parse::<u32>().ok());
+        match word.as_str() {
+            "--json" => json = true,
+            "--runs" => options.runs = number().unwrap_or(options.runs),
+            "--repeat" => options.repeat = number().unwrap_or(options.repeat),
+            "--base" => options.only_base = true,
+            // From `cargo bench` itself.
+            "--bench" => {}
+            other => {
+                eprintln!("unknown option {other}: [--json] [--base] [--runs N] [--repeat N]");
+                std::process::exit(2);
+            }
+        }
+    }
+    let outcome = sandbox::run(|bpffs| rounds::run(bpffs, options));
+    if json {
+        println!("{}", report::as_json(&outcome));
+    } else {
+        report::print(&outcome);
+    }
+}
