@@ -5,6 +5,8 @@
 //! verdict) -> [`counters`] and [`events`]. Layouts live in `palisade_abi`.
 #![no_std]
 #![no_main]
+// The search of the IPv4 ipcache must not become branches.
+#![feature(asm_experimental_arch)]
 
 mod conntrack;
 mod counters;
@@ -14,6 +16,7 @@ mod exit;
 mod family;
 mod first;
 mod flow;
+mod ipcache4;
 mod kernel;
 mod known;
 mod maps;

@@ -6,9 +6,10 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use palisade_abi::{
-    calls,
+    SLOTS, calls,
     conntrack::{CtEntry, CtKey4, CtKey6, FragKey4, FragKey6, FragValue},
     event::{Budget, RING_BYTES, lost},
+    ipcache::{Buckets, Pool},
     reason::{COUNTERS as COUNTERS_MAX, Counter},
     settings::{FAILSAFE_MAX, FailsafeKey, Settings, VLANS_MAX},
     table::{
@@ -54,9 +55,10 @@ pub static HALF4: LruHashMap<CtKey4, CtEntry> = LruHashMap::with_max_entries(CT_
 #[map(name = "pal_half6")]
 pub static HALF6: LruHashMap<CtKey6, CtEntry> = LruHashMap::with_max_entries(CT_HALF_MAX, 0);
 
+#[map(name = "pal_buckets4")]
+pub static BUCKETS4: Array<Buckets> = Array::with_max_entries(SLOTS as u32, BPF_F_MMAPABLE);
 #[map(name = "pal_ipcache4")]
-pub static IPCACHE4: LpmTrie<u32, IpcacheValue> =
-    LpmTrie::with_max_entries(IPCACHE_MAX, BPF_F_NO_PREALLOC);
+pub static IPCACHE4: Array<Pool> = Array::with_max_entries(SLOTS as u32, BPF_F_MMAPABLE);
 #[map(name = "pal_ipcache6")]
 pub static IPCACHE6: LpmTrie<[u32; 4], IpcacheValue> =
     LpmTrie::with_max_entries(IPCACHE_MAX, BPF_F_NO_PREALLOC);

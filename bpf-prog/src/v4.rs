@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_fib_lookup, bpf_sock_tuple},
-    maps::{LruHashMap, lpm_trie::Key},
+    maps::LruHashMap,
 };
 use palisade_abi::{
     conntrack::{CtEntry, CtKey4, FragKey4, FragValue},
@@ -13,8 +13,8 @@ use palisade_abi::{
 
 use crate::{
     family::{Family, Inner, Packet},
-    kernel,
-    maps::{CT4, FRAG4, HALF4, IPCACHE4},
+    ipcache4, kernel,
+    maps::{CT4, FRAG4, HALF4},
     packet::{glance, l4_state, read},
     transport::{self, Place},
     verdict::Peer,
@@ -238,9 +238,7 @@ impl Family for V4 {
 
     #[inline(always)]
     fn peer(address: u32, slot: u32) -> Peer {
-        IPCACHE4
-            .get(Key::new(32, address))
-            .map_or(Peer::UNKNOWN, |value| Peer::of_slot(value, slot))
+        ipcache4::lookup(address, slot)
     }
 
     #[inline(always)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use palisade_abi::table::IPCACHE_MAX;
 use parking_lot::RwLock;
 
 use super::collect::{KernelCounters, KernelMap};
@@ -101,15 +102,16 @@ fn maps(inspector: &Inspector, pipeline: &Pipeline, occupancy: &Occupancy) -> Ve
             conntrack: true,
         })
         .collect();
-    for (name, entries) in [
-        ("pal_ipcache4", snapshot.ipcache4.len()),
-        ("pal_ipcache6", snapshot.ipcache6.len()),
-        ("pal_rules", snapshot.rules.len()),
+    let prefixes_max = u64::from(IPCACHE_MAX);
+    for (name, entries, capacity) in [
+        ("pal_ipcache4", snapshot.ipcache4.len(), prefixes_max),
+        ("pal_ipcache6", snapshot.ipcache6.len(), prefixes_max),
+        ("pal_rules", snapshot.rules.len(), capacity("pal_rules")),
     ] {
         maps.push(KernelMap {
             name: name.to_owned(),
             entries: entries as u64,
-            capacity: capacity(name),
+            capacity,
             conntrack: false,
         });
     }

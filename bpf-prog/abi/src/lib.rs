@@ -9,6 +9,7 @@
 pub mod commit;
 pub mod conntrack;
 pub mod event;
+pub mod ipcache;
 pub mod reason;
 pub mod settings;
 pub mod table;

@@ -7,7 +7,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::Ipv6Net;
 use palisade_abi::calls;
 use palisade_abi::commit::CommitWord;
 use palisade_abi::settings::Settings;
@@ -18,6 +18,7 @@ use super::commit::{CommitCell, Grace};
 use super::failsafe;
 use super::inspect::Inspector;
 use super::ipcache::Plan;
+use super::ipcache4::{Ipcache4, RangeTables};
 use super::known::Known;
 use super::maps::{Map, MapName, Maps};
 use super::meta::{self, SlotMeta};
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) maps: Maps,
     pub(crate) programs: Programs,
     pub(crate) tables: Tables,
+    pub(crate) ranges: RangeTables,
     pub(crate) word: CommitCell,
 }
 
@@ -45,7 +47,7 @@ pub(crate) struct Shared {
 pub struct KernelDatapath {
     pub(crate) shared: Arc<Shared>,
     pub(crate) attachments: Attachments,
-    pub(crate) ipcache4: Views<Ipv4Net>,
+    pub(crate) ipcache4: Ipcache4,
     pub(crate) ipcache6: Views<Ipv6Net>,
     pub(crate) known: Known,
     pub(crate) staged: Option<Staged>,
@@ -66,13 +68,6 @@ pub(crate) struct Staged {
     miss_passes: bool,
     blocks: u32,
     checksum: u64,
-}
-
-/// Writes to both ipcache tries.
-#[derive(Debug)]
-struct Plans {
-    v4: Plan<Ipv4Net>,
-    v6: Plan<Ipv6Net>,
 }
 
 /// The programs of a slot's tail-call entries: (array, entry of slot A, program).
@@ -237,8 +232,12 @@ impl KernelDatapath {
     }
 
     /// Refuses whatever does not fit but the blocks of the tables, before
-    /// anything is written. What the ipcache tries need.
-    fn check(&mut self, generation: &Generation, slot: u32) -> Result<Plans, DatapathError> {
+    /// anything is written. What the IPv6 ipcache trie needs.
+    fn check(
+        &mut self,
+        generation: &Generation,
+        slot: u32,
+    ) -> Result<Plan<Ipv6Net>, DatapathError> {
         let host = host(generation)?;
         for direction in Direction::BOTH {
             let known = self.known.has_columns(slot, direction, host);
@@ -253,13 +252,9 @@ impl KernelDatapath {
         let slot = slot as usize;
         self.ipcache4.check(slot, &generation.ipcache4)?;
         self.ipcache6.check(slot, &generation.ipcache6)?;
-        let plans = Plans {
-            v4: self.ipcache4.plan(slot, &generation.ipcache4),
-            v6: self.ipcache6.plan(slot, &generation.ipcache6),
-        };
-        plans.v4.check("IPv4 prefixes")?;
-        plans.v6.check("IPv6 prefixes")?;
-        Ok(plans)
+        let plan = self.ipcache6.plan(slot, &generation.ipcache6);
+        plan.check("IPv6 prefixes")?;
+        Ok(plan)
     }
 
     /// Makes the tables of `slot` those of `host`, which may still not fit; the
@@ -285,21 +280,18 @@ impl KernelDatapath {
         &mut self,
         generation: &Generation,
         slot: u32,
-        plans: Plans,
+        plan: Plan<Ipv6Net>,
     ) -> Result<usize, DatapathError> {
         let host = host(generation)?;
         let mut writes = self.write_tables(slot, host)?;
         writes += self.shared.write_calls(slot)?;
         writes += self.shared.write_settings(slot, &generation.settings)?;
-        let (maps, slot) = (&self.shared.maps, slot as usize);
-        let map = maps.of(MapName::Ipcache4);
+        let slot = slot as usize;
         writes += self
             .ipcache4
-            .apply(slot, plans.v4, &generation.ipcache4, map)?;
-        let map = maps.of(MapName::Ipcache6);
-        writes += self
-            .ipcache6
-            .apply(slot, plans.v6, &generation.ipcache6, map)?;
+            .write(&self.shared.ranges, slot, &generation.ipcache4)?;
+        let map = self.shared.maps.of(MapName::Ipcache6);
+        writes += self.ipcache6.apply(slot, plan, &generation.ipcache6, map)?;
         Ok(writes)
     }
 
@@ -317,7 +309,8 @@ impl KernelDatapath {
             return Ok(Some("the settings"));
         }
         let index = slot as usize;
-        let ipcache = self.ipcache4.holds(index, &generation.ipcache4)
+        let ranges = &self.shared.ranges;
+        let ipcache = self.ipcache4.holds(ranges, index, &generation.ipcache4)
             && self.ipcache6.holds(index, &generation.ipcache6);
         Ok((!ipcache).then_some("the ipcache"))
     }
@@ -331,7 +324,7 @@ impl KernelDatapath {
             && self.tables_agree()
             && self.shared.settings(0)? == self.shared.settings(1)?
             && failsafe::slots_agree(self.map(MapName::Failsafe))?
-            && self.ipcache4.slots_agree()
+            && self.ipcache4.slots_agree(&self.shared.ranges)
             && self.ipcache6.slots_agree()
             && self.shared.calls_agree()?;
         Ok(!same)
@@ -385,8 +378,8 @@ impl Datapath for KernelDatapath {
         self.staged = None;
         let slot = self.inactive_slot();
         let host = host(generation)?;
-        let plans = self.check(generation, slot)?;
-        let writes = self.write(generation, slot, plans)?;
+        let plan = self.check(generation, slot)?;
+        let writes = self.write(generation, slot, plan)?;
         if let Some(what) = self.difference(generation, slot)? {
             return Err(DatapathError::ReadBack {
                 what: what.to_owned(),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use palisade_abi::commit::CommitWord;
 use palisade_abi::reason::{self, Counter, counter_index};
 use palisade_abi::{event, table};
@@ -185,18 +185,18 @@ impl Inspector {
 
     /// The prefixes that mean something in the current slot.
     pub fn ipcache(&self) -> Result<Vec<IpcachePrefix>, DatapathError> {
+        let v4 = self.of_one_generation(|word| {
+            let slot = word.slot() as usize;
+            Ok(self.shared.ranges.prefixes(slot))
+        })?;
         let slot = self.shared.word.load().slot() as usize;
-        let v4 = ipcache::read::<Ipv4Net>(self.shared.maps.of(MapName::Ipcache4))?;
-        let v6 = ipcache::read::<Ipv6Net>(self.shared.maps.of(MapName::Ipcache6))?;
+        let v6 = ipcache::read(self.shared.maps.of(MapName::Ipcache6))?;
         let entry = |prefix, (identity, index)| IpcachePrefix {
             prefix,
             identity: IdentityNumber(identity),
             index: IdentityIndex(index),
         };
-        let v4 = v4
-            .meaningful(slot)
-            .into_iter()
-            .map(|(net, it)| entry(IpNet::V4(net), it));
+        let v4 = v4.into_iter().map(|(net, it)| entry(IpNet::V4(net), it));
         let v6 = v6
             .meaningful(slot)
             .into_iter()

@@ -1,4 +1,4 @@
-//! The ipcache tries: one trie for both slots, each value holding an identity
+//! The IPv6 ipcache trie: one trie for both slots, each value holding an identity
 //! per slot, so that the meaning of an address flips with the policy.
 //!
 //! Invariant of every single write: the current slot's view does not change. A
@@ -13,7 +13,7 @@ use imbl::OrdMap;
 use ipnet::{Ipv4Net, Ipv6Net};
 use palisade_abi::table::{IDENTITIES_MAX, IPCACHE_MAX, IpcacheValue};
 
-use super::maps::{Map, Plain, TrieKey};
+use super::maps::{Map, TrieKey};
 use crate::datapath::{DatapathError, IpcacheEntry};
 
 /// Entries read back after a large write; a smaller one is read back whole.
@@ -21,18 +21,14 @@ const READ_BACK_MAX: usize = 4_096;
 
 /// A prefix of either family. Its order puts a prefix right before those it covers.
 pub(crate) trait Prefix: Copy + Ord + std::fmt::Display {
-    type Key: Plain;
     fn covers(&self, other: &Self) -> bool;
     /// The prefix that is one bit shorter.
     fn wider(&self) -> Option<Self>;
     /// Whether the bits past the length are zero.
     fn is_network(&self) -> bool;
-    fn key(&self) -> Self::Key;
-    fn from_key(key: &Self::Key) -> Option<Self>;
 }
 
 impl Prefix for Ipv4Net {
-    type Key = TrieKey<[u8; 4]>;
     fn covers(&self, other: &Self) -> bool {
         self.contains(other)
     }
@@ -41,20 +37,10 @@ impl Prefix for Ipv4Net {
     }
     fn is_network(&self) -> bool {
         *self == self.trunc()
-    }
-    fn key(&self) -> Self::Key {
-        TrieKey {
-            prefix_len: u32::from(self.prefix_len()),
-            address: self.network().octets(),
-        }
-    }
-    fn from_key(key: &Self::Key) -> Option<Self> {
-        Self::new(key.address.into(), u8::try_from(key.prefix_len).ok()?).ok()
     }
 }
 
 impl Prefix for Ipv6Net {
-    type Key = TrieKey<[u8; 16]>;
     fn covers(&self, other: &Self) -> bool {
         self.contains(other)
     }
@@ -64,15 +50,17 @@ impl Prefix for Ipv6Net {
     fn is_network(&self) -> bool {
         *self == self.trunc()
     }
-    fn key(&self) -> Self::Key {
-        TrieKey {
-            prefix_len: u32::from(self.prefix_len()),
-            address: self.network().octets(),
-        }
+}
+
+fn key(prefix: &Ipv6Net) -> TrieKey<[u8; 16]> {
+    TrieKey {
+        prefix_len: u32::from(prefix.prefix_len()),
+        address: prefix.network().octets(),
     }
-    fn from_key(key: &Self::Key) -> Option<Self> {
-        Self::new(key.address.into(), u8::try_from(key.prefix_len).ok()?).ok()
-    }
+}
+
+fn from_key(key: &TrieKey<[u8; 16]>) -> Option<Ipv6Net> {
+    Ipv6Net::new(key.address.into(), u8::try_from(key.prefix_len).ok()?).ok()
 }
 
 /// Identity and index of one slot.
@@ -260,12 +248,12 @@ pub(super) fn check<'a, P: Prefix + 'a>(
     Ok(())
 }
 
-/// Reads a trie whole.
-pub(crate) fn read<P: Prefix>(map: &Map) -> Result<Shadow<P>, DatapathError> {
+/// Reads the trie whole.
+pub(crate) fn read(map: &Map) -> Result<Shadow<Ipv6Net>, DatapathError> {
     let mut shadow = BTreeMap::new();
-    for key in map.keys::<P::Key>() {
+    for key in map.keys() {
         let key = key?;
-        let (Some(prefix), Some(value)) = (P::from_key(&key), map.get(&key)?) else {
+        let (Some(prefix), Some(value)) = (from_key(&key), map.get(&key)?) else {
             continue;
         };
         shadow.insert(prefix, value);
@@ -286,21 +274,27 @@ impl<P: Prefix> Plan<P> {
         }
         Ok(())
     }
+}
 
+impl Plan<Ipv6Net> {
     /// Writes the plan; `shadow` follows each write, so that an error leaves
     /// both equal. The number of writes.
-    pub(crate) fn apply(self, map: &Map, shadow: &mut Shadow<P>) -> Result<usize, DatapathError> {
+    pub(crate) fn apply(
+        self,
+        map: &Map,
+        shadow: &mut Shadow<Ipv6Net>,
+    ) -> Result<usize, DatapathError> {
         for (prefix, value) in &self.puts {
-            map.put(&prefix.key(), value)?;
+            map.put(&key(prefix), value)?;
             shadow.0.insert(*prefix, *value);
         }
         for prefix in &self.removes {
-            map.remove(&prefix.key())?;
+            map.remove(&key(prefix))?;
             shadow.0.remove(prefix);
         }
         let step = self.puts.len().div_ceil(READ_BACK_MAX).max(1);
         for (prefix, value) in self.puts.iter().step_by(step) {
-            if map.get::<_, IpcacheValue>(&prefix.key())? != Some(*value) {
+            if map.get::<_, IpcacheValue>(&key(prefix))? != Some(*value) {
                 return Err(DatapathError::ReadBack {
                     what: format!("prefix {prefix} in map {}", map.name),
                 });

@@ -79,6 +79,12 @@ impl Mapping {
         unsafe { std::slice::from_raw_parts(self.element(index, count), count) }
     }
 
+    /// The first `count` long words of an element.
+    pub(crate) fn longs(&self, index: u32, count: usize) -> &[AtomicU64] {
+        // SAFETY: inside of the mapping, aligned, alive as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.element(index, count), count) }
+    }
+
     /// The first eight bytes of an element.
     pub(crate) fn long(&self, index: u32) -> &AtomicU64 {
         // SAFETY: inside of the mapping, aligned, alive as long as `self`.

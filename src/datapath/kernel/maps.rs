@@ -15,7 +15,7 @@ use palisade_abi::event::Event;
 use palisade_abi::reason::Counter;
 use palisade_abi::settings::{FailsafeKey, Settings};
 use palisade_abi::table::IpcacheValue;
-use palisade_abi::{reason, settings, table};
+use palisade_abi::{ipcache, reason, settings, table};
 
 use super::meta::SlotMeta;
 use super::sys;
@@ -50,7 +50,7 @@ plain!(
     SlotMeta,
 );
 
-/// Key of an ipcache trie: the length of the prefix in bits, then the address.
+/// Key of a trie of prefixes: the length of the prefix in bits, then the address.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TrieKey<A> {
@@ -58,8 +58,6 @@ pub(crate) struct TrieKey<A> {
     pub(crate) address: A,
 }
 // SAFETY: a word and a byte array, without padding.
-unsafe impl Plain for TrieKey<[u8; 4]> {}
-// SAFETY: as above.
 unsafe impl Plain for TrieKey<[u8; 16]> {}
 // SAFETY: a word and an ABI type of words, without padding.
 unsafe impl Plain for TrieKey<FailsafeKey> {}
@@ -85,6 +83,7 @@ pub(crate) enum MapName {
     Failsafe,
     CallsIn,
     CallsEg,
+    Buckets4,
     Ipcache4,
     Ipcache6,
     Ct4,
@@ -142,7 +141,7 @@ const CT4: (usize, usize) = (size_of::<CtKey4>(), size_of::<CtEntry>());
 const CT6: (usize, usize) = (size_of::<CtKey6>(), size_of::<CtEntry>());
 
 /// All maps, in the order of [`MapName`].
-pub(crate) const SPECS: [MapSpec; 23] = [
+pub(crate) const SPECS: [MapSpec; 24] = [
     spec(MapName::Commit, "pal_commit", ARRAY, (4, 8), Some(1)),
     spec(
         MapName::Settings,
@@ -173,11 +172,18 @@ pub(crate) const SPECS: [MapSpec; 23] = [
         Some(4),
     ),
     spec(
+        MapName::Buckets4,
+        "pal_buckets4",
+        ARRAY,
+        (4, size_of::<ipcache::Buckets>()),
+        Some(2),
+    ),
+    spec(
         MapName::Ipcache4,
         "pal_ipcache4",
-        LPM,
-        (8, 16),
-        Some(table::IPCACHE_MAX),
+        ARRAY,
+        (4, size_of::<ipcache::Pool>()),
+        Some(2),
     ),
     spec(
         MapName::Ipcache6,

@@ -3,7 +3,8 @@
 //! In reading order: [`options`], `bpffs` and `pins` (where things stand),
 //! `features` (what the kernel must have),
 //! `programs` and `maps` (what they are), `open` (the start), `datapath` (stage
-//! and commit, over `slots`, `known` and `pool`, `ipcache` and `views`,
+//! and commit, over `slots`, `known` and `pool`, `ipcache4` with
+//! `ipcache4_ranges` and `ipcache4_space`, `ipcache` and `views` for IPv6,
 //! `settings`, `failsafe`, `commit`),
 //! `adoption` (first enforcement), `attach` and `clsact` (devices), `conntrack`
 //! and `inspect` (reading), `detach` (the way out). `sys`, `mapping`, `meta` and
@@ -21,6 +22,9 @@ mod failsafe;
 mod features;
 mod inspect;
 mod ipcache;
+mod ipcache4;
+mod ipcache4_ranges;
+mod ipcache4_space;
 mod known;
 mod mapping;
 mod maps;

@@ -13,6 +13,7 @@ use super::commit::{CommitCell, Grace};
 use super::datapath::{KernelDatapath, Shared};
 use super::features::Features;
 use super::ipcache;
+use super::ipcache4::{Ipcache4, RangeTables};
 use super::known::Known;
 use super::maps::{MapName, kernel};
 use super::options::KernelOptions;
@@ -68,6 +69,7 @@ impl KernelDatapath {
         report.warnings.extend(other_versions(&options.bpffs)?);
         let shared = Arc::new(Shared {
             tables: Tables::open(&maps)?,
+            ranges: RangeTables::open(&maps)?,
             word: CommitCell::open(&maps)?,
             maps,
             programs,
@@ -82,7 +84,7 @@ impl KernelDatapath {
         let realized = shared.realized()?;
         report.adopted = realized;
         let datapath = Self {
-            ipcache4: Views::new(ipcache::read(shared.maps.of(MapName::Ipcache4))?),
+            ipcache4: Ipcache4::open(&shared.ranges),
             ipcache6: Views::new(ipcache::read(shared.maps.of(MapName::Ipcache6))?),
             known: Known::default(),
             shared,

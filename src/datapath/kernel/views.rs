@@ -7,6 +7,7 @@
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
+use ipnet::Ipv6Net;
 
 use super::ipcache::{self, Plan, Prefix, Shadow, View, value, view, wanted};
 use super::maps::Map;
@@ -19,7 +20,7 @@ type Want<P> = OrdMap<P, IpcacheEntry>;
 const ONE_OF: usize = 64;
 const A_FEW: usize = 32;
 
-/// One trie and what it means.
+/// The IPv6 trie and what it means.
 #[derive(Debug)]
 pub(crate) struct Views<P: Prefix> {
     pub(crate) shadow: Shadow<P>,
@@ -39,11 +40,7 @@ impl<P: Prefix> Views<P> {
     /// to have were looked at.
     pub(crate) fn check(&self, slot: usize, want: &Want<P>) -> Result<(), DatapathError> {
         match &self.known[slot] {
-            Some(known) => ipcache::check(known.diff(want).filter_map(|item| match item {
-                DiffItem::Add(prefix, entry) => Some((prefix, entry)),
-                DiffItem::Update { new, .. } => Some(new),
-                DiffItem::Remove(..) => None,
-            })),
+            Some(known) => ipcache::check(changed_entries(known, want)),
             None => ipcache::check(want.iter()),
         }
     }
@@ -93,20 +90,6 @@ impl<P: Prefix> Views<P> {
         plan
     }
 
-    /// Writes the plan for `want`; the number of writes.
-    pub(crate) fn apply(
-        &mut self,
-        slot: usize,
-        plan: Plan<P>,
-        want: &Want<P>,
-        map: &Map,
-    ) -> Result<usize, DatapathError> {
-        self.known[slot] = None;
-        let writes = plan.apply(map, &mut self.shadow)?;
-        self.know(slot, want);
-        Ok(writes)
-    }
-
     fn know(&mut self, slot: usize, want: &Want<P>) {
         self.known[slot] = Some(want.clone());
     }
@@ -128,9 +111,46 @@ impl<P: Prefix> Views<P> {
     }
 }
 
+impl Views<Ipv6Net> {
+    /// Writes the plan for `want`; the number of writes.
+    pub(crate) fn apply(
+        &mut self,
+        slot: usize,
+        plan: Plan<Ipv6Net>,
+        want: &Want<Ipv6Net>,
+        map: &Map,
+    ) -> Result<usize, DatapathError> {
+        self.known[slot] = None;
+        let writes = plan.apply(map, &mut self.shadow)?;
+        self.know(slot, want);
+        Ok(writes)
+    }
+}
+
+/// What a map has that another one had not, or not so.
+pub(super) fn changed_entries<'a, P: Prefix>(
+    before: &'a Want<P>,
+    after: &'a Want<P>,
+) -> impl Iterator<Item = (&'a P, &'a IpcacheEntry)> {
+    before.diff(after).filter_map(|item| match item {
+        DiffItem::Add(prefix, entry) => Some((prefix, entry)),
+        DiffItem::Update { new, .. } => Some(new),
+        DiffItem::Remove(..) => None,
+    })
+}
+
 /// The prefixes that two maps do not know alike; None if they are many.
 fn few<P: Prefix>(one: &Want<P>, other: &Want<P>) -> Option<Vec<P>> {
     let max = A_FEW.max(one.len().max(other.len()) / ONE_OF);
+    changed_prefixes(one, other, max)
+}
+
+/// The prefixes that two maps do not know alike; None if they are more than `max`.
+pub(super) fn changed_prefixes<P: Prefix>(
+    one: &Want<P>,
+    other: &Want<P>,
+    max: usize,
+) -> Option<Vec<P>> {
     let changed: Vec<P> = one.diff(other).map(prefix).take(max + 1).collect();
     (changed.len() <= max).then_some(changed)
 }
@@ -143,7 +163,7 @@ fn prefix<P: Prefix>(item: DiffItem<'_, '_, P, IpcacheEntry>) -> P {
 }
 
 /// Whether both maps answer alike for each prefix that they do not know alike.
-fn same_answers<P: Prefix>(one: &Want<P>, other: &Want<P>) -> bool {
+pub(super) fn same_answers<P: Prefix>(one: &Want<P>, other: &Want<P>) -> bool {
     one.diff(other).map(prefix).all(|prefix| {
         let answer = |map: &Want<P>| map.get(&prefix).map_or_else(|| cover(map, &prefix), wanted);
         answer(one) == answer(other)
