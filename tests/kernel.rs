@@ -21,6 +21,8 @@ mod conntrack;
 mod features;
 #[path = "kernel/guard.rs"]
 mod guard;
+#[path = "kernel/large.rs"]
+mod large;
 #[path = "kernel/refusals.rs"]
 mod refusals;
 #[path = "kernel/restart.rs"]

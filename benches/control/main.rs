@@ -20,6 +20,7 @@ const SIZE: Size = Size {
     pods: 10_000,
     policies: 1_000,
     nodes: 100,
+    pairs: 0,
 };
 
 fn main() {
@@ -33,10 +34,13 @@ fn main() {
             "--kernel" => kernel = true,
             "--pods" => size.pods = number().unwrap_or(size.pods),
             "--policies" => size.policies = number().unwrap_or(size.policies),
+            "--pairs" => size.pairs = number().unwrap_or(size.pairs),
             // From `cargo bench` itself.
             "--bench" => {}
             other => {
-                eprintln!("unknown option {other}: [--json] [--kernel] [--pods N] [--policies N]");
+                eprintln!(
+                    "unknown option {other}: [--json] [--kernel] [--pods N] [--policies N] [--pairs N]"
+                );
                 std::process::exit(2);
             }
         }
@@ -68,15 +72,16 @@ fn print(report: &Report) {
         ..
     } = report;
     println!(
-        "{} pods, {} policies, {} nodes; {} identities",
-        size.pods, size.policies, size.nodes, report.identities
+        "{} pods, {} policies, {} nodes, {} pairs; {} identities",
+        size.pods, size.policies, size.nodes, size.pairs, report.identities
     );
     for (direction, table) in ["ingress", "egress"].iter().zip(tables) {
         println!(
-            "{direction}: {} rows x {} columns = {} cells",
+            "{direction}: {} rows x {} columns = {} cells, in {} blocks",
             table[0],
             table[1],
-            table[0] * table[1]
+            table[0] * table[1],
+            table[2],
         );
     }
     println!(
@@ -148,6 +153,10 @@ fn as_json(report: &Report) -> serde_json::Value {
         "pods": report.size.pods,
         "policies": report.size.policies,
         "nodes": report.size.nodes,
+        "pairs": report.size.pairs,
+        "tables": report.tables.map(|[rows, columns, blocks]| {
+            serde_json::json!({"rows": rows, "columns": columns, "blocks": blocks})
+        }),
         "identities": report.identities,
         "lines": lines,
     })

@@ -48,8 +48,8 @@ pub(crate) struct Line {
 pub(crate) struct Report {
     pub(crate) size: Size,
     pub(crate) identities: usize,
-    /// Rows and columns of ingress and egress.
-    pub(crate) tables: [[usize; 2]; 2],
+    /// Rows, columns and blocks of ingress and egress.
+    pub(crate) tables: [[usize; 3]; 2],
     /// The first is the one from nothing.
     pub(crate) lines: Vec<Line>,
 }
@@ -132,14 +132,18 @@ pub(crate) fn run(size: Size, mut datapath: Option<KernelDatapath>) -> Report {
         .collect();
     let mut plane = Plane::new(None);
     let mut costs = Vec::new();
-    let mut tables = [[0; 2]; 2];
+    let mut tables = [[0; 3]; 2];
     for run in 1..=WHOLE_RUNS {
         let last = run == WHOLE_RUNS;
         plane = Plane::new(datapath.take_if(|_| last));
         let (cost, policy) = plane.take(&all);
         tables = Direction::BOTH.map(|direction| {
             let table = &policy.direction(direction).table;
-            [table.cells.len(), table.column_count as usize]
+            [
+                table.cells.len(),
+                table.column_count as usize,
+                table.block_count(),
+            ]
         });
         costs.push(cost);
     }
@@ -171,7 +175,7 @@ fn changes(size: Size) -> Vec<(&'static str, RepositoryChange, RepositoryChange)
     let more = world::pod(size.pods, 7);
     let policy = world::policy(size.policies + 6);
     let group = world::group_prefixes();
-    vec![
+    let mut all = vec![
         ("one pod's labels", world::pod(3, 8), world::pod(3, 3)),
         ("one pod more, one less", more.clone(), gone(&more)),
         (
@@ -185,7 +189,13 @@ fn changes(size: Size) -> Vec<(&'static str, RepositoryChange, RepositoryChange)
             world::node(9, 4),
         ),
         ("one policy more, one less", policy.clone(), gone(&policy)),
-    ]
+    ];
+    if size.pairs > 0 {
+        let pair = |number: usize| world::pairs(usize::MAX, number..number + 1);
+        let (one, other) = (pair(size.pairs - 1), pair(0));
+        all.push(("one rule of a pair of another's", one, other));
+    }
+    all
 }
 
 /// The median of a change there and back, and the work of the last.

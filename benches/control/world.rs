@@ -10,6 +10,8 @@ pub(crate) struct Size {
     pub(crate) pods: usize,
     pub(crate) policies: usize,
     pub(crate) nodes: usize,
+    /// Rules for a peer and a port of their own each.
+    pub(crate) pairs: usize,
 }
 
 pub(crate) const NODE: &str = "self";
@@ -20,6 +22,8 @@ const ZONES: usize = 5;
 pub(crate) const GROUPS: usize = 10;
 const GROUP_PREFIXES: usize = 20;
 const PORTS: usize = 40;
+/// Pairs in one policy.
+const PAIRS: usize = 500;
 
 /// A manifest, as a source would hand it over.
 fn change(object: &Value) -> RepositoryChange {
@@ -52,7 +56,34 @@ pub(crate) fn objects(size: Size) -> Vec<RepositoryChange> {
 }
 
 pub(crate) fn policies(size: Size) -> Vec<RepositoryChange> {
-    (0..size.policies).map(policy).collect()
+    let pairs = (0..size.pairs).step_by(PAIRS).map(|first| {
+        let last = (first + PAIRS).min(size.pairs);
+        pairs(first, first..last)
+    });
+    (0..size.policies).map(policy).chain(pairs).collect()
+}
+
+/// Ingress items for a peer and a port of their own each.
+pub(crate) fn pairs(name: usize, numbers: std::ops::Range<usize>) -> RepositoryChange {
+    let item = |number: usize| {
+        let peer = format!(
+            "100.{}.{}.{}/32",
+            number >> 16,
+            number >> 8 & 255,
+            number & 255
+        );
+        let port = (1 + number % 65_535).to_string();
+        json!({
+            "fromCIDR": [peer],
+            "toPorts": [{"ports": [{"port": port, "protocol": "TCP"}]}],
+        })
+    };
+    change(&json!({
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumClusterwideNetworkPolicy",
+        "metadata": {"name": format!("pairs-{name}")},
+        "spec": {"nodeSelector": {}, "ingress": numbers.map(item).collect::<Vec<_>>()},
+    }))
 }
 
 fn namespace(number: usize) -> RepositoryChange {

@@ -54,7 +54,7 @@ pub fn lookup(slot: u32, direction: u32, index: u32, class: u32, key: u16) -> Ce
         let row = rows
             .cast::<u32>()
             .add(index as usize & (IDENTITIES_MAX - 1));
-        (Word(*row), u32::from(*columns.cast::<u16>().add(key)))
+        (Word(*row), *columns.cast::<u32>().add(key))
     };
     for _ in 0..LEVELS {
         if !word.is_link() {

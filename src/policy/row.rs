@@ -4,7 +4,7 @@
 //! next bits of the column, from the highest (`palisade_abi::table`). So a row
 //! is as large as what tells it from other rows, however many columns there are.
 //!
-//! Invariant: a block has two different parts at least. So two rows are equal
+//! Invariant: no block is the same in all its columns. So two rows are equal
 //! only if their trees are, and a [`Shelf`] gives equal rows one memory.
 
 use std::collections::HashSet;
@@ -75,6 +75,30 @@ impl<T: Copy + Eq> Part<T> {
         }
     }
 
+    /// The part for a value of the bits that this part is divided by.
+    pub(crate) fn part(&self, digit: usize) -> &Self {
+        match self {
+            Self::All(_) => self,
+            Self::Block(parts) => &parts[digit],
+        }
+    }
+
+    /// How many parts it has; None where it is undivided.
+    pub(crate) fn parts(&self) -> Option<usize> {
+        match self {
+            Self::All(_) => None,
+            Self::Block(parts) => Some(parts.len()),
+        }
+    }
+
+    /// Whether somebody else has it too, or may have.
+    pub(crate) fn is_shared(&self) -> bool {
+        match self {
+            Self::All(_) => true,
+            Self::Block(parts) => Arc::strong_count(parts) > 1,
+        }
+    }
+
     /// Tells parts of one [`Shelf`] apart at a glance, while they live.
     pub(crate) fn identity(&self) -> Identity<T> {
         match self {
@@ -102,8 +126,22 @@ impl Row {
     }
 }
 
+/// Different blocks of rows, told apart by where they are in memory.
+pub(crate) fn block_count(rows: &[Row]) -> usize {
+    let mut seen = HashSet::new();
+    let mut next: Vec<&Row> = rows.iter().collect();
+    while let Some(part) = next.pop() {
+        if let Part::Block(parts) = part
+            && seen.insert(Arc::as_ptr(parts).addr())
+        {
+            next.extend(parts.iter());
+        }
+    }
+    seen.len()
+}
+
 /// Runs of equal cells.
-pub(crate) fn runs(cells: &[Cell]) -> Vec<(Range<usize>, Cell)> {
+fn runs(cells: &[Cell]) -> Vec<(Range<usize>, Cell)> {
     let mut runs: Vec<(Range<usize>, Cell)> = Vec::new();
     for (column, cell) in cells.iter().enumerate() {
         match runs.last_mut() {
@@ -160,33 +198,31 @@ impl<T> Default for Shelf<T> {
     }
 }
 
-impl<T: Copy + Eq + Hash> Shelf<T> {
-    /// Blocks on the shelf.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
+/// Puts blocks together from their parts.
+pub(crate) trait Maker<T: Copy + Eq> {
+    /// A block of parts that are not all one value.
+    fn shelve(&mut self, parts: Vec<Part<T>>) -> Part<T>;
 
-    /// Of these parts, which are on this shelf.
-    pub(crate) fn block(&mut self, parts: Vec<Part<T>>) -> Part<T> {
-        if let Some(Part::All(first)) = parts.first()
-            && parts.iter().all(|part| *part == Part::All(*first))
-        {
-            return Part::All(*first);
+    /// Of these parts, which the same maker made.
+    fn block(&mut self, parts: Vec<Part<T>>) -> Part<T> {
+        if let Some(Part::All(first)) = parts.first() {
+            let first = *first;
+            if parts
+                .iter()
+                .all(|part| matches!(part, Part::All(value) if *value == first))
+            {
+                return Part::All(first);
+            }
         }
-        let shelved = Shelved(parts.into());
-        if let Some(known) = self.0.get(&shelved) {
-            return Part::Block(Arc::clone(&known.0));
-        }
-        let block = Part::Block(Arc::clone(&shelved.0));
-        self.0.insert(shelved);
-        block
+        self.shelve(parts)
     }
 
     /// A row of so many columns. The runs rise and hold every column.
-    pub(crate) fn row(&mut self, columns: usize, runs: &[(Range<usize>, T)]) -> Part<T> {
+    fn row(&mut self, columns: usize, runs: &[(Range<usize>, T)]) -> Part<T> {
         self.part(0..columns, shift(columns), runs)
     }
 
+    #[doc(hidden)]
     fn part(&mut self, span: Range<usize>, shift: u32, runs: &[(Range<usize>, T)]) -> Part<T> {
         let first = runs.partition_point(|(run, _)| run.end <= span.start);
         let last = runs.partition_point(|(run, _)| run.start < span.end);
@@ -199,6 +235,103 @@ impl<T: Copy + Eq + Hash> Shelf<T> {
             .map(|span| self.part(span, shift.saturating_sub(DIGIT_BITS), runs))
             .collect();
         self.block(parts)
+    }
+
+    /// A row of so many columns with another value in one of them.
+    fn put(&mut self, row: &Part<T>, columns: usize, column: usize, value: T) -> Part<T> {
+        self.put_below(row, columns, shift(columns), column, value)
+    }
+
+    #[doc(hidden)]
+    fn put_below(
+        &mut self,
+        part: &Part<T>,
+        columns: usize,
+        shift: u32,
+        column: usize,
+        value: T,
+    ) -> Part<T> {
+        let mut parts = match part {
+            Part::All(all) if *all == value || columns == 1 => return Part::All(value),
+            Part::All(all) => vec![Part::All(*all); columns.div_ceil(1 << shift)],
+            Part::Block(parts) => parts.to_vec(),
+        };
+        let (digit, width) = (column >> shift, 1 << shift);
+        let below = (columns - digit * width).min(width);
+        let (column, shift) = (column % width, shift.saturating_sub(DIGIT_BITS));
+        parts[digit] = self.put_below(&parts[digit], below, shift, column, value);
+        self.block(parts)
+    }
+}
+
+/// Makes blocks and counts them; equal ones may be made twice.
+#[derive(Debug, Default)]
+pub(crate) struct Loose {
+    pub(crate) made: usize,
+}
+
+impl<T: Copy + Eq> Maker<T> for Loose {
+    fn shelve(&mut self, parts: Vec<Part<T>>) -> Part<T> {
+        self.made += 1;
+        Part::Block(parts.into())
+    }
+}
+
+impl Loose {
+    /// The lesser of two values in each column; `most` is the largest. Costs
+    /// what both tell apart.
+    pub(crate) fn least<T: Copy + Ord>(
+        &mut self,
+        one: &Part<T>,
+        other: &Part<T>,
+        most: T,
+    ) -> Part<T> {
+        match (one, other) {
+            (Part::All(one), Part::All(other)) => Part::All(*one.min(other)),
+            (Part::All(value), part) | (part, Part::All(value)) if *value == most => part.clone(),
+            (Part::All(_), Part::Block(parts)) => self.least_of(parts, one, most),
+            (Part::Block(parts), Part::All(_)) => self.least_of(parts, other, most),
+            (Part::Block(one), Part::Block(other)) if Arc::ptr_eq(one, other) => {
+                Part::Block(Arc::clone(one))
+            }
+            (Part::Block(parts), Part::Block(_)) => self.least_of(parts, other, most),
+        }
+    }
+
+    fn least_of<T: Copy + Ord>(
+        &mut self,
+        own: &Arc<[Part<T>]>,
+        other: &Part<T>,
+        most: T,
+    ) -> Part<T> {
+        let parts = own.iter().enumerate();
+        let parts: Vec<Part<T>> = parts
+            .map(|(digit, part)| self.least(part, other.part(digit), most))
+            .collect();
+        let mut both = own.iter().zip(&parts);
+        if both.all(|(old, new)| old.identity() == new.identity()) {
+            return Part::Block(Arc::clone(own));
+        }
+        self.block(parts)
+    }
+}
+
+impl<T: Copy + Eq + Hash> Maker<T> for Shelf<T> {
+    fn shelve(&mut self, parts: Vec<Part<T>>) -> Part<T> {
+        let shelved = Shelved(parts.into());
+        if let Some(known) = self.0.get(&shelved) {
+            return Part::Block(Arc::clone(&known.0));
+        }
+        let block = Part::Block(Arc::clone(&shelved.0));
+        self.0.insert(shelved);
+        block
+    }
+}
+
+impl<T: Copy + Eq + Hash> Shelf<T> {
+    /// Blocks on the shelf.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Forgets the blocks that nobody else has.
@@ -218,7 +351,7 @@ mod tests {
     use palisade_abi::table::Cell;
     use proptest::prelude::*;
 
-    use super::{Part, Row, Shelf, runs, shift};
+    use super::{Loose, Maker as _, Part, Row, Shelf, runs, shift};
 
     fn cells() -> impl Strategy<Value = Vec<Cell>> {
         let run = (0..3u32, 1..90usize);
@@ -259,6 +392,35 @@ mod tests {
             drop(second);
             shelf.sweep();
             prop_assert_eq!(shelf.len(), blocks);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn a_changed_cell_and_the_lesser_of_two_rows_are_as_made_anew(
+            one in cells(), other in cells(), place in any::<prop::sample::Index>(), cell in 0..3u32
+        ) {
+            let columns = one.len().min(other.len());
+            let (mut one, other) = (one[..columns].to_vec(), &other[..columns]);
+            let mut shelf = Shelf::default();
+            let (row, second) = (shelf.row(columns, &runs(&one)), Row::of(other));
+            let place = place.index(columns);
+            one[place] = Cell(cell << 8);
+            let row = shelf.put(&row, columns, place, one[place]);
+            prop_assert_eq!(&row, &Row::of(&one));
+            let again = shelf.row(columns, &runs(&one));
+            prop_assert_eq!(again.identity(), row.identity());
+            let ranks = |cells: &[Cell]| -> Vec<_> {
+                runs(cells).into_iter().map(|(run, cell)| (run, cell.0)).collect()
+            };
+            let mut loose = Loose::default();
+            let (left, right) = (loose.row(columns, &ranks(&one)), loose.row(columns, &ranks(other)));
+            let least: Vec<Cell> = one.iter().zip(other).map(|(one, other)| Cell(one.0.min(other.0))).collect();
+            let expected = Loose::default().row(columns, &ranks(&least));
+            prop_assert_eq!(&loose.least(&left, &right, 2 << 8), &expected);
+            prop_assert_eq!(&loose.least(&right, &left, 2 << 8), &expected);
+            prop_assert_eq!(second.cells(columns), other);
         }
     }
 

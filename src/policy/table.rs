@@ -3,7 +3,6 @@
 //! Invariant: two equal sets of (rules, identities, options) give equal tables,
 //! bit for bit; so a restart that finds the same table in the kernel writes nothing.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -12,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::{EndpointId, ResourceKey, Revision};
 use crate::identity::IdentityIndex;
-use crate::policy::row::{Part, Row};
+use crate::policy::row::{Row, block_count};
 
 /// The way of a packet as seen from the endpoint. Its number is the ABI's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -190,7 +189,7 @@ pub struct VerdictTable {
     pub rows: Vec<u32>,
     /// Column of each key, for each class of `palisade_abi::table::column`.
     /// TCP, UDP, SCTP: 65,536 keys each; OTHER: `OTHER_KEYS`.
-    pub columns: Arc<[Vec<u16>; 4]>,
+    pub columns: Arc<[Vec<u32>; 4]>,
     /// Number of columns.
     pub column_count: u32,
     /// The distinct rows, of `column_count` columns each.
@@ -207,16 +206,7 @@ impl VerdictTable {
     /// Different blocks of all rows, counted by their places in memory.
     #[must_use]
     pub fn block_count(&self) -> usize {
-        let mut seen = HashSet::new();
-        let mut next: Vec<&Row> = self.cells.iter().collect();
-        while let Some(part) = next.pop() {
-            if let Part::Block(parts) = part
-                && seen.insert(Arc::as_ptr(parts).addr())
-            {
-                next.extend(parts.iter());
-            }
-        }
-        seen.len()
+        block_count(&self.cells)
     }
 
     /// The verdict, read as the datapath reads it. `class` and `key` are those

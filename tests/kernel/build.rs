@@ -16,11 +16,11 @@ pub(crate) const RULE: u32 = 7;
 /// A table that allows TCP to the ports given, from identity index 1, and
 /// nothing else.
 pub(crate) fn tcp_ports(ports: &[u16]) -> VerdictTable {
-    let mut tcp = vec![0u16; 65_536];
+    let mut tcp = vec![0u32; 65_536];
     for port in ports {
         tcp[*port as usize] = 1;
     }
-    let other = vec![0u16; column::OTHER_KEYS];
+    let other = vec![0u32; column::OTHER_KEYS];
     let none = Cell::new(action::NO_MATCH, false, 0);
     VerdictTable {
         rows: vec![0, 1],

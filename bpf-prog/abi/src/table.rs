@@ -57,8 +57,9 @@ pub mod column {
     pub const OTHER_KEYS: usize = 769;
 }
 
-/// Columns of one (slot, direction, class), by key.
-pub type Columns = [u16; 65_536];
+/// Columns of one (slot, direction, class), by key. There may be as many columns
+/// as keys of all classes.
+pub type Columns = [u32; 65_536];
 
 /// Element of the COLUMNS array for (slot, direction, class).
 #[inline(always)]
@@ -75,8 +76,8 @@ pub const BLOCK_WORDS: usize = 16;
 pub type Block = [u32; BLOCK_WORDS];
 /// Bits of a column that choose a word of a block.
 pub const DIGIT_BITS: u32 = 4;
-/// Blocks on the way to a verdict, at most: a column has 16 bits.
-pub const LEVELS: u32 = 4;
+/// Blocks on the way to a verdict, at most: a column has 18 bits.
+pub const LEVELS: u32 = 5;
 
 /// Blocks of one slot, both directions. A generation with more is refused whole.
 pub const BLOCKS_MAX: u32 = 1 << 18;
@@ -95,7 +96,7 @@ pub const fn blocks_element(slot: u32, place: u32) -> u32 {
 ///
 /// | bits | meaning of a link |
 /// |---|---|
-/// | 2..4 | how far to shift the column (0, 4, 8, 12), as the number itself |
+/// | 2..5 | how far to shift the column (0, 4, 8, 12, 16), as the number itself |
 /// | 7 | set: a link; clear: a cell |
 /// | 8..32 | place of the block in its slot |
 #[repr(transparent)]
@@ -104,7 +105,7 @@ pub struct Word(pub u32);
 
 impl Word {
     const LINK: u32 = 1 << 7;
-    const SHIFT: u32 = 12;
+    const SHIFT: u32 = 28;
     /// Largest place that a word can name.
     pub const PLACE_MAX: u32 = 0x00ff_ffff;
 
@@ -231,6 +232,6 @@ const _: () = assert!(IDENTITIES_MAX.is_power_of_two());
 const _: () = assert!(BLOCKS_MAX.is_power_of_two());
 const _: () = assert!(BLOCKS_MAX - 1 <= Word::PLACE_MAX);
 const _: () = assert!(BLOCK_WORDS == 1 << DIGIT_BITS);
-const _: () = assert!(LEVELS * DIGIT_BITS == u16::BITS);
+const _: () = assert!(3 * 65_536 + column::OTHER_KEYS <= 1 << (LEVELS * DIGIT_BITS));
 const _: () = assert!(size_of::<IpcacheValue>() == 16);
 const _: () = assert!(RULES_MAX - 1 <= Cell::RULE_MAX);

@@ -235,7 +235,7 @@ struct KeyRun {
     class: u32,
     first: u16,
     last: u16,
-    column: u16,
+    column: u32,
 }
 
 fn key_runs(table: &TableCopy) -> Vec<KeyRun> {

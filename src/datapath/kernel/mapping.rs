@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -69,12 +69,6 @@ impl Mapping {
 
     /// The first `count` words of an element.
     pub(crate) fn words(&self, index: u32, count: usize) -> &[AtomicU32] {
-        // SAFETY: inside of the mapping, aligned, alive as long as `self`.
-        unsafe { std::slice::from_raw_parts(self.element(index, count), count) }
-    }
-
-    /// The first `count` half-words of an element.
-    pub(crate) fn halves(&self, index: u32, count: usize) -> &[AtomicU16] {
         // SAFETY: inside of the mapping, aligned, alive as long as `self`.
         unsafe { std::slice::from_raw_parts(self.element(index, count), count) }
     }

@@ -5,11 +5,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use palisade_abi::table::{
-    BLOCK_WORDS, BLOCKS_MAX, Block, Cell, IDENTITIES_MAX, LEVELS, Word, blocks_element, column,
-    columns_element, rows_element,
+    BLOCK_WORDS, BLOCKS_MAX, Block, Cell, DIGIT_BITS, IDENTITIES_MAX, LEVELS, Word, blocks_element,
+    column, columns_element, rows_element,
 };
 
 use super::known::{Slot, Unlike};
@@ -24,6 +24,9 @@ use crate::policy::{Direction, EndpointPolicy, VerdictTable};
 const CHUNK: usize = 1_024;
 /// Keys of a column class.
 const KEYS: usize = 65_536;
+
+/// Columns that blocks can tell apart.
+const COLUMNS_MAX: usize = 1 << (LEVELS * DIGIT_BITS);
 
 /// Rows, columns and blocks of all slots and directions.
 #[derive(Debug)]
@@ -50,7 +53,7 @@ pub(crate) fn check(
     let longest = table.columns.iter().map(Vec::len).max().unwrap_or(0);
     fits("identities", table.rows.len(), IDENTITIES_MAX)?;
     fits("column keys", longest, KEYS)?;
-    fits("columns", table.column_count as usize, KEYS)?;
+    fits("columns", table.column_count as usize, COLUMNS_MAX)?;
     if table.cells.is_empty() {
         return Ok(());
     }
@@ -58,11 +61,11 @@ pub(crate) fn check(
     let last_column = if columns_are_known {
         0
     } else {
-        let last = |class: &Vec<u16>| class.iter().copied().max().unwrap_or(0);
+        let last = |class: &Vec<u32>| class.iter().copied().max().unwrap_or(0);
         table.columns.iter().map(last).max().unwrap_or(0)
     };
     let columns = table.column_count.max(1);
-    if last_row >= table.cells.len() || u32::from(last_column) >= columns {
+    if last_row >= table.cells.len() || last_column >= columns {
         return Err(DatapathError::Other(format!(
             "the {} table points outside of its {} rows of {columns} columns (row {last_row}, column {last_column})",
             direction.as_str(),
@@ -78,45 +81,17 @@ fn root(table: &VerdictTable, roots: &[Word], index: usize) -> u32 {
     roots.get(row as usize).copied().unwrap_or_default().0
 }
 
-fn column_of(table: &VerdictTable, class: usize, key: usize) -> u16 {
+fn column_of(table: &VerdictTable, class: usize, key: usize) -> u32 {
     table.columns[class].get(key).copied().unwrap_or(0)
 }
 
-trait Element: Copy + PartialEq + Into<u32> {
-    type Atomic;
-    fn load(from: &Self::Atomic) -> Self;
-    fn store(self, to: &Self::Atomic);
-}
-impl Element for u32 {
-    type Atomic = AtomicU32;
-    fn load(from: &AtomicU32) -> Self {
-        from.load(Ordering::Relaxed)
-    }
-    fn store(self, to: &AtomicU32) {
-        to.store(self, Ordering::Relaxed);
-    }
-}
-impl Element for u16 {
-    type Atomic = AtomicU16;
-    fn load(from: &AtomicU16) -> Self {
-        from.load(Ordering::Relaxed)
-    }
-    fn store(self, to: &AtomicU16) {
-        to.store(self, Ordering::Relaxed);
-    }
+fn load(from: &AtomicU32) -> u32 {
+    from.load(Ordering::Relaxed)
 }
 
-fn equal<E: Element>(memory: &[E::Atomic], want: impl Fn(usize) -> E) -> bool {
-    memory
-        .iter()
-        .enumerate()
-        .all(|(index, is)| E::load(is) == want(index))
-}
-
-fn same<E: Element>(one: &[E::Atomic], other: &[E::Atomic]) -> bool {
-    one.iter()
-        .zip(other)
-        .all(|(one, other)| E::load(one) == E::load(other))
+fn equal(memory: &[AtomicU32], want: impl Fn(usize) -> u32) -> bool {
+    let mut memory = memory.iter().enumerate();
+    memory.all(|(index, is)| load(is) == want(index))
 }
 
 /// What an element adds to the checksum of its slot. `array` tells rows and
@@ -130,38 +105,38 @@ fn rows_array(direction: u32) -> u32 {
     columns_element(0, 1, column::CLASSES) + direction
 }
 
-fn sum<E: Element>(array: u32, memory: &[E::Atomic]) -> u64 {
+fn sum(array: u32, memory: &[AtomicU32]) -> u64 {
     let weights = memory.iter().enumerate();
     weights.fold(0, |sum, (index, is)| {
-        sum.wrapping_add(weight(array, index, E::load(is).into()))
+        sum.wrapping_add(weight(array, index, load(is)))
     })
 }
 
 /// Writes the chunks of `part` that differ, keeps the sum, and reads back. How
 /// many were written; None where memory is not what was written.
-fn write<E: Element>(
+fn write(
     array: u32,
-    memory: &[E::Atomic],
+    memory: &[AtomicU32],
     part: Range<usize>,
     sum: &mut u64,
-    want: impl Fn(usize) -> E,
+    want: impl Fn(usize) -> u32,
 ) -> Option<usize> {
     let mut writes = 0;
     for first in part.clone().step_by(CHUNK) {
         let chunk = first..(first + CHUNK).min(part.end);
         let memory = &memory[chunk];
-        if equal::<E>(memory, |index| want(first + index)) {
+        if equal(memory, |index| want(first + index)) {
             continue;
         }
         for (index, element) in memory.iter().enumerate() {
-            let (is, want) = (E::load(element), want(first + index));
+            let (is, want) = (load(element), want(first + index));
             if is != want {
-                *sum = sum.wrapping_sub(weight(array, first + index, is.into()));
-                *sum = sum.wrapping_add(weight(array, first + index, want.into()));
-                want.store(element);
+                *sum = sum.wrapping_sub(weight(array, first + index, is));
+                *sum = sum.wrapping_add(weight(array, first + index, want));
+                element.store(want, Ordering::Relaxed);
             }
         }
-        if !equal::<E>(memory, |index| want(first + index)) {
+        if !equal(memory, |index| want(first + index)) {
             return None;
         }
         writes += 1;
@@ -185,7 +160,7 @@ impl Blocks<'_> {
 impl Memory for Blocks<'_> {
     fn block(&self, place: u32) -> Block {
         let words = self.words(place);
-        std::array::from_fn(|digit| u32::load(&words[digit]))
+        std::array::from_fn(|digit| load(&words[digit]))
     }
 }
 
@@ -204,9 +179,9 @@ impl Tables {
             .words(rows_element(slot, direction), IDENTITIES_MAX)
     }
 
-    fn columns(&self, slot: u32, direction: u32, class: u32) -> &[AtomicU16] {
+    fn columns(&self, slot: u32, direction: u32, class: u32) -> &[AtomicU32] {
         self.columns
-            .halves(columns_element(slot, direction, class), KEYS)
+            .words(columns_element(slot, direction, class), KEYS)
     }
 
     fn blocks(&self, slot: u32) -> Blocks<'_> {
@@ -219,7 +194,7 @@ impl Tables {
     fn words(&self, slot: u32, direction: u32) -> impl Iterator<Item = Word> {
         self.rows(slot, direction)
             .iter()
-            .map(|word| Word(u32::load(word)))
+            .map(|word| Word(load(word)))
     }
 
     /// What a slot holds, whoever wrote it.
@@ -227,11 +202,11 @@ impl Tables {
         let mut total = 0u64;
         let roots = Direction::BOTH.map(|direction| {
             let number = direction.number();
-            let rows = sum::<u32>(rows_array(number), self.rows(slot, number));
+            let rows = sum(rows_array(number), self.rows(slot, number));
             total = total.wrapping_add(rows);
             for class in 0..column::CLASSES {
                 let array = columns_element(0, number, class);
-                let columns = sum::<u16>(array, self.columns(slot, number, class));
+                let columns = sum(array, self.columns(slot, number, class));
                 total = total.wrapping_add(columns);
             }
             let words: HashSet<Word> = self.words(slot, number).collect();
@@ -291,7 +266,7 @@ impl Tables {
         let mut writes = 0;
         for (place, block) in held.pool.fresh() {
             for (word, memory) in block.iter().zip(blocks.words(place)) {
-                word.store(memory);
+                memory.store(*word, Ordering::Relaxed);
             }
             writes += 1;
         }
@@ -332,7 +307,7 @@ impl Tables {
             let number = direction.number();
             let columns = (0..column::CLASSES).all(|class| {
                 let of = |slot| self.columns(slot, number, class);
-                same::<u16>(of(0), of(1))
+                equal(of(0), |key| load(&of(1)[key]))
             });
             let mut rows = self.words(0, number).zip(self.words(1, number));
             columns && rows.all(|(one, other)| self.agree(one, other, LEVELS, &mut agreed))
@@ -385,7 +360,7 @@ impl Tables {
             rows,
             columns: [0, 1, 2, 3].map(|class| {
                 let memory = self.columns(slot, number, class);
-                memory.iter().map(u16::load).collect()
+                memory.iter().map(load).collect()
             }),
             blocks: copied,
         }
@@ -398,7 +373,7 @@ pub struct TableCopy {
     /// By identity index.
     pub rows: Vec<Word>,
     /// By class of `palisade_abi::table::column`, then by key.
-    pub columns: [Vec<u16>; 4],
+    pub columns: [Vec<u32>; 4],
     /// The blocks that the rows lead to, by place.
     pub blocks: HashMap<u32, Block>,
 }
@@ -413,16 +388,14 @@ impl TableCopy {
 
     /// What a row says of a column.
     #[must_use]
-    pub fn verdict(&self, row: Word, column: u16) -> Cell {
+    pub fn verdict(&self, row: Word, column: u32) -> Cell {
         let mut word = row;
         for _ in 0..LEVELS {
             if !word.is_link() {
                 return word.cell();
             }
             let block = self.blocks.get(&word.place());
-            word = block.map_or(Word::default(), |block| {
-                Word(block[word.digit(u32::from(column))])
-            });
+            word = block.map_or(Word::default(), |block| Word(block[word.digit(column)]));
         }
         if word.is_link() {
             return Cell::default();

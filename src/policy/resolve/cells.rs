@@ -4,6 +4,7 @@
 //! the verdict; where all of them together would deny what those let pass, the
 //! packet passes and is reported.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use palisade_abi::table::{Cell, action};
@@ -14,6 +15,10 @@ use super::names::Names;
 use super::paint::{NOBODY, Painted, Painter};
 use super::population::Key;
 use super::sets::Sets;
+use crate::policy::row::{Identity, Loose, Maker as _, Part, Row, Shelf};
+
+/// Parts of rows kept from one table to the next.
+const DONE_KEPT: usize = 1 << 14;
 
 /// A verdict: its action, and the number of the rule.
 type Said = (u32, u32);
@@ -31,6 +36,9 @@ pub(super) struct Ground<'a> {
     pub(super) sets: &'a Sets,
 }
 
+/// Ranks by column: of the enforced policies, and of all.
+type Ranks<'a> = (&'a Part<u32>, Option<&'a Part<u32>>);
+
 /// Makes rows; the last column of each is that of fragments.
 #[derive(Debug)]
 pub(super) struct RowMaker {
@@ -39,6 +47,16 @@ pub(super) struct RowMaker {
     all: Option<Painter>,
     /// Denials are reported and passed.
     audit: bool,
+    /// The cells of parts of ranks, which are kept so that their identities
+    /// last.
+    done: HashMap<(Identity<u32>, Option<Identity<u32>>), Done>,
+}
+
+/// Cells, and the ranks that they were made from.
+#[derive(Debug)]
+struct Done {
+    cells: Row,
+    _ranks: (Part<u32>, Option<Part<u32>>),
 }
 
 impl RowMaker {
@@ -49,11 +67,12 @@ impl RowMaker {
             enforced: Painter::new(gathered, columns, false),
             all: all.then(|| Painter::new(gathered, columns, true)),
             audit,
+            done: HashMap::new(),
         }
     }
 
-    /// The row of a class.
-    pub(super) fn row(&mut self, ground: Ground<'_>, key: &Key) -> Vec<Cell> {
+    /// The row of a class, on the shelf.
+    pub(super) fn row(&mut self, ground: Ground<'_>, key: &Key, shelf: &mut Shelf<Cell>) -> Row {
         let gathered = ground.gathered;
         let enforced = self.enforced.painted(ground.sets, key.peers);
         let enforced = with_names(ground, key, enforced, false);
@@ -61,26 +80,58 @@ impl RowMaker {
             let painted = all.painted(ground.sets, key.peers);
             with_names(ground, key, painted, true)
         });
-        let columns = enforced.columns.iter().enumerate();
-        let by_column = columns.map(|(column, rank)| {
-            let all = all.as_ref().map(|all| all.columns[column]);
-            (
-                by_rank(gathered, ENFORCED, *rank),
-                all.map(|rank| by_rank(gathered, ALL, rank)),
-            )
-        });
-        let of_fragments = (
+        let ranks = (&enforced.columns, all.as_ref().map(|all| &all.columns));
+        let cells = self.cells(gathered, ranks, shelf);
+        let of_fragments = self.cell(
+            gathered,
             fragment(gathered, ENFORCED, &enforced),
             all.as_ref().map(|all| fragment(gathered, ALL, all)),
         );
-        by_column
-            .chain(std::iter::once(of_fragments))
-            .map(|(enforced, all)| match gathered.enforced {
-                true => cell(enforced, all, self.audit),
-                // Watched: everything passes, whoever allows it.
-                false => cell((action::ALLOW, 0), all, self.audit),
-            })
-            .collect()
+        let last = ground.columns.count();
+        shelf.put(&cells, last + 1, last, of_fragments)
+    }
+
+    /// From ranks to verdicts, each shared part once.
+    fn cells(&mut self, gathered: &Gathered, ranks: Ranks<'_>, shelf: &mut Shelf<Cell>) -> Row {
+        let (enforced, all) = ranks;
+        if let Part::All(rank) = enforced {
+            let said = by_rank(gathered, ENFORCED, *rank);
+            match all {
+                None => return Part::All(self.cell(gathered, said, None)),
+                Some(Part::All(rank)) => {
+                    let all = by_rank(gathered, ALL, *rank);
+                    return Part::All(self.cell(gathered, said, Some(all)));
+                }
+                Some(Part::Block(_)) => {}
+            }
+        }
+        let key = (enforced.identity(), all.map(Part::identity));
+        if let Some(done) = self.done.get(&key) {
+            return done.cells.clone();
+        }
+        let count = enforced.parts().or_else(|| all?.parts()).unwrap_or(1);
+        let parts = (0..count).map(|digit| {
+            let ranks = (enforced.part(digit), all.map(|all| all.part(digit)));
+            self.cells(gathered, ranks, shelf)
+        });
+        let parts = parts.collect();
+        let cells = shelf.block(parts);
+        if enforced.is_shared() && all.is_none_or(Part::is_shared) {
+            let done = Done {
+                cells: cells.clone(),
+                _ranks: (enforced.clone(), all.cloned()),
+            };
+            self.done.insert(key, done);
+        }
+        cells
+    }
+
+    fn cell(&self, gathered: &Gathered, enforced: Said, all: Option<Said>) -> Cell {
+        match gathered.enforced {
+            true => cell(enforced, all, self.audit),
+            // Watched: everything passes, whoever allows it.
+            false => cell((action::ALLOW, 0), all, self.audit),
+        }
     }
 
     /// Keeps little of what is only there to be fast.
@@ -88,6 +139,9 @@ impl RowMaker {
         self.enforced.rest();
         if let Some(all) = &mut self.all {
             all.rest();
+        }
+        if self.done.len() > DONE_KEPT {
+            self.done = HashMap::new();
         }
     }
 }
@@ -107,9 +161,14 @@ fn with_names(
     } = ground;
     for meaning in key.named.iter() {
         let rank = names.rank(gathered, sets, key.peers, *meaning, audited);
-        let column = columns.of_key(meaning.key);
-        if rank < painted.columns[column] {
-            Arc::make_mut(&mut painted).columns[column] = rank;
+        let (column, width) = (columns.of_key(meaning.key), columns.count() + 1);
+        if painted
+            .columns
+            .get(width, column)
+            .is_some_and(|is| rank < is)
+        {
+            let painted = Arc::make_mut(&mut painted);
+            painted.columns = Loose::default().put(&painted.columns, width, column, rank);
         }
         // Denies stand before allows: if one names the port, it is this one.
         let denies = gathered

@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use palisade_abi::table::column;
 
-use super::classes::{Classes, TooManyClasses, classes};
+use super::classes::{Classes, classes};
+use super::gather::number;
 use super::ports::{KEYS, PORT_KEYS, PortSet};
-
-/// Columns have 16-bit numbers; one is that of fragments.
-pub(super) const COLUMNS_MAX: usize = u16::MAX as usize;
 
 /// The columns. Their numbers follow from the sets of ports alone.
 #[derive(Debug)]
@@ -17,34 +15,31 @@ pub(super) struct Columns {
     /// The first key of each column but that of fragments, rising.
     firsts: Vec<usize>,
     /// Column by class and key, as the datapath looks it up.
-    pub(super) by_key: Arc<[Vec<u16>; 4]>,
+    pub(super) by_key: Arc<[Vec<u32>; 4]>,
 }
 
 impl Columns {
     /// Of these sets, and of single keys besides.
-    pub(super) fn new(
-        sets: &[PortSet],
-        singles: impl Iterator<Item = usize>,
-    ) -> Result<Self, TooManyClasses> {
+    pub(super) fn new(sets: &[PortSet], singles: impl Iterator<Item = usize>) -> Self {
         let singles = singles.map(|key| std::iter::once(key..key + 1).collect());
         let sets: Vec<Vec<Range<usize>>> = sets
             .iter()
             .map(|set| set.ranges.clone())
             .chain(singles)
             .collect();
-        let found = classes(KEYS, &sets, COLUMNS_MAX - 1)?;
+        let found = classes(KEYS, &sets);
         let mut firsts = vec![0; found.members.len()];
         for run in found.runs.iter().rev() {
             firsts[run.class] = run.positions.start;
         }
-        Ok(Self {
+        Self {
             by_key: Arc::new(by_key(&found)),
             firsts,
-        })
+        }
     }
 
     /// The only column of a table that is never asked.
-    pub(super) fn one() -> [Vec<u16>; 4] {
+    pub(super) fn one() -> [Vec<u32>; 4] {
         [PORT_KEYS, PORT_KEYS, PORT_KEYS, column::OTHER_KEYS].map(|keys| vec![0; keys])
     }
 
@@ -56,13 +51,17 @@ impl Columns {
     /// The column of a key of the line.
     pub(super) fn of_key(&self, key: usize) -> usize {
         let class = (key / PORT_KEYS).min(column::OTHER as usize);
-        usize::from(self.by_key[class][key - class * PORT_KEYS])
+        self.by_key[class][key - class * PORT_KEYS] as usize
     }
 
     /// The columns that a set of ports covers. They are numbered by their first
     /// keys, so that each range of ports covers a range of columns; keys of a
     /// column that lie elsewhere are covered by another range of the same set.
+    /// Every port covers the column of fragments too, in which nobody looks.
     pub(super) fn covered(&self, set: &PortSet) -> Vec<Range<usize>> {
+        if set.all {
+            return std::iter::once(0..self.count() + 1).collect();
+        }
         let of_range = |range: &Range<usize>| {
             let start = self.firsts.partition_point(|first| *first < range.start);
             let end = self.firsts.partition_point(|first| *first < range.end);
@@ -73,23 +72,15 @@ impl Columns {
     }
 }
 
-fn by_key(columns: &Classes) -> [Vec<u16>; 4] {
+fn by_key(columns: &Classes) -> [Vec<u32>; 4] {
     let mut line = Vec::with_capacity(KEYS + 1);
     for run in &columns.runs {
-        line.resize(run.positions.end, small(run.class));
+        line.resize(run.positions.end, number(run.class));
     }
     // The column after all others is that of fragments, the key after all others too.
-    line.push(small(columns.members.len()));
+    line.push(number(columns.members.len()));
     let class = |number: usize| line[number * PORT_KEYS..(number + 1) * PORT_KEYS].to_vec();
     [class(0), class(1), class(2), line[3 * PORT_KEYS..].to_vec()]
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "numbers of columns, bounded by COLUMNS_MAX"
-)]
-fn small(column: usize) -> u16 {
-    column as u16
 }
 
 const _: () = assert!(column::OTHER_FRAGMENT as usize + 1 == column::OTHER_KEYS);

@@ -7,29 +7,27 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use palisade_abi::table::{BLOCKS_MAX, Cell, action};
+use palisade_abi::table::{Cell, action};
 
 use super::cells::{Ground, RowMaker};
-use super::columns::{COLUMNS_MAX, Columns};
+use super::columns::Columns;
 use super::gather::{Gathered, number};
 use super::names::Names;
 use super::population::{NONE, Population};
 use super::reach::Reach;
 use super::{ResolveError, Work};
 use crate::identity::IdentityIndex;
-use crate::policy::row::{Identity, Row, Shelf, runs};
+use crate::policy::row::{Identity, Row, Shelf, block_count};
 use crate::policy::{Direction, DirectionPolicy, Selections, VerdictTable};
 
-/// Verdicts computed before equal rows are dropped: bounds the work.
-const CELLS_RAW_MAX: usize = 1 << 28;
 /// What may be kept although nobody needs it any more, besides as much again
-/// as is needed: classes, nodes of sets.
+/// as is needed: classes, rows, blocks, nodes of sets.
 const STALE_MAX: usize = 4_096;
 
 /// One direction.
 #[derive(Debug)]
 pub(super) struct DirectionState {
-    direction: Direction,
+    limits: Limits,
     audit: bool,
     pub(super) gathered: Gathered,
     /// None where no table is asked.
@@ -56,47 +54,97 @@ struct Rows {
     contents: Vec<Row>,
     known: HashMap<Identity<Cell>, u32>,
     shelf: Shelf<Cell>,
+    /// Rows of the last table, and blocks when the shelf was swept last.
+    in_table: usize,
+    swept: usize,
 }
 
 impl Rows {
-    fn number(&mut self, cells: &[Cell]) -> u32 {
-        let row = self.shelf.row(cells.len(), &runs(cells));
+    /// None yet, on a shelf with blocks of before.
+    fn on(shelf: Shelf<Cell>) -> Self {
+        Self {
+            swept: shelf.len(),
+            shelf,
+            ..Self::default()
+        }
+    }
+
+    fn number(&mut self, row: Row) -> u32 {
         *self.known.entry(row.identity()).or_insert_with(|| {
             self.contents.push(row);
             number(self.contents.len() - 1)
         })
     }
+
+    /// Drops what nobody needs when there may be much of it.
+    fn tidy(&mut self) {
+        if self.shelf.len() > 2 * self.swept + STALE_MAX {
+            self.shelf.sweep();
+            self.swept = self.shelf.len();
+        }
+    }
+
+    fn is_worn(&self) -> bool {
+        self.contents.len() > 2 * self.in_table + STALE_MAX
+    }
+}
+
+/// What the next table of a direction shares with the one before.
+#[derive(Debug)]
+pub(super) struct Before {
+    policy: Arc<DirectionPolicy>,
+    shelf: Shelf<Cell>,
 }
 
 impl DirectionState {
     /// Computes everything. What is equal in `before` is shared with it.
     pub(super) fn new(
-        direction: Direction,
+        limits: Limits,
         gathered: Gathered,
         audit: bool,
         selections: &Selections,
-        before: Option<&DirectionPolicy>,
+        before: Option<Before>,
         work: &mut Work,
     ) -> Result<Self, ResolveError> {
         work.directions += 1;
+        let (before, shelf) = before.map_or_else(Default::default, |before| {
+            (Some(before.policy), before.shelf)
+        });
         let (tables, mut table) = if gathered.decides() {
-            let limits = Limits(direction);
-            let mut tables = Tables::new(&gathered, audit, selections, limits, work)?;
+            let mut tables = Tables::new(&gathered, audit, selections, shelf, work);
             let table = tables.table(&gathered, audit, limits, work)?;
             (Some(tables), table)
         } else {
             (None, open_table())
         };
-        if let Some(before) = before {
-            share(&before.table, &mut table);
+        if let Some(before) = before
+            && before.table.columns == table.columns
+        {
+            table.columns = Arc::clone(&before.table.columns);
         }
         Ok(Self {
-            direction,
+            limits,
             audit,
             policy: Arc::new(policy(&gathered, audit, table)),
             gathered,
             tables,
         })
+    }
+
+    /// What the next one is made from: its items, and what it may share.
+    pub(super) fn into_before(self) -> (Gathered, Before) {
+        let shelf = self.tables.map(|tables| tables.rows.shelf);
+        let before = Before {
+            policy: self.policy,
+            shelf: shelf.unwrap_or_default(),
+        };
+        (self.gathered, before)
+    }
+
+    /// Blocks of the table, or more: those of tables before it.
+    pub(super) fn blocks_at_most(&self) -> usize {
+        let tables = self.tables.as_ref();
+        tables.map_or(0, |tables| tables.rows.shelf.len())
     }
 
     /// Follows a change of these identities.
@@ -117,7 +165,7 @@ impl DirectionState {
         if !news {
             return Ok(());
         }
-        let limits = Limits(self.direction);
+        let limits = self.limits;
         let table = tables.table(&self.gathered, self.audit, limits, work)?;
         if table != self.policy.table {
             self.policy = Arc::new(policy(&self.gathered, self.audit, table));
@@ -136,19 +184,19 @@ impl Tables {
         gathered: &Gathered,
         audit: bool,
         selections: &Selections,
-        limits: Limits,
+        shelf: Shelf<Cell>,
         work: &mut Work,
-    ) -> Result<Self, ResolveError> {
+    ) -> Self {
         let reach = Reach::new(gathered);
         let names = Names::new(gathered);
-        let columns = limits.columns(gathered, std::iter::empty())?;
+        let columns = Columns::new(&gathered.ports, std::iter::empty());
         let mut tables = Self {
             population: Population::new(reach.stranger()),
             maker: RowMaker::new(gathered, &columns, audit),
             names,
             reach,
             columns,
-            rows: Rows::default(),
+            rows: Rows::on(shelf),
             sets_at_first: 0,
         };
         for index in selections.by_identity.keys() {
@@ -156,7 +204,7 @@ impl Tables {
         }
         work.identities += selections.by_identity.len();
         tables.sets_at_first = tables.reach.sets.size();
-        Ok(tables)
+        tables
     }
 
     /// Looks an identity up again. Whether that changed anything.
@@ -193,45 +241,56 @@ impl Tables {
         work: &mut Work,
     ) -> Result<VerdictTable, ResolveError> {
         if self.population.take_ports_changed() {
-            self.columns = limits.columns(gathered, self.population.ports())?;
+            self.columns = Columns::new(&gathered.ports, self.population.ports());
             self.maker = RowMaker::new(gathered, &self.columns, audit);
-            self.rows = Rows::default();
+            self.rows = Rows::on(std::mem::take(&mut self.rows.shelf));
             self.population.forget_rows();
             work.columns += 1;
         }
-        limits.peers(gathered, &self.population, &self.columns)?;
-        self.paint(gathered, work);
+        self.paint(gathered, limits, work)?;
         self.maker.rest();
         let signatures_max = 2 * self.population.by_index().len() + STALE_MAX;
         self.reach.forget_beyond(signatures_max);
         let (rows, cells) = self.numbered();
-        let table = VerdictTable {
+        self.rows.in_table = cells.len();
+        self.rows.tidy();
+        Ok(VerdictTable {
             rows,
             columns: Arc::clone(&self.columns.by_key),
             column_count: number(self.columns.count() + 1),
             cells,
-        };
-        if self.rows.shelf.len() > BLOCKS_MAX as usize {
-            self.rows.shelf.sweep();
-            limits.blocks(&table)?;
-        }
-        Ok(table)
+        })
     }
 
     /// Paints the classes that have no row yet.
-    fn paint(&mut self, gathered: &Gathered, work: &mut Work) {
+    fn paint(
+        &mut self,
+        gathered: &Gathered,
+        limits: Limits,
+        work: &mut Work,
+    ) -> Result<(), ResolveError> {
         let ground = Ground {
             gathered,
             names: &self.names,
             columns: &self.columns,
             sets: &self.reach.sets,
         };
+        let rows = &mut self.rows;
+        // Counted now and then, which bounds the work.
+        let mut count_at = rows.shelf.len() + limits.blocks_max;
         for class in self.population.take_unpainted() {
-            let row = self.maker.row(ground, self.population.key_of(class));
-            let row = self.rows.number(&row);
+            let key = self.population.key_of(class);
+            let row = self.maker.row(ground, key, &mut rows.shelf);
+            let row = rows.number(row);
             self.population.set_row(class, row);
             work.rows += 1;
+            if rows.shelf.len() > count_at {
+                rows.shelf.sweep();
+                limits.blocks(rows, self.columns.count() + 1)?;
+                count_at = rows.shelf.len() + limits.blocks_max;
+            }
         }
+        Ok(())
     }
 
     /// The row of each index, and the rows, numbered by the first index that
@@ -256,7 +315,7 @@ impl Tables {
     fn is_worn(&self) -> bool {
         let population = &self.population;
         population.kept() > 2 * population.live() + STALE_MAX
-            || self.rows.shelf.len() > 2 * BLOCKS_MAX as usize
+            || self.rows.is_worn()
             || self.reach.sets.size() > 4 * (self.sets_at_first + STALE_MAX)
     }
 }
@@ -283,65 +342,28 @@ fn open_table() -> VerdictTable {
     }
 }
 
-/// Lets `table` have what it has in common with `before` from there.
-fn share(before: &VerdictTable, table: &mut VerdictTable) {
-    if before.columns == table.columns {
-        table.columns = Arc::clone(&before.columns);
-    }
-    for (old, new) in before.cells.iter().zip(&mut table.cells) {
-        if old == new {
-            *new = old.clone();
-        }
-    }
-}
-
 /// What fits, of one direction.
-#[derive(Clone, Copy)]
-struct Limits(Direction);
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) direction: Direction,
+    /// Blocks of both directions.
+    pub(super) blocks_max: usize,
+}
 
 impl Limits {
-    fn too_many(self, what: &'static str, max: usize) -> ResolveError {
-        ResolveError::Classes {
-            direction: self.0.as_str(),
-            what,
+    /// Refuses rows that are far too many, before there are more of them.
+    fn blocks(self, rows: &Rows, columns: usize) -> Result<(), ResolveError> {
+        let (needed, max) = (block_count(&rows.contents), self.blocks_max);
+        if needed <= max {
+            return Ok(());
+        }
+        Err(ResolveError::Blocks {
+            direction: self.direction.as_str(),
+            rows: rows.contents.len(),
+            columns,
+            at_least: true,
+            needed,
             max,
-        }
-    }
-
-    fn columns(
-        self,
-        gathered: &Gathered,
-        singles: impl Iterator<Item = usize>,
-    ) -> Result<Columns, ResolveError> {
-        Columns::new(&gathered.ports, singles).map_err(|_| self.too_many("ports", COLUMNS_MAX - 1))
-    }
-
-    fn peers(
-        self,
-        gathered: &Gathered,
-        population: &Population,
-        columns: &Columns,
-    ) -> Result<(), ResolveError> {
-        let max = CELLS_RAW_MAX / (columns.count() + 1);
-        if gathered.peers.len() > max || population.live() > max {
-            return Err(self.too_many("peers", max));
-        }
-        Ok(())
-    }
-
-    fn blocks(self, table: &VerdictTable) -> Result<(), ResolveError> {
-        let needed = table.block_count();
-        if needed > BLOCKS_MAX as usize {
-            return Err(ResolveError::Blocks {
-                direction: self.0.as_str(),
-                rows: table.cells.len(),
-                columns: table.column_count as usize,
-                needed,
-                max: BLOCKS_MAX as usize,
-            });
-        }
-        Ok(())
+        })
     }
 }
-
-const _: () = assert!(CELLS_RAW_MAX < u32::MAX as usize);

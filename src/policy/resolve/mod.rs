@@ -22,6 +22,8 @@ mod reach;
 mod resolver;
 mod sets;
 #[cfg(test)]
+mod size_tests;
+#[cfg(test)]
 mod tests;
 
 use super::{EndpointPolicy, PolicySnapshot};
@@ -49,22 +51,19 @@ impl Subject {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ResolveError {
     #[error(
-        "{direction}: {rows} classes of peers x {columns} classes of ports need {needed} blocks of \
-         verdicts, {max} fit; merge rules or use fewer distinct peers and ports"
+        "{direction}: {rows} classes of peers x {columns} classes of ports: {}{needed} blocks of \
+         verdicts are needed in both directions, {max} fit; merge rules or use fewer distinct peers \
+         and ports",
+        if *at_least { "more than " } else { "" }
     )]
     Blocks {
+        /// The one that needs more of them.
         direction: &'static str,
         rows: usize,
         columns: usize,
+        /// Not all of them were counted.
+        at_least: bool,
         needed: usize,
-        max: usize,
-    },
-    #[error(
-        "{direction}: more than {max} classes of {what}; merge rules or use fewer distinct {what}"
-    )]
-    Classes {
-        direction: &'static str,
-        what: &'static str,
         max: usize,
     },
 }

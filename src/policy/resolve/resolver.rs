@@ -10,14 +10,16 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
+use palisade_abi::table::BLOCKS_MAX;
 
-use super::direction::DirectionState;
+use super::direction::{DirectionState, Limits};
 use super::gather::gather;
 use super::{ResolveError, Subject};
 use crate::events::ResourceKey;
 use crate::identity::{IdentityIndex, LabelSet};
 use crate::policy::{
     Direction, EndpointPolicy, PolicyOptions, PolicySnapshot, Selections, StoredPolicy,
+    VerdictTable,
 };
 
 /// What one resolution had to do, over both directions.
@@ -37,9 +39,26 @@ pub struct Work {
 /// the last snapshot's maps.
 #[derive(Debug)]
 pub struct Resolver {
-    subject: Subject,
+    ask: Ask,
     last: Option<Last>,
     work: Work,
+}
+
+/// What is resolved, and what fits.
+#[derive(Clone, Copy, Debug)]
+struct Ask {
+    subject: Subject,
+    /// Blocks of both directions.
+    blocks_max: usize,
+}
+
+impl Ask {
+    fn limits(self, direction: Direction) -> Limits {
+        Limits {
+            direction,
+            blocks_max: self.blocks_max,
+        }
+    }
 }
 
 /// What the last result was made from, and the machinery to follow.
@@ -88,8 +107,16 @@ impl Resolver {
     /// A resolver that has seen nothing.
     #[must_use]
     pub fn new(subject: Subject) -> Self {
+        Self::with_blocks(subject, BLOCKS_MAX as usize)
+    }
+
+    /// The same where so many blocks fit.
+    pub(super) fn with_blocks(subject: Subject, blocks_max: usize) -> Self {
         Self {
-            subject,
+            ask: Ask {
+                subject,
+                blocks_max,
+            },
             last: None,
             work: Work::default(),
         }
@@ -111,12 +138,13 @@ impl Resolver {
         self.work = Work::default();
         let audit = audit || snapshot.options.audit;
         let last = match self.last.take() {
-            Some(last) => last.follow(self.subject, snapshot, audit, &mut self.work)?,
-            None => Last::new(self.subject, snapshot, audit, &mut self.work)?,
+            Some(last) => last.follow(self.ask, snapshot, audit, &mut self.work)?,
+            None => Last::new(self.ask, snapshot, audit, &mut self.work)?,
         };
+        last.fits(self.ask.blocks_max)?;
         let last = self.last.insert(last);
         Ok(EndpointPolicy {
-            endpoint: self.subject.endpoint(),
+            endpoint: self.ask.subject.endpoint(),
             revision: snapshot.revision,
             directions: [0, 1].map(|place| Arc::clone(&last.directions[place].policy)),
             rules: snapshot.rules.clone(),
@@ -126,15 +154,22 @@ impl Resolver {
 
 impl Last {
     fn new(
-        subject: Subject,
+        ask: Ask,
         snapshot: &PolicySnapshot,
         audit: bool,
         work: &mut Work,
     ) -> Result<Self, ResolveError> {
         let mut of = |direction| {
-            let gathered = gather(snapshot, subject, direction);
+            let gathered = gather(snapshot, ask.subject, direction);
             let selections = &snapshot.selections;
-            DirectionState::new(direction, gathered, audit, selections, None, work)
+            DirectionState::new(
+                ask.limits(direction),
+                gathered,
+                audit,
+                selections,
+                None,
+                work,
+            )
         };
         Ok(Self {
             directions: [of(Direction::Ingress)?, of(Direction::Egress)?],
@@ -145,7 +180,7 @@ impl Last {
 
     fn follow(
         self,
-        subject: Subject,
+        ask: Ask,
         snapshot: &PolicySnapshot,
         audit: bool,
         work: &mut Work,
@@ -154,16 +189,23 @@ impl Last {
         let changed = changed(&self.selections, &snapshot.selections);
         let audit_stays = self.rules.audit == audit;
         let mut of = |mut state: DirectionState, direction| {
-            let gathered = (!same_items).then(|| gather(snapshot, subject, direction));
+            let gathered = (!same_items).then(|| gather(snapshot, ask.subject, direction));
             let gathered = gathered.filter(|gathered| *gathered != state.gathered);
             let selections = &snapshot.selections;
             if gathered.is_none() && audit_stays && !state.is_worn() {
                 state.update(selections, &changed, work)?;
                 return Ok(state);
             }
-            let before = Arc::clone(&state.policy);
-            let gathered = gathered.unwrap_or(state.gathered);
-            DirectionState::new(direction, gathered, audit, selections, Some(&before), work)
+            let (old, before) = state.into_before();
+            let gathered = gathered.unwrap_or(old);
+            DirectionState::new(
+                ask.limits(direction),
+                gathered,
+                audit,
+                selections,
+                Some(before),
+                work,
+            )
         };
         let [ingress, egress] = self.directions;
         Ok(Self {
@@ -173,6 +215,31 @@ impl Last {
             ],
             rules: RuleInputs::of(snapshot, audit),
             selections: snapshot.selections.clone(),
+        })
+    }
+
+    /// Both directions share the blocks of a slot. They are counted only where
+    /// there may be too many.
+    fn fits(&self, max: usize) -> Result<(), ResolveError> {
+        let [ingress, egress] = &self.directions;
+        if ingress.blocks_at_most() + egress.blocks_at_most() <= max {
+            return Ok(());
+        }
+        let tables = [ingress, egress].map(|state| &state.policy.table);
+        let blocks = tables.map(VerdictTable::block_count);
+        let needed = blocks[0] + blocks[1];
+        if needed <= max {
+            return Ok(());
+        }
+        let larger = Direction::BOTH[usize::from(blocks[1] > blocks[0])];
+        let table = tables[larger as usize];
+        Err(ResolveError::Blocks {
+            direction: larger.as_str(),
+            rows: table.cells.len(),
+            columns: table.column_count as usize,
+            at_least: false,
+            needed,
+            max,
         })
     }
 

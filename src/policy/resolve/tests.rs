@@ -12,7 +12,7 @@ use crate::policy::{
     PolicySnapshot, Repository, Verdict, explain,
 };
 
-const HOST: Subject = Subject::Host(EndpointId(1));
+pub(super) const HOST: Subject = Subject::Host(EndpointId(1));
 
 pub(super) fn tcp(port: u16) -> Packet {
     Packet::Port { proto: 6, port }
@@ -43,7 +43,7 @@ fn class_and_key(packet: Packet) -> (u32, u16) {
 }
 
 /// The cell of a packet, read as the programs read it.
-fn cell(
+pub(super) fn cell(
     snapshot: &PolicySnapshot,
     endpoint: &EndpointPolicy,
     direction: Direction,
@@ -58,7 +58,7 @@ fn cell(
     table.lookup(index, class, key)
 }
 
-fn show(snapshot: &PolicySnapshot, cell: Cell) -> String {
+pub(super) fn show(snapshot: &PolicySnapshot, cell: Cell) -> String {
     let rule = snapshot
         .rules
         .iter()
@@ -495,55 +495,5 @@ fn audit_marks_every_denial() {
         let cell = cell(&snapshot, &endpoint, Ingress, address, packet);
         assert_eq!(show(&snapshot, cell), expected);
         assert!(cell.passes());
-    }
-}
-
-/// Peers and ports of `count` items, all different.
-fn product(peers: u32, ports: u32) -> Repository {
-    let mut repository = Repository::new(options());
-    let mut spec = "nodeSelector: {}\ningress:\n".to_owned();
-    for peer in 0..peers {
-        let [_, b, c, d] = peer.to_be_bytes();
-        let port = peer % ports + 1;
-        spec.push_str(&format!(
-            "- fromCIDR: [10.{b}.{c}.{d}/32]\n  toPorts: [{{ports: [{{port: {port}, protocol: \
-             TCP}}]}}]\n"
-        ));
-    }
-    repository.apply(&policy("p", &spec));
-    repository
-}
-
-#[test]
-fn rows_cost_what_tells_them_apart() {
-    let fits = product(1_000, 1_000).snapshot();
-    let table = &resolve(&fits, HOST, false).expect("fits").directions[0]
-        .table
-        .clone();
-    assert_eq!(table.cell_count(), 1_001 * 1_002);
-    // A row of 1,002 columns has three blocks, of which a rule changes all.
-    assert!(table.block_count() <= 1_001 * 3, "{}", table.block_count());
-}
-
-/// Nested ranges, the narrowest first: each item decides on two columns.
-#[test]
-fn many_nested_port_ranges_cost_no_square() {
-    let ranges = 12_000u32;
-    let mut spec = "nodeSelector: {}\ningress:\n".to_owned();
-    for number in (1..=ranges).rev() {
-        let end = 65_535 - number;
-        spec.push_str(&format!(
-            "- toPorts: [{{ports: [{{port: {number}, endPort: {end}, protocol: TCP}}]}}]\n"
-        ));
-    }
-    let mut repository = Repository::new(options());
-    repository.apply(&policy("p", &spec));
-    let snapshot = repository.snapshot();
-    let endpoint = resolve(&snapshot, HOST, false).expect("fits");
-    // One column for each item, one for no match, one for fragments.
-    assert_eq!(endpoint.direction(Ingress).table.column_count, ranges + 2);
-    for (port, index) in [(1, 11_999), (12_000, 0), (30_000, 0), (65_534, 11_999)] {
-        let found = cell(&snapshot, &endpoint, Ingress, "192.0.2.1", tcp(port));
-        assert_eq!(show(&snapshot, found), format!("allow p ingress[{index}]"));
     }
 }
