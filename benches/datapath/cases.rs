@@ -4,7 +4,7 @@ use palisade::policy::Direction;
 use palisade_abi::reason;
 
 use crate::frames::{ACK, Family, Frame, Kind, SYN, Way, frame};
-use crate::world::{CLOSED, OPEN, OPEN_TOO, Size};
+use crate::world::{CLOSED, OPEN, OPEN_TOO, Size, peer, peer_ports};
 
 pub(crate) const BASE: Size = Size {
     rules: 1_000,
@@ -111,7 +111,7 @@ impl Case {
     }
 
     pub(crate) fn frame(&self) -> Frame {
-        let ports = Ports::of(self.size, self.flows);
+        let ports = Ports::of(self.flows);
         let kind = match self.name {
             Name::Established => Kind::Tcp(ACK, ports.established),
             Name::Reply | Name::EgressEstablished => Kind::Tcp(ACK, CLIENT),
@@ -125,8 +125,7 @@ impl Case {
             Name::NotOurs => self.family.elsewhere(),
             _ => self.family.host(),
         };
-        let peer = self.size.peer(self.family);
-        frame(self.name.way(), kind, local, peer, PEER_PORT)
+        frame(self.name.way(), kind, local, peer(self.family), PEER_PORT)
     }
 }
 
@@ -138,9 +137,9 @@ struct Ports {
 
 impl Ports {
     /// One flow: ports that rules open for this peer alone; many: for everybody.
-    fn of(size: Size, flows: u32) -> Self {
+    fn of(flows: u32) -> Self {
         if flows == 1 {
-            let [established, new] = size.peer_ports();
+            let [established, new] = peer_ports();
             return Self { established, new };
         }
         Self {
@@ -150,9 +149,10 @@ impl Ports {
     }
 }
 
-/// The packets that make the flows of all cases, in order.
-pub(crate) fn openings(size: Size, family: Family, flows: u32) -> Vec<(Way, Frame)> {
-    let server = Ports::of(size, flows).established;
+/// The packets that make the flows of all cases, in order: opened, answered,
+/// and gone on with.
+pub(crate) fn openings(family: Family, flows: u32) -> Vec<(Way, Frame)> {
+    let server = Ports::of(flows).established;
     let steps = [
         (Way::In, Kind::Tcp(SYN, server)),
         (Way::Out, Kind::Tcp(SYN | ACK, server)),
@@ -162,11 +162,13 @@ pub(crate) fn openings(size: Size, family: Family, flows: u32) -> Vec<(Way, Fram
         (Way::Out, Kind::Tcp(ACK, CLIENT)),
         (Way::In, Kind::Udp(OPEN)),
         (Way::Out, Kind::Udp(OPEN)),
+        (Way::In, Kind::Udp(OPEN)),
         (Way::In, Kind::EchoRequest),
         (Way::Out, Kind::EchoReply),
+        (Way::In, Kind::EchoRequest),
     ];
-    let peer = size.peer(family);
-    let packet = |(way, kind)| (way, frame(way, kind, family.host(), peer, PEER_PORT));
+    let from = peer(family);
+    let packet = |(way, kind)| (way, frame(way, kind, family.host(), from, PEER_PORT));
     steps.into_iter().map(packet).collect()
 }
 

@@ -24,21 +24,27 @@ mod world;
 
 use rounds::Options;
 
+fn number(word: Option<String>, default: u32) -> u32 {
+    word.and_then(|word| word.parse().ok()).unwrap_or(default)
+}
+
 fn main() {
     let mut options = Options::default();
     let mut json = false;
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        let mut number = || words.next().and_then(|word| word.parse::<u32>().ok());
         match word.as_str() {
             "--json" => json = true,
-            "--runs" => options.runs = number().unwrap_or(options.runs),
-            "--repeat" => options.repeat = number().unwrap_or(options.repeat),
+            "--runs" => options.runs = number(words.next(), options.runs),
+            "--repeat" => options.repeat = number(words.next(), options.repeat),
             "--base" => options.only_base = true,
+            "--case" => options.only_case = words.next(),
             // From `cargo bench` itself.
             "--bench" => {}
             other => {
-                eprintln!("unknown option {other}: [--json] [--base] [--runs N] [--repeat N]");
+                eprintln!(
+                    "unknown option {other}: [--json] [--base] [--case NAME] [--runs N] [--repeat N]"
+                );
                 std::process::exit(2);
             }
         }

@@ -11,8 +11,8 @@ use crate::cases::{self, BASE, Case, MANY, PREFIXES, SOURCES};
 use crate::frames::{Family, Frame};
 use crate::harness::{Bench, NEXT, Run, Set, Shipped};
 use crate::layout::{TUPLE_PORT, Tuple};
-use crate::random::{Random, networks4, within4, within6, words6};
-use crate::world::{Size, World};
+use crate::random::{Random, within4, within6, words6};
+use crate::world::{Size, World, all4, peer};
 
 /// Packets of a case before it is measured, by which it is checked.
 const CHECKED: u32 = 256;
@@ -85,7 +85,7 @@ impl Place {
             1 => None,
             _ => self.sets(family).many,
         };
-        for (way, frame) in cases::openings(self.world.size, family, flows) {
+        for (way, frame) in cases::openings(family, flows) {
             let run = Run {
                 frame: &frame,
                 set,
@@ -145,7 +145,7 @@ fn fill(bench: &mut Bench, world: &World) -> [Sets; 2] {
     let mut random = Random(65_536);
     let mut sets = [Sets::default(); 2];
     for (place, family) in [Family::V4, Family::V6].into_iter().enumerate() {
-        let peer = match world.size.peer(family) {
+        let peer = match peer(family) {
             std::net::IpAddr::V4(peer) => [u32::from_ne_bytes(peer.octets()), 0, 0, 0],
             std::net::IpAddr::V6(peer) => words6(peer),
         };
@@ -162,7 +162,7 @@ fn fill(bench: &mut Bench, world: &World) -> [Sets; 2] {
     let extremes = [PREFIXES[0], PREFIXES[2]];
     if extremes.contains(&world.size.prefixes) {
         // The same sources, whether the world knows their prefixes or not.
-        let nets: Vec<Ipv4Net> = networks4(&mut Random(4), PREFIXES[2]);
+        let nets: Vec<Ipv4Net> = all4(PREFIXES[2]);
         let sources = tuples(&mut random, &nets, SOURCES, within4);
         sets[0].sources = Some(bench.add(&sources));
     }

@@ -18,13 +18,15 @@ use crate::programs::{self, Loaded};
 use crate::sandbox;
 use crate::world::Size;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) runs: u32,
     /// Packets of one run.
     pub(crate) repeat: u32,
     /// The base world alone, for a quick look.
     pub(crate) only_base: bool,
+    /// One case alone, by its name.
+    pub(crate) only_case: Option<String>,
 }
 
 impl Default for Options {
@@ -33,6 +35,7 @@ impl Default for Options {
             runs: 9,
             repeat: 200_000,
             only_base: false,
+            only_case: None,
         }
     }
 }
@@ -65,6 +68,10 @@ pub(crate) fn run(bpffs: &Path, options: Options) -> Outcome {
     let mut list = cases::all();
     if options.only_base {
         list.retain(|case| case.size == BASE);
+    }
+    if let Some(name) = &options.only_case {
+        list.retain(|case| case.name.as_str() == name);
+        assert!(!list.is_empty(), "no case {name}");
     }
     let mut places = Places::new();
     let mut worlds = Vec::new();

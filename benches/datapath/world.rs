@@ -43,20 +43,40 @@ impl Size {
     fn peers(self) -> usize {
         self.rules.div_ceil(PORTS_OF_PEER)
     }
-    /// The peer of the cases with one flow.
-    fn middle(self) -> usize {
-        self.peers() / 2
+}
+
+/// The random networks of every world: those of a smaller one come first.
+pub(crate) fn all4(count: usize) -> Vec<Ipv4Net> {
+    networks4(&mut Random(4), count)
+}
+
+fn all6(count: usize) -> Vec<Ipv6Net> {
+    networks6(&mut Random(6), count)
+}
+
+/// Where the peer of the cases with one flow lives: an early network of usual
+/// length, so that its address is known alike in every world.
+fn home4() -> Ipv4Net {
+    let mut nets = all4(100).into_iter();
+    nets.find(|net| net.prefix_len() == 24).expect("a /24")
+}
+
+fn home6() -> Ipv6Net {
+    let mut nets = all6(100).into_iter();
+    nets.find(|net| net.prefix_len() == 64).expect("a /64")
+}
+
+/// The peer of the cases with one flow; it is the first of the policy's.
+pub(crate) fn peer(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::from(u32::from(home4().network()) + 0x77).into(),
+        Family::V6 => Ipv6Addr::from(u128::from(home6().network()) + 0x77).into(),
     }
-    pub(crate) fn peer(self, family: Family) -> IpAddr {
-        match family {
-            Family::V4 => peer4(self.middle()).into(),
-            Family::V6 => peer6(self.middle()).into(),
-        }
-    }
-    /// TCP ports that rules of their own open for that peer.
-    pub(crate) fn peer_ports(self) -> [u16; 2] {
-        [1, PORTS_OF_PEER - 1].map(|place| port(self.middle(), place))
-    }
+}
+
+/// TCP ports that rules of their own open for that peer.
+pub(crate) fn peer_ports() -> [u16; 2] {
+    [1, PORTS_OF_PEER - 1].map(|place| port(0, place))
 }
 
 /// What is in force, and the prefixes it knows.
@@ -203,63 +223,63 @@ fn snapshot(size: Size) -> Result<Arc<PolicySnapshot>, DatapathError> {
 /// IPv6 prefixes at most: the figures of more are IPv4's.
 const PREFIXES6_MAX: usize = 10_000;
 
-/// Exactly `size.prefixes` prefixes: the host, the peer of the one flow, the
-/// other prefixes of the policy as far as there is room, then random networks
-/// that have the identities of the policy's peers.
+/// Exactly `size.prefixes` prefixes: the host, the home of the one flow's peer,
+/// and random networks that have the identities of the policy's peers in turn.
+/// The prefixes do not depend on the rules, so that a world of more rules
+/// differs by its verdict tables alone.
 fn ipcache4(
     snapshot: &PolicySnapshot,
     size: Size,
 ) -> (OrdMap<Ipv4Net, IpcacheEntry>, Vec<Ipv4Net>) {
-    let own = |address: IpAddr| match address {
-        IpAddr::V4(address) => Ipv4Net::from(address),
-        IpAddr::V6(address) => panic!("{address} is no IPv4 address"),
+    let known = &snapshot.ipcache4;
+    let IpAddr::V4(host) = Family::V4.host() else {
+        panic!("the host's IPv4 address is one");
     };
-    let must = [own(Family::V4.host()), own(size.peer(Family::V4))];
-    let peers = (0..size.peers()).map(|peer| Ipv4Net::from(peer4(peer)));
-    let more = networks4(&mut Random(4), size.prefixes);
-    ipcache(&snapshot.ipcache4, &must, peers.collect(), more, size)
+    let peers = (0..size.peers()).map(|peer| known[&Ipv4Net::from(peer4(peer))]);
+    let peers: Vec<IpcacheEntry> = peers.collect();
+    let must = [
+        (host.into(), known[&Ipv4Net::from(host)]),
+        (home4(), peers[0]),
+    ];
+    ipcache(must, all4(size.prefixes), &peers, size.prefixes)
 }
 
 fn ipcache6(
     snapshot: &PolicySnapshot,
     size: Size,
 ) -> (OrdMap<Ipv6Net, IpcacheEntry>, Vec<Ipv6Net>) {
-    let own = |address: IpAddr| match address {
-        IpAddr::V6(address) => Ipv6Net::from(address),
-        IpAddr::V4(address) => panic!("{address} is no IPv6 address"),
+    let known = &snapshot.ipcache6;
+    let IpAddr::V6(host) = Family::V6.host() else {
+        panic!("the host's IPv6 address is one");
     };
-    let must = [own(Family::V6.host()), own(size.peer(Family::V6))];
-    let peers = (0..size.peers()).map(|peer| Ipv6Net::from(peer6(peer)));
-    let size = Size {
-        prefixes: size.prefixes.min(PREFIXES6_MAX),
-        ..size
-    };
-    let more = networks6(&mut Random(6), size.prefixes);
-    ipcache(&snapshot.ipcache6, &must, peers.collect(), more, size)
+    let peers = (0..size.peers()).map(|peer| known[&Ipv6Net::from(peer6(peer))]);
+    let peers: Vec<IpcacheEntry> = peers.collect();
+    let must = [
+        (host.into(), known[&Ipv6Net::from(host)]),
+        (home6(), peers[0]),
+    ];
+    let count = size.prefixes.min(PREFIXES6_MAX);
+    ipcache(must, all6(count), &peers, count)
 }
 
 /// The map, and the random networks in it.
 fn ipcache<N: Ord + Copy>(
-    known: &OrdMap<N, IpcacheEntry>,
-    must: &[N],
-    peers: Vec<N>,
-    more: Vec<N>,
-    size: Size,
+    must: [(N, IpcacheEntry); 2],
+    networks: Vec<N>,
+    peers: &[IpcacheEntry],
+    count: usize,
 ) -> (OrdMap<N, IpcacheEntry>, Vec<N>) {
-    let mut out = OrdMap::new();
-    for prefix in must.iter().chain(&peers) {
-        if out.len() < size.prefixes {
-            out.insert(*prefix, known[prefix]);
-        }
-    }
+    let mut out: OrdMap<N, IpcacheEntry> = must.into_iter().collect();
     let mut random = Vec::new();
-    for (prefix, peer) in more.into_iter().zip(peers.iter().cycle()) {
-        if out.len() == size.prefixes {
+    for (network, peer) in networks.into_iter().zip(peers.iter().cycle()) {
+        if out.len() == count {
             break;
         }
-        out.insert(prefix, known[peer]);
-        random.push(prefix);
+        if !out.contains_key(&network) {
+            out.insert(network, *peer);
+            random.push(network);
+        }
     }
-    assert_eq!(out.len(), size.prefixes);
+    assert_eq!(out.len(), count);
     (out, random)
 }

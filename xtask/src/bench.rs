@@ -1,6 +1,7 @@
 //! `cargo xtask bench control` (what a change costs beside computing all from
-//! nothing) and `bench datapath` (what a packet costs beside what its
-//! operations cost), built for release.
+//! nothing), built for release, and `bench datapath` (what a packet costs
+//! beside what its operations cost), where only the kernel's side is timed and
+//! a build for release would be waited for in vain.
 
 use std::process::Command;
 
@@ -10,13 +11,14 @@ use crate::command;
 
 /// Runs a benchmark; the words behind its name are its own.
 pub(crate) fn run(words: &[&str]) -> Result<()> {
-    let (name, rest) = match words {
-        ["control", rest @ ..] => ("control", rest),
-        ["datapath", rest @ ..] => ("datapath", rest),
+    let (name, profile, rest) = match words {
+        ["control", rest @ ..] => ("control", "bench", rest),
+        ["datapath", rest @ ..] => ("datapath", "dev", rest),
         _ => bail!("name a benchmark: bench control | bench datapath (cargo xtask help)"),
     };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(command::root());
-    cargo.args(["bench", "--quiet", "--locked", "--bench", name, "--"]);
+    cargo.args(["bench", "--quiet", "--locked", "--profile", profile]);
+    cargo.args(["--bench", name, "--"]);
     command::run(cargo.args(rest))
 }

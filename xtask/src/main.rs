@@ -34,7 +34,8 @@ usage: cargo xtask <command>
                 --json, --kernel (root), --pods N, --policies N
   bench datapath
                 what a packet costs beside what its operations cost (root);
-                --json, --base (the base point only), --runs N, --repeat N
+                --json, --base (the base point only), --case NAME, --runs N,
+                --repeat N
 ";
 
 /// `cargo run --release -- lab`, with the same words.
