@@ -16,7 +16,7 @@ use palisade_abi::ipcache::{BUCKETS, Buckets, DEFAULT, Meaning, POOL_WORDS, Plac
 use palisade_abi::table::IPCACHE_MAX;
 
 use super::ipcache::{self, View};
-use super::ipcache4_ranges::{self as ranges, Bucket, Want, Words};
+use super::ipcache4_ranges::{self as ranges, Bucket, ShortChange, Want, Words};
 use super::ipcache4_space::Space;
 use super::mapping::Mapping;
 use super::maps::{MapName, Maps};
@@ -138,20 +138,12 @@ impl<'a> Slot<'a> {
         Space::with(self.pool.len(), taken.collect())
     }
 
-    /// Makes a bucket mean `cover` where its chunk leaves it open. False where
-    /// it did so before.
-    fn put_cover(&self, number: u16, cover: Meaning) -> bool {
+    /// What a bucket means where its chunk leaves it open, or as a whole.
+    fn cover(&self, number: u16) -> &'a AtomicU64 {
         let word = self.word(number);
         let place = Place(load(word));
-        let cell = if Place::is_one(place.0) {
-            // The first word of a chunk.
-            self.pool.get(place.base()).unwrap_or(word)
-        } else {
-            word
-        };
-        let differs = load(cell) != cover.0;
-        store(cell, cover.0);
-        differs
+        let first = Place::is_one(place.0).then(|| self.pool.get(place.base()));
+        first.flatten().unwrap_or(word)
     }
 
     /// Makes a bucket as wanted. False where it was, None where the pool has
@@ -307,9 +299,13 @@ fn write_changed(
     let short = changed.iter().filter(|prefix| ranges::is_short(prefix));
     let mut writes = 0;
     for prefix in short.filter(|prefix| prefix.prefix_len() != 0) {
-        ranges::covers_under(want, prefix, &mut |number, cover| {
-            writes += usize::from(memory.put_cover(number, cover));
-        });
+        let change = ShortChange::of(want, prefix);
+        for cover in change.buckets.clone().map(|number| memory.cover(number)) {
+            if change.replaces(Meaning(load(cover))) {
+                store(cover, change.cover.0);
+                writes += 1;
+            }
+        }
     }
     for number in numbers {
         let bucket = ranges::bucket(want, number);

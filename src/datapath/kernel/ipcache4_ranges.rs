@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 use imbl::OrdMap;
 use ipnet::Ipv4Net;
@@ -146,22 +147,36 @@ fn cover(want: &Want, prefix: Ipv4Net) -> Meaning {
     Meaning::OPEN
 }
 
-/// Calls `each` with every bucket that may have another cover since a short
-/// prefix of at least one bit changed, and with that cover. Buckets below a
-/// longer short prefix keep theirs.
-pub(super) fn covers_under(want: &Want, changed: &Ipv4Net, each: &mut impl FnMut(u16, Meaning)) {
-    fn walk(want: &Want, prefix: &Ipv4Net, cover: Meaning, each: &mut impl FnMut(u16, Meaning)) {
-        let length = prefix.prefix_len();
-        if length == SHORT_MAX {
-            return each(bucket_of(prefix), cover);
-        }
-        for half in prefix.subnets(length + 1).into_iter().flatten() {
-            if !want.contains_key(&half) {
-                walk(want, &half, cover, each);
-            }
+/// A short prefix, of one bit at least, that came, went or means something else.
+pub(super) struct ShortChange {
+    pub(super) buckets: RangeInclusive<u16>,
+    /// What those of its buckets mean now that no longer short prefix covers.
+    pub(super) cover: Meaning,
+    length: u8,
+    is_gone: bool,
+}
+
+impl ShortChange {
+    pub(super) fn of(want: &Want, prefix: &Ipv4Net) -> Self {
+        Self {
+            buckets: bucket_of(prefix)..=high(prefix.broadcast()),
+            cover: cover(want, *prefix),
+            length: prefix.prefix_len(),
+            is_gone: !want.contains_key(prefix),
         }
     }
-    walk(want, changed, cover(want, *changed), each);
+
+    /// Whether a bucket that has the cover `held` gets another one. The length
+    /// tells which prefix that is: only one of that length is around a bucket.
+    pub(super) fn replaces(&self, held: Meaning) -> bool {
+        let length = if held.is_open() { 0 } else { held.length() };
+        let concerns = if self.is_gone {
+            length == self.length
+        } else {
+            length <= self.length
+        };
+        concerns && held != self.cover
+    }
 }
 
 /// The ranges that the longer prefixes of one bucket make, in order. Ranges of

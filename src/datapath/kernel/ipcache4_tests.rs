@@ -143,7 +143,7 @@ fn change(want: &mut Want, (prefix, number): Change) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn after_any_changes_every_address_has_its_longest_prefix(
         steps in proptest::collection::vec(
