@@ -9,6 +9,8 @@
 mod adoption;
 #[path = "e2e/audit.rs"]
 mod audit;
+#[path = "e2e/classes.rs"]
+mod classes;
 #[path = "e2e/cli.rs"]
 mod cli;
 #[path = "e2e/containers.rs"]
@@ -39,5 +41,7 @@ mod past;
 mod pods;
 #[path = "e2e/policies.rs"]
 mod policies;
+#[path = "e2e/sockets.rs"]
+mod sockets;
 #[path = "e2e/traffic.rs"]
 mod traffic;

@@ -15,6 +15,8 @@ mod flows;
 mod fragments;
 #[path = "packets/frames.rs"]
 mod frames;
+#[path = "packets/fuzz/run.rs"]
+mod fuzz;
 #[path = "packets/headers.rs"]
 mod headers;
 #[path = "packets/host.rs"]
@@ -25,8 +27,14 @@ mod icmp;
 mod layers;
 #[path = "packets/lifetimes.rs"]
 mod lifetimes;
+#[path = "packets/fuzz/mutate.rs"]
+mod mutate;
 #[path = "packets/pressure.rs"]
 mod pressure;
+#[path = "sim/random.rs"]
+mod random;
+#[path = "packets/fuzz/reading.rs"]
+mod reading;
 #[path = "packets/sandbox.rs"]
 mod sandbox;
 #[path = "packets/sweeps.rs"]

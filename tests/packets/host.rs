@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use palisade::datapath::events::EventReader;
 use palisade::datapath::kernel::{Inspector, KernelDatapath, KernelOptions, TestPacket};
 use palisade::datapath::{Datapath as _, DatapathSettings, Generation};
 use palisade::events::{EndpointId, RepositoryChange, SourceName};
@@ -105,6 +106,15 @@ pub(crate) enum As {
     WatchedWithDenials,
 }
 
+/// What became of one frame.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Sent {
+    pub(crate) passes: bool,
+    /// Exits whose counter moved, by how many packets and bytes.
+    pub(crate) moved: Vec<(u8, u64, u64)>,
+    pub(crate) events: Vec<Event>,
+}
+
 /// Policy engine and datapath of one host.
 pub(crate) struct Host {
     repository: Repository,
@@ -114,6 +124,9 @@ pub(crate) struct Host {
     datapath: KernelDatapath,
     /// The exits as they were counted after the last packet.
     counted: BTreeMap<(u8, Direction), u64>,
+    /// The same with bytes, after the last shot.
+    volumes: BTreeMap<(u8, Direction), (u64, u64)>,
+    reader: Option<EventReader>,
     pins: PathBuf,
     _mount: BpfMount,
     _namespace: Namespace,
@@ -170,6 +183,8 @@ impl Host {
             },
             datapath,
             counted: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            reader: None,
             pins,
             _mount: mount,
             _namespace: namespace,
@@ -183,7 +198,12 @@ impl Host {
 
     /// Drops ethertypes other than ARP and IP from the next `apply` on.
     pub(crate) fn drop_other_ethertypes(&mut self) {
-        self.settings.drop_other_ethertypes = true;
+        self.other_ethertypes(true);
+    }
+
+    /// Whether they are dropped, from the next `apply` on.
+    pub(crate) fn other_ethertypes(&mut self, dropped: bool) {
+        self.settings.drop_other_ethertypes = dropped;
     }
 
     /// Lifetimes of flows from the next `apply` on, in seconds: established TCP,
@@ -314,6 +334,60 @@ impl Host {
         };
         let verdict = self.datapath.test_run(&packet).expect("the test run");
         verdict.passes
+    }
+
+    /// Sends a frame and tells all that it did; None where a test run takes no
+    /// frame so short.
+    pub(crate) fn shoot(
+        &mut self,
+        direction: Direction,
+        frame: &[u8],
+        forwarded: bool,
+    ) -> Option<Sent> {
+        let packet = TestPacket {
+            direction,
+            frame,
+            ingress_ifindex: u32::from(forwarded),
+            repeat: 1,
+        };
+        let verdict = match self.datapath.test_run(&packet) {
+            Ok(verdict) => verdict,
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => return None,
+            Err(error) => panic!("the test run: {error}"),
+        };
+        let mut events = Vec::new();
+        let reader = self.reader.get_or_insert_with(|| {
+            let inspector = self.datapath.inspector();
+            inspector.events().expect("the ring buffer")
+        });
+        reader.read(&mut events, usize::MAX);
+        let counters = self.datapath.inspector().counters().expect("the counters");
+        let mut moved = Vec::new();
+        for counter in counters {
+            let now = (counter.packets, counter.bytes);
+            let exit = (counter.reason, counter.direction);
+            let before = self.volumes.insert(exit, now).unwrap_or_default();
+            if now != before {
+                moved.push((counter.reason, now.0 - before.0, now.1 - before.1));
+            }
+        }
+        Some(Sent {
+            passes: verdict.passes,
+            moved,
+            events,
+        })
+    }
+
+    /// Events that nobody saw.
+    pub(crate) fn lost(&self) -> u64 {
+        let lost = self.datapath.inspector().lost_events().expect("counters");
+        lost.budget + lost.ring_full
+    }
+
+    /// Whether a rule of this number exists; 0 is no rule.
+    pub(crate) fn knows_rule(&self, number: u32) -> bool {
+        let snapshot = self.repository.snapshot();
+        number == 0 || snapshot.rules.contains_key(&RuleNumber(number))
     }
 
     /// Looks at the counters anew: packets have passed uncounted.

@@ -1,4 +1,5 @@
-//! `cargo xtask fuzz`: the differential test for as long as one likes.
+//! `cargo xtask fuzz`: the differential test, or the packet fuzzer, for as long as
+//! one likes.
 
 use std::env;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -20,11 +21,44 @@ struct Options {
     cases: Option<u64>,
 }
 
-/// Builds the test for release and runs it.
+/// A test that runs for as long as one likes.
+struct Endless {
+    /// Its binary, and the test in it.
+    target: &'static str,
+    name: &'static str,
+    /// What its environment variables begin with.
+    prefix: &'static str,
+}
+
+const DIFFERENTIAL: Endless = Endless {
+    target: "differential",
+    name: "tests::oracle_tables_and_programs_agree",
+    prefix: "PALISADE_FUZZ",
+};
+const PACKETS: Endless = Endless {
+    target: "packets",
+    name: "fuzz::changed_captures_meet_no_verdict_that_the_plain_reading_does_not_give",
+    prefix: "PALISADE_PACKET_FUZZ",
+};
+
+/// The differential test.
 pub(crate) fn run_for(words: &[&str]) -> Result<()> {
+    run_endless(&DIFFERENTIAL, &parse(words)?)
+}
+
+/// The packet fuzzer.
+pub(crate) fn run_packets(words: &[&str]) -> Result<()> {
     let options = parse(words)?;
+    if options.cases.is_some() {
+        bail!("fuzz packets [--minutes N] [--seed S]");
+    }
+    run_endless(&PACKETS, &options)
+}
+
+/// Builds the test for release and runs it.
+fn run_endless(endless: &Endless, options: &Options) -> Result<()> {
     tools::ensure()?;
-    let test = build()?;
+    let test = build(endless.target)?;
     let Some(mut command) = tools::as_root(&test) else {
         bail!("loading eBPF programs needs root, and there is no sudo");
     };
@@ -41,11 +75,14 @@ pub(crate) fn run_for(words: &[&str]) -> Result<()> {
         None => println!("seed {seed}, {minutes} minutes"),
     }
     command
-        .args(["--exact", "tests::oracle_tables_and_programs_agree"])
+        .args(["--exact", endless.name])
         .arg("--nocapture")
         .env("PALISADE_REQUIRE_PRIVILEGED", "1")
-        .env("PALISADE_FUZZ_SEED", seed.to_string())
-        .env("PALISADE_FUZZ_SECONDS", (minutes * 60).to_string())
+        .env(format!("{}_SEED", endless.prefix), seed.to_string())
+        .env(
+            format!("{}_SECONDS", endless.prefix),
+            (minutes * 60).to_string(),
+        )
         .current_dir(root());
     run(&mut command)
 }
@@ -68,11 +105,11 @@ fn parse(words: &[&str]) -> Result<Options> {
     Ok(options)
 }
 
-/// Path of the test binary.
-fn build() -> Result<PathBuf> {
+/// Path of a test binary.
+fn build(target: &str) -> Result<PathBuf> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());
-    cargo.args(["test", "--release", "--locked", "--test", "differential"]);
+    cargo.args(["test", "--release", "--locked", "--test", target]);
     cargo.args(["--no-run", "--message-format", "json-render-diagnostics"]);
     let output = cargo
         .stderr(Stdio::inherit())
@@ -83,13 +120,13 @@ fn build() -> Result<PathBuf> {
     }
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let message: serde_json::Value = serde_json::from_str(line).context("cargo's messages")?;
-        if message["target"]["name"] == "differential"
+        if message["target"]["name"] == target
             && let Some(path) = message["executable"].as_str()
         {
             return Ok(path.into());
         }
     }
-    bail!("cargo names no binary of the differential test")
+    bail!("cargo names no binary of test {target}")
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ usage: cargo xtask <command>
   ci            what CI checks besides: bpf --check, kernels, fuzz targets, dependencies
   fuzz [--minutes N] [--seed S] [--cases N]
                 the differential test, built for release: policy text, tables, kernel
+  fuzz packets [--minutes N] [--seed S]
+                changed captures through the real programs against their plain reading
   fuzz targets [--minutes N]
                 the fuzz targets of fuzz/, each for N minutes (nightly, cargo-fuzz)
   lab ...       `palisade lab`, built for release
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         ["kernels", rest @ ..] => kernels::run(rest),
         ["ci"] => ci::run_all(),
         ["fuzz", "targets", rest @ ..] => fuzz_targets::run_all(rest),
+        ["fuzz", "packets", rest @ ..] => fuzz::run_packets(rest),
         ["fuzz", rest @ ..] => fuzz::run_for(rest),
         ["lab", rest @ ..] => lab(rest),
         ["bench", rest @ ..] => bench::run(rest),
