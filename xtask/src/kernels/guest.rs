@@ -30,6 +30,9 @@ const TIME_LIMIT: Duration = Duration::from_secs(900);
 const POLL: Duration = Duration::from_millis(250);
 /// Begins each line of the init script, so that no test can be mistaken for it.
 const MARK: &str = "palisade-guest:";
+/// Characters of a long line that are shown.
+const SHOWN_BEGIN: usize = 300;
+const SHOWN_END: usize = 700;
 /// Lines of a guest that did not end by itself which are shown.
 const SHOWN_LINES_MAX: usize = 60;
 
@@ -104,7 +107,7 @@ impl Report {
             if outcome.status == Some(0) {
                 continue;
             }
-            println!("{}", outcome.output);
+            println!("{}", readable(&outcome.output));
             for name in outcome.failing_tests() {
                 println!("{}, {}: FAILED {name}", self.kernel, outcome.target);
             }
@@ -114,6 +117,23 @@ impl Report {
             None => println!("{}: {:.0} s with its boot", self.kernel, self.seconds),
         }
     }
+}
+
+/// Every line, of long ones (the verifier's words) begin and end.
+fn readable(output: &str) -> String {
+    let mut text = String::new();
+    for line in output.lines() {
+        let characters = line.chars().count();
+        if characters <= SHOWN_BEGIN + SHOWN_END {
+            text.push_str(line);
+        } else {
+            text.extend(line.chars().take(SHOWN_BEGIN));
+            text.push_str(" [...] ");
+            text.extend(line.chars().skip(characters - SHOWN_END));
+        }
+        text.push('\n');
+    }
+    text
 }
 
 /// Runs the jobs on that kernel.
@@ -308,6 +328,14 @@ mod tests {
         assert!(report.passed(), "{report:?}");
         assert_eq!(report.outcomes[0].target, "packets");
         assert!((report.outcomes[0].seconds - 10.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn of_a_long_line_both_ends_are_shown() {
+        let line = format!("begin{}end\nshort", "x".repeat(5_000));
+        let text = readable(&line);
+        assert!(text.starts_with("begin") && text.contains("xend\nshort\n"));
+        assert!(text.len() < 1_100, "{}", text.len());
     }
 
     #[test]

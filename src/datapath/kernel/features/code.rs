@@ -52,6 +52,11 @@ pub(super) const fn map(register: u8, fd: i32) -> [Instruction; 2] {
     ]
 }
 
+/// Loads four bytes from where a register points.
+pub(super) const fn load_word(to: u8, from: u8) -> Instruction {
+    instruction(0x61, to, from, 0, 0)
+}
+
 pub(super) const fn call(helper: i32) -> Instruction {
     instruction(0x85, 0, 0, 0, helper)
 }

@@ -3,11 +3,12 @@
 //! bring features back and configurations leave them out.
 //!
 //! In reading order: what a trial may find and what is made of it (here), `probes`
-//! (the table of trials), `code` (instructions of the trial programs), `calls`
-//! (the system calls), `texts`. No state, any thread.
+//! (the table of trials), `global` (a larger one), `code` (instructions of the
+//! trial programs), `calls` (the system calls), `texts`. No state, any thread.
 
 mod calls;
 mod code;
+mod global;
 mod probes;
 mod texts;
 

@@ -3,12 +3,12 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use super::calls;
 use super::code::{
-    DONE, EXIT, FRAME, Instruction, add, call, call_local, clear, copy, jump_if_less, map, set,
-    skip_if_zero, skip_if_zero32,
+    DONE, EXIT, FRAME, Instruction, add, call, clear, copy, jump_if_less, map, set, skip_if_zero,
+    skip_if_zero32,
 };
-use crate::datapath::kernel::{clsact, sys};
+use super::{calls, global};
+use crate::datapath::kernel::{clsact, removal, sys};
 use crate::datapath::netns;
 use crate::limits::PROGRAM_LOADS_MAX;
 use crate::policy::Direction;
@@ -53,7 +53,7 @@ pub(super) const ALL: &[Probe] = &[
     needed("programs on devices (sched_cls)", (4, 1), || {
         load(&DONE).map(drop)
     }),
-    needed("functions in programs", (4, 16), functions),
+    needed("global functions (BTF)", (5, 12), global::functions),
     needed("32-bit jumps", (5, 1), || {
         load(&[set(0, 0), skip_if_zero32(0, 0), EXIT]).map(drop)
     }),
@@ -87,6 +87,12 @@ pub(super) const ALL: &[Probe] = &[
     }),
     needed("bpf_fib_lookup", (4, 18), fib_lookup),
     needed("bpf_skc_lookup_tcp", (5, 2), socket_lookup),
+    better(
+        "looking while removing from LRU hashes",
+        (5, 14),
+        "the sweep looks first and removes then",
+        taking,
+    ),
     better(
         "maps in maps",
         (4, 12),
@@ -137,11 +143,15 @@ fn create((shape, flags): (sys::MapShape, u32)) -> io::Result<OwnedFd> {
     calls::map_create(shape, flags, None)
 }
 
-/// Loads a trial program; again where a signal interrupted the verifier.
 pub(super) fn load(code: &[Instruction]) -> io::Result<OwnedFd> {
+    again_after_signals(|| calls::load(code))
+}
+
+/// Loads; again where a signal interrupted the verifier.
+pub(super) fn again_after_signals(load: impl Fn() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
     let mut loads = 1;
     loop {
-        match calls::load(code) {
+        match load() {
             Err(error)
                 if error.kind() == io::ErrorKind::WouldBlock && loads < PROGRAM_LOADS_MAX =>
             {
@@ -150,10 +160,6 @@ pub(super) fn load(code: &[Instruction]) -> io::Result<OwnedFd> {
             result => return result,
         }
     }
-}
-
-fn functions() -> io::Result<()> {
-    load(&[call_local(1), EXIT, DONE[0], DONE[1]]).map(drop)
 }
 
 fn tail_calls() -> io::Result<()> {
@@ -191,6 +197,17 @@ fn batches() -> io::Result<()> {
     let map = create(shape(sys::MAP_TYPE_LRU_HASH, 4, 0))?;
     let (mut cursor, mut keys, mut values) = ([0; 4], [0; 4], [0; 4]);
     sys::map_lookup_batch(map.as_fd(), true, &mut cursor, &mut keys, &mut values, 1).map(drop)
+}
+
+fn taking() -> io::Result<()> {
+    let map = create(shape(sys::MAP_TYPE_LRU_HASH, 4, 0))?;
+    // There is nothing to take, which a kernel that can says.
+    match removal::take(map.as_fd(), &[0; 4], &mut [0; 4]) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
+        }
+        answer => answer.map(drop),
+    }
 }
 
 fn fib_lookup() -> io::Result<()> {
