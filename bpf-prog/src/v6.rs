@@ -89,7 +89,12 @@ fn follow(skb: *mut __sk_buff, packet: &mut Packet<V6>) -> Option<Chain> {
     // SAFETY: fields of `packet`, used through these pointers alone meanwhile.
     unsafe {
         place.write_volatile(WHOLE);
-        for _ in 0..EXTENSIONS_MAX {
+        // Linux 6.1 wants a loop to go back by a jump. Of a count in a register the
+        // compiler makes a block before the loop, which falls into it.
+        let mut followed = 0u32;
+        let followed = &raw mut followed;
+        while followed.read_volatile() < EXTENSIONS_MAX {
+            followed.write_volatile(followed.read_volatile() + 1);
             let proto = (&raw const (*l4).proto).read_volatile();
             let offset = (&raw const (*l4).offset).read_volatile();
             if !is_extension(proto) || proto == NO_NEXT_HEADER {
