@@ -1,7 +1,8 @@
 //! `cargo xtask bench control` (what a change costs beside computing all from
 //! nothing), built for release, and `bench datapath` (what a packet costs
 //! beside what its operations cost), where only the kernel's side is timed and
-//! a build for release would be waited for in vain.
+//! a build for release would be waited for in vain; `bench wire`: what a packet
+//! costs on a wire.
 
 use std::process::Command;
 
@@ -14,7 +15,8 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     let (name, profile, rest) = match words {
         ["control", rest @ ..] => ("control", "bench", rest),
         ["datapath", rest @ ..] => ("datapath", "dev", rest),
-        _ => bail!("name a benchmark: bench control | bench datapath (cargo xtask help)"),
+        ["wire", rest @ ..] => ("wire", "bench", rest),
+        _ => bail!("name a benchmark: bench control | datapath | wire (cargo xtask help)"),
     };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(command::root());

@@ -38,6 +38,8 @@ usage: cargo xtask <command>
                 what a packet costs beside what its operations cost (root);
                 --json, --base (the base point only), --case NAME, --runs N,
                 --repeat N
+  bench wire    what a packet costs on a veth: no firewall, Palisade, nftables (root);
+                --json, --rounds N
 ";
 
 /// `cargo run --release -- lab`, with the same words.
