@@ -4,6 +4,7 @@ mod bench;
 mod bpf;
 mod ci;
 mod command;
+mod flips;
 mod fuzz;
 mod fuzz_targets;
 mod kernels;
@@ -40,6 +41,8 @@ usage: cargo xtask <command>
                 --repeat N
   bench wire    what a packet costs on a veth: no firewall, Palisade, nftables (root);
                 --json, --rounds N
+  flips [--count N]
+                policies replaced under traffic (root), 10,000 times
 ";
 
 /// `cargo run --release -- lab`, with the same words.
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         ["fuzz", rest @ ..] => fuzz::run_for(rest),
         ["lab", rest @ ..] => lab(rest),
         ["bench", rest @ ..] => bench::run(rest),
+        ["flips", rest @ ..] => flips::run(rest),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
