@@ -310,3 +310,35 @@ fn a_changed_table_is_noticed() {
         );
     });
 }
+
+#[test]
+fn a_changed_block_is_noticed() {
+    in_world(|world| {
+        let (mut datapath, _) = world.open();
+        let staged = datapath
+            .stage(&generation(1, Some(tcp_ports(&[22])), None))
+            .expect("stage");
+        assert_eq!(staged.blocks, 1);
+        datapath.commit().expect("commit");
+        let inspector = datapath.inspector();
+        let table = inspector.table(Direction::Ingress).expect("table");
+        let (place, mut block) = table.blocks.into_iter().next().expect("a block");
+        block[0] ^= action::ALLOW;
+        let blocks = world
+            .dir()
+            .join(format!("pal_blocks_v{}", palisade_abi::ABI_VERSION));
+        let mut map = aya::maps::Array::<_, [u32; 16]>::try_from(aya::maps::Map::Array(
+            aya::maps::MapData::from_pin(blocks).expect("the map"),
+        ))
+        .expect("an array");
+        let slot = inspector.commit_state().slot;
+        let element = palisade_abi::table::blocks_element(slot, place);
+        map.set(element, block, 0).expect("tamper");
+        let problems = inspector.verify().expect("verify");
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(
+            problems[0].contains("not what was committed"),
+            "{problems:?}"
+        );
+    });
+}
