@@ -12,8 +12,10 @@ use crate::harness::{Run, Set, empty, twin};
 use crate::measure::{Figure, Samples};
 use crate::place::{Place, any_frame};
 
-/// Local ports of the flows that are in the floors' table, and that are not.
+/// Local ports of the flows that are in the floors' table (as many as there are
+/// in the base world's conntrack), and of those that are not.
 const PRESENT: u16 = 443;
+const ALSO_PRESENT: [u16; 3] = [445, 446, 447];
 const ABSENT: u16 = 444;
 /// Flows inserted, and records sent, in one run: as many as fit.
 const INSERTS: u32 = 50_000;
@@ -144,25 +146,7 @@ impl Floors {
         if let Some(big) = big {
             fill_tries(big);
         }
-        for (family, programs) in [
-            (Family::V4, ["o_update4", "o_hash_fill"].as_slice()),
-            (Family::V6, &["o_update6"]),
-        ] {
-            let frame = any_frame(BASE, family);
-            let sets = base.sets(family);
-            for set in [sets.many, sets.one.map(Set::same)] {
-                let set = set.expect("the base world has the tuples");
-                for program in programs {
-                    base.bench.walk(set, &frame, PRESENT);
-                    let run = Run {
-                        frame: &frame,
-                        set: None,
-                        repeat: set.count,
-                    };
-                    base.bench.checked(program, run);
-                }
-            }
-        }
+        fill_flows(base);
         let ring =
             RingBuf::try_from(Map::RingBuf(base.bench.map("b_ring"))).expect("a ring buffer");
         let new_flows = ["b_new4", "b_new6"].map(|name| base.bench.map(name));
@@ -273,6 +257,32 @@ fn run(place: &mut Place, floor: &Floor, repeat: u32) -> u32 {
         repeat,
     };
     place.bench.checked(floor.program, run)
+}
+
+/// The flows of the floors' tables.
+fn fill_flows(base: &mut Place) {
+    for (family, programs) in [
+        (Family::V4, ["o_update4", "o_hash_fill"].as_slice()),
+        (Family::V6, &["o_update6"]),
+    ] {
+        let frame = any_frame(BASE, family);
+        let sets = base.sets(family);
+        let many = sets.many.expect("the base world has the tuples");
+        let same = sets.one.expect("every world has the tuples").same();
+        let ports = ALSO_PRESENT.into_iter().chain([PRESENT]);
+        let fills = ports.map(|port| (many, port)).chain([(same, PRESENT)]);
+        for (set, port) in fills {
+            for program in programs {
+                base.bench.walk(set, &frame, port);
+                let run = Run {
+                    frame: &frame,
+                    set: None,
+                    repeat: set.count,
+                };
+                base.bench.checked(program, run);
+            }
+        }
+    }
 }
 
 /// The prefixes of a world in plain tries.
