@@ -18,8 +18,11 @@ use crate::harness::World;
 /// Payload: class, then the number.
 const PAYLOAD: usize = 16;
 const UDP: u8 = 17;
-/// Ports of flows that go on; all below are of flows of one packet.
+/// Source port of flows that go on, and the number of those of one packet from
+/// 1024 on: none is a port of the policies, else a packet could be the answer
+/// to a flow of the other direction, and allowed as such.
 const RUNNING_PORT: u16 = 30_000;
+const FRESH_PORTS: u32 = 18_000;
 /// Packets at once, and the pause behind them.
 const BATCH: usize = 32;
 const PAUSE: Duration = Duration::from_micros(400);
@@ -76,7 +79,7 @@ pub(crate) fn send(world: &World, plan: &Plan, direction: Direction, stop: &Atom
         for class in PATTERN.into_iter().cycle().take(BATCH) {
             let number = &mut sent[class as usize];
             let (tuple, running) = chosen(plan, class, direction, *number);
-            let fresh = 1_024 + u16::try_from(random.below(28_000)).expect("a port");
+            let fresh = 1_024 + u16::try_from(random.below(FRESH_PORTS)).expect("a port");
             let port = if running { RUNNING_PORT } else { fresh };
             let frame = frame(&ethernet, &tuple, port, class, *number);
             // A packet that egress drops is refused to its sender; who arrived
