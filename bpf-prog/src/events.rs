@@ -96,8 +96,8 @@ pub fn emit<F: Family>(
         (*event).peer_identity = decision.identity;
         (*event).source_port = u16::from_be(packet.l4.source_port);
         (*event).destination_port = u16::from_be(packet.l4.destination_port);
-        (*event).source = F::words(packet.source);
-        (*event).destination = F::words(packet.destination);
+        F::store(packet.source, &raw mut (*event).source);
+        F::store(packet.destination, &raw mut (*event).destination);
     }
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
 }

@@ -74,14 +74,14 @@ impl<F: Family> Packet<F> {
         }
     }
 
-    /// The same for a key, which stays where lookups find it.
+    /// The same for a key. On the stack again: before Linux 6.2 no map is asked
+    /// for a key that stands behind a function's argument.
     #[inline(always)]
-    pub fn forget_key<'a>(&mut self, key: F::Key) -> &'a F::Key {
-        // SAFETY: a field of ours, which outlives the program's run and is not
-        // written again while the reference is used.
+    pub fn forget_key(&mut self, key: F::Key) -> F::Key {
+        // SAFETY: a field of ours, volatile as in `forget`.
         unsafe {
             core::ptr::write_volatile(&raw mut self.scratch_key, key);
-            &*(&raw const self.scratch_key)
+            core::ptr::read_volatile(&raw const self.scratch_key)
         }
     }
 
@@ -95,6 +95,44 @@ impl<F: Family> Packet<F> {
         scratch: [0; 3],
         scratch_key: F::NO_KEY,
     };
+
+    /// Writes what a glance has left open, for functions that want all written.
+    /// With numbers that the verifier does not know (they mean nothing), so that
+    /// this way and that of `parse` are one to it.
+    ///
+    /// # Safety
+    /// `skb` is the context, `packet` points to memory of this function's caller.
+    #[inline(always)]
+    pub unsafe fn complete(packet: *mut Self, skb: *mut __sk_buff, hints: u32) {
+        // SAFETY: the caller's word; no field has a destructor.
+        unsafe {
+            let any = (&raw const (*skb).len).read_volatile();
+            (*packet).hints = hints;
+            Exit::fill(&raw mut (*packet).exit, any);
+            (*packet).scratch = [any; 3];
+            (*packet).scratch_key = F::any_key(any);
+        }
+    }
+
+    /// The same, of all.
+    ///
+    /// # Safety
+    /// As above.
+    #[inline(always)]
+    pub unsafe fn begin(packet: *mut Self, skb: *mut __sk_buff) {
+        // SAFETY: as above.
+        unsafe {
+            let any = (&raw const (*skb).len).read_volatile();
+            let key = F::any_key(any);
+            (*packet).source = F::key_remote(&key);
+            (*packet).destination = F::key_remote(&key);
+            (*packet).l4 = L4 {
+                offset: any,
+                ..L4::NOTHING
+            };
+            Self::complete(packet, skb, 0);
+        }
+    }
 
     /// The key of the packet's flow.
     #[inline(always)]
@@ -154,6 +192,8 @@ pub trait Family: Sized + 'static {
     const ICMP_COLUMN: u32;
     const NOWHERE: Self::Addr;
     const NO_KEY: Self::Key;
+    /// A key all of this word.
+    fn any_key(word: u32) -> Self::Key;
 
     /// Reads the IP header at `l3` and what follows. Err: a drop reason for
     /// headers that not even the addresses can be believed of.
@@ -163,7 +203,11 @@ pub trait Family: Sized + 'static {
     fn parse_apart(skb: *mut __sk_buff, packet: &mut Packet<Self>) -> u32;
     /// The usual case of `parse`, read directly: TCP, UDP or echo right behind
     /// a plain header. None for all else, which `parse` then reads.
-    fn glance(skb: *mut __sk_buff, l3: u32, packet: &mut Packet<Self>) -> Option<()>;
+    /// Writes addresses and `l4` of `packet`, nothing else.
+    ///
+    /// # Safety
+    /// `packet` points to memory of the caller.
+    unsafe fn glance(skb: *mut __sk_buff, l3: u32, packet: *mut Packet<Self>) -> Option<()>;
     /// [`crate::known::judge`] as a function of its own.
     fn judge_known<const DIRECTION: u32>(skb: *mut __sk_buff, packet: &mut Packet<Self>) -> u32;
     /// [`crate::first::judge`] as a function of its own.
@@ -205,4 +249,9 @@ pub trait Family: Sized + 'static {
 
     /// The address as four words; IPv4 stands in the first.
     fn words(address: Self::Addr) -> [u32; 4];
+    /// The same, written where it belongs.
+    ///
+    /// # Safety
+    /// `place` can be written.
+    unsafe fn store(address: Self::Addr, place: *mut [u32; 4]);
 }

@@ -163,7 +163,12 @@ fn is_ours<F: Family, const DIRECTION: u32>(
         return ingress_ifindex == 0;
     }
     match pkt_type {
-        PACKET_HOST => !F::is_forwarded(skb, packet),
+        // The routing table knows best, but asking it costs more than all else
+        // of the way; an address of ours needs no question.
+        PACKET_HOST => {
+            F::peer(packet.destination, word.slot()).identity == identity::HOST
+                || !F::is_forwarded(skb, packet)
+        }
         // For another station (bridge port, macvlan, promiscuous mode).
         PACKET_OTHERHOST => F::peer(packet.destination, word.slot()).identity == identity::HOST,
         _ => true,
@@ -223,8 +228,9 @@ fn entry_of<const DIRECTION: u32>(
         epoch: word.epoch(),
         cell: cell.0,
         identity,
-        packets: if forward { [1, 0] } else { [0, 1] },
+        packets: [u64::from(forward), u64::from(!forward)],
         bytes: if forward { [bytes, 0] } else { [0, bytes] },
+        pad: 0,
     }
 }
 
@@ -244,29 +250,29 @@ fn create<F: Family, const DIRECTION: u32>(packet: &mut Packet<F>, entry: &CtEnt
     let key = packet.forget_key(key);
     if conntrack::is_opening(&packet.l4) {
         let now = conntrack::now();
-        if let Some(found) = conntrack::find_full::<F>(key, now) {
+        if let Some(found) = conntrack::find_full::<F>(&key, now) {
             if repeats::<DIRECTION>(found) {
                 return Created::Repeats;
             }
-            let _ = F::full().remove(key);
+            let _ = F::full().remove(&key);
         }
-        if F::half().insert(key, entry, BPF_NOEXIST).is_ok() {
+        if F::half().insert(&key, entry, BPF_NOEXIST).is_ok() {
             return Created::Yes;
         }
-        if let Some(found) = conntrack::find_half::<F>(key, now) {
+        if let Some(found) = conntrack::find_half::<F>(&key, now) {
             if repeats::<DIRECTION>(found) {
                 return Created::Repeats;
             }
         }
     } else if packet.hints & hint::REUSED != 0 {
-        let _ = F::full().remove(key);
+        let _ = F::full().remove(&key);
     }
     let table = if entry.flags & flags::SEEN_REPLY != 0 {
         F::full()
     } else {
         F::half()
     };
-    if table.insert(key, entry, 0).is_ok() {
+    if table.insert(&key, entry, 0).is_ok() {
         Created::Yes
     } else {
         Created::NoRoom

@@ -5,6 +5,8 @@
 //! [`crate::known`] and [`crate::first`], functions that the verifier looks at
 //! by themselves.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::bindings::__sk_buff;
 use palisade_abi::{
     cb,
@@ -17,8 +19,8 @@ use palisade_abi::{
 
 use crate::{
     conntrack, counters,
+    exit::Exit,
     family::{Family, Packet, hint},
-    packet::l4_state,
 };
 
 /// Judges one packet. The entry program has left the commit word and the
@@ -32,37 +34,66 @@ pub fn judge<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff) -> i32 {
             (*skb).cb[cb::L3_OFFSET] & 0x3f,
         )
     };
-    let mut packet = Packet::<F>::NOTHING;
-    if F::glance(skb, l3, &mut packet).is_none() {
-        let refused = F::parse_apart(skb, &mut packet) as u8;
-        if refused != 0 {
-            return if word.enforced(DIRECTION) {
-                counters::drop(skb, refused, DIRECTION)
-            } else {
-                counters::pass(skb, reason::NOT_ENFORCED, DIRECTION)
-            };
-        }
-    }
-    if packet.l4.state == l4_state::TRACKED && !conntrack::is_opening(&packet.l4) {
-        let key = packet.key::<DIRECTION>();
-        if let Some(entry) = F::full().get_ptr_mut(packet.forget_key(key)) {
-            // SAFETY: a non-null pointer from a map lookup.
-            let entry = unsafe { &mut *entry };
-            let now = conntrack::now();
-            if answers::<DIRECTION>(skb, word, entry, now) {
-                let forward = conntrack::opened(entry.flags) == DIRECTION;
-                // SAFETY: `skb` is the context.
-                let bytes = unsafe { (*skb).len };
-                conntrack::refresh(entry, word.slot(), &packet.l4, forward, now, bytes);
-                counters::rule(skb, Cell(entry.cell).rule());
+    // Not initialised as a whole: that would cost the usual packet more than its
+    // headers do.
+    let mut packet = MaybeUninit::<Packet<F>>::uninit();
+    let packet = packet.as_mut_ptr();
+    // SAFETY: a glance writes addresses and `l4`; until `complete` or `parse_apart`
+    // has written all nothing else is read.
+    let packet = unsafe {
+        if F::glance(skb, l3, packet).is_some() {
+            let Some(hints) = pass_known::<F, DIRECTION>(skb, word, packet) else {
                 return counters::pass(skb, reason::FORWARDED, DIRECTION);
-            }
+            };
+            Packet::complete(packet, skb, hints);
         } else {
-            packet.hints = hint::NO_FULL;
+            Packet::begin(packet, skb);
+            let refused = F::parse_apart(skb, &mut *packet) as u8;
+            if refused != 0 {
+                return if word.enforced(DIRECTION) {
+                    counters::drop(skb, refused, DIRECTION)
+                } else {
+                    counters::pass(skb, reason::NOT_ENFORCED, DIRECTION)
+                };
+            }
         }
+        &mut *packet
+    };
+    decide_apart::<F, DIRECTION>(skb, packet);
+    packet.exit.leave(skb, word, DIRECTION, packet)
+}
+
+/// The usual packet: its flow's entry says that it passes. None: it does, and is
+/// noted there; else what was found out.
+///
+/// # Safety
+/// Addresses and `l4` of `packet` are written.
+#[inline(always)]
+unsafe fn pass_known<F: Family, const DIRECTION: u32>(
+    skb: *mut __sk_buff,
+    word: CommitWord,
+    packet: *mut Packet<F>,
+) -> Option<u32> {
+    // SAFETY: the caller's word; entries come from a lookup, `skb` is the context.
+    unsafe {
+        let l4 = (*packet).l4;
+        if conntrack::is_opening(&l4) {
+            return Some(0);
+        }
+        (*packet).scratch_key = (*packet).key::<DIRECTION>();
+        let Some(entry) = F::full().get_ptr_mut(&(*packet).scratch_key) else {
+            return Some(hint::NO_FULL);
+        };
+        let entry = &mut *entry;
+        let now = conntrack::now();
+        if !answers::<DIRECTION>(skb, word, entry, now) {
+            return Some(0);
+        }
+        let forward = conntrack::opened(entry.flags) == DIRECTION;
+        conntrack::refresh(entry, word.slot(), &l4, forward, now, (*skb).len);
+        counters::rule(skb, Cell(entry.cell).rule());
+        None
     }
-    decide_apart::<F, DIRECTION>(skb, &mut packet);
-    packet.exit.leave(skb, word, DIRECTION, &packet)
 }
 
 /// Decides about a packet that no entry answers for at a glance.
@@ -72,9 +103,10 @@ fn decide_apart<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff, packet: &m
         return;
     }
     if F::judge_first::<DIRECTION>(skb, packet) == REPEATS {
-        // Where the entry was evicted in this very moment: policy has allowed
-        // the packet, and the exit still says so.
-        F::judge_known::<DIRECTION>(skb, packet);
+        if F::judge_known::<DIRECTION>(skb, packet) == NO_FLOW {
+            // Evicted in this very moment; policy has allowed the packet.
+            packet.exit = Exit::silent(reason::FORWARDED);
+        }
     }
 }
 

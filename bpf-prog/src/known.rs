@@ -56,9 +56,9 @@ fn decide<F: Family, const DIRECTION: u32>(
     let key = packet.forget_key(key);
     let now = conntrack::now();
     let found = if packet.hints & hint::NO_FULL != 0 {
-        conntrack::find_half::<F>(key, now)?
+        conntrack::find_half::<F>(&key, now)?
     } else {
-        conntrack::find::<F>(key, now)?
+        conntrack::find::<F>(&key, now)?
     };
     if !related && is_reused::<DIRECTION>(skb, found) {
         if !found.in_half {
@@ -70,7 +70,7 @@ fn decide<F: Family, const DIRECTION: u32>(
     let entry = unsafe { &mut *found.entry };
     let old = entry.epoch != word.epoch() && entry.flags & flags::UNJUDGED == 0;
     if old {
-        conntrack::judge_again::<F>(skb, word, key, entry);
+        conntrack::judge_again::<F>(skb, word, &key, entry);
     }
     if related {
         // An ICMP error passes with the flow it is about.
@@ -79,7 +79,7 @@ fn decide<F: Family, const DIRECTION: u32>(
             .then(|| Exit::silent(reason::RELATED));
     }
     Some(established::<F, DIRECTION>(
-        skb, word, packet, key, found, old,
+        skb, word, packet, &key, found, old,
     ))
 }
 
@@ -149,7 +149,7 @@ fn quoted_key<F: Family, const DIRECTION: u32>(
 ) -> Option<F::Key> {
     let inner = F::parse_inner(skb, packet.l4.offset + 8)?;
     // The error quotes at least 8 octets of the transport header (RFC 792).
-    let l4 = crate::transport::parse_quoted::<F>(skb, inner.proto, inner.offset);
+    let l4 = crate::transport::parse_quoted::<F>(skb, inner.proto, inner.offset)?;
     let inner = Packet::<F> {
         source: inner.source,
         destination: inner.destination,

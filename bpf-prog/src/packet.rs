@@ -50,12 +50,12 @@ pub fn read<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
 /// Reads a `T` at `offset` where it is linear; None otherwise. `offset` is at
 /// most 255.
 #[inline(always)]
-pub fn glance<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
-    // SAFETY: as in `read`.
+pub fn glance<'a, T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<&'a T> {
+    // SAFETY: as in `read`; the program writes no packet.
     unsafe {
         let start = (*skb).data as usize + (offset as usize & DIRECT_MAX);
         if start + size_of::<T>() <= (*skb).data_end as usize {
-            Some(*(start as *const T))
+            Some(&*(start as *const T))
         } else {
             None
         }

@@ -244,13 +244,12 @@ pub fn parse_fragment<F: Family>(
     l4
 }
 
-/// Ports of a header that an ICMP error quotes: 8 octets are enough.
+/// Ports of a header that an ICMP error quotes: 8 octets are enough (RFC 792),
+/// without them it is about nothing that we know.
 #[inline(always)]
-pub fn parse_quoted<F: Family>(skb: *mut __sk_buff, proto: u8, offset: u32) -> L4 {
+pub fn parse_quoted<F: Family>(skb: *mut __sk_buff, proto: u8, offset: u32) -> Option<L4> {
     let mut l4 = refused(proto, offset, 0);
-    let Some(words) = read::<[u32; 2]>(skb, offset) else {
-        return l4;
-    };
+    let words = read::<[u32; 2]>(skb, offset)?;
     if proto == F::ICMP {
         let head = u32::from_be(words[0]);
         icmp::<F>(
@@ -262,5 +261,5 @@ pub fn parse_quoted<F: Family>(skb: *mut __sk_buff, proto: u8, offset: u32) -> L
     } else if proto == proto::TCP || proto == proto::UDP || proto == proto::SCTP {
         ports(&mut l4, words[0]);
     }
-    l4
+    Some(l4)
 }

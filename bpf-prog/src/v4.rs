@@ -84,6 +84,19 @@ impl Family for V4 {
     };
 
     #[inline(always)]
+    fn any_key(word: u32) -> CtKey4 {
+        CtKey4 {
+            local: word,
+            remote: word,
+            local_port: word as u16,
+            remote_port: word as u16,
+            proto: word as u8,
+            kind: word as u8,
+            pad: 0,
+        }
+    }
+
+    #[inline(always)]
     fn parse(skb: *mut __sk_buff, l3: u32, packet: &mut Packet<Self>) -> Result<(), u8> {
         let header = read::<Header>(skb, l3).ok_or(reason::INVALID_PACKET)?;
         let header_length = u32::from(header.version_ihl & 0x0f) * 4;
@@ -124,16 +137,20 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn glance(skb: *mut __sk_buff, l3: u32, packet: &mut Packet<Self>) -> Option<()> {
+    unsafe fn glance(skb: *mut __sk_buff, l3: u32, packet: *mut Packet<Self>) -> Option<()> {
         let header = glance::<Header>(skb, l3)?;
         let fragment = u16::from_be(header.fragment) & (MORE_FRAGMENTS | FRAGMENT_OFFSET);
         if header.version_ihl != 0x45 || fragment != 0 {
             return None;
         }
         let end = end_of(l3, u32::from(u16::from_be(header.total_length)));
-        packet.source = header.source;
-        packet.destination = header.destination;
-        packet.l4 = transport::glance::<Self>(skb, header.proto, l3 + HEADER, end)?;
+        let l4 = transport::glance::<Self>(skb, header.proto, l3 + HEADER, end)?;
+        // SAFETY: the caller's word.
+        unsafe {
+            (*packet).source = header.source;
+            (*packet).destination = header.destination;
+            (*packet).l4 = l4;
+        }
         Some(())
     }
 
@@ -187,6 +204,9 @@ impl Family for V4 {
             return None;
         }
         let length = u32::from(header.version_ihl & 0x0f) * 4;
+        if length < HEADER {
+            return None;
+        }
         Some(Inner {
             source: header.source,
             destination: header.destination,
@@ -268,6 +288,18 @@ impl Family for V4 {
         }
         // The size of the IPv4 member selects the family.
         kernel::socket_state(skb, &mut tuple, 12)
+    }
+
+    #[inline(always)]
+    unsafe fn store(address: u32, place: *mut [u32; 4]) {
+        let place: *mut u32 = place.cast();
+        // SAFETY: the caller's word. Volatile, or three zeros become a call.
+        unsafe {
+            place.write_volatile(address);
+            place.add(1).write_volatile(0);
+            place.add(2).write_volatile(0);
+            place.add(3).write_volatile(0);
+        }
     }
 
     #[inline(always)]

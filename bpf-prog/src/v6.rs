@@ -40,8 +40,46 @@ struct Header {
     payload_length: u16,
     next_header: u8,
     hop_limit: u8,
-    source: [u32; 4],
-    destination: [u32; 4],
+    source: Address,
+    destination: Address,
+}
+
+/// An address as two words of the size of a register: copies of it are loads and
+/// stores, no calls.
+pub type Address = [u64; 2];
+
+/// A copy, word by word: as a whole the compiler would call a function for it.
+#[inline(always)]
+fn by_word(address: &Address) -> Address {
+    // SAFETY: references; volatile, so that the two loads stay what they are.
+    unsafe {
+        [
+            (&raw const address[0]).read_volatile(),
+            (&raw const address[1]).read_volatile(),
+        ]
+    }
+}
+
+/// The same in words of the maps' layouts.
+#[inline(always)]
+fn words(address: Address) -> [u32; 4] {
+    let [a, b] = address.map(|word| word.to_ne_bytes());
+    let word = |bytes: [u8; 8], at: usize| {
+        u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+    };
+    [word(a, 0), word(a, 4), word(b, 0), word(b, 4)]
+}
+
+/// And back.
+#[inline(always)]
+fn address_of(words: [u32; 4]) -> Address {
+    let half = |low: u32, high: u32| {
+        let (low, high) = (low.to_ne_bytes(), high.to_ne_bytes());
+        u64::from_ne_bytes([
+            low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3],
+        ])
+    };
+    [half(words[0], words[1]), half(words[2], words[3])]
 }
 
 /// Next header, length, and (fragment header) offset and flags.
@@ -155,7 +193,7 @@ fn end_of(l3: u32, payload: u32) -> u32 {
 pub struct V6;
 
 impl Family for V6 {
-    type Addr = [u32; 4];
+    type Addr = Address;
     type Key = CtKey6;
     type FragmentKey = FragKey6;
 
@@ -164,7 +202,7 @@ impl Family for V6 {
     const ECHO_REQUEST: u8 = 128;
     const ECHO_REPLY: u8 = 129;
     const ICMP_COLUMN: u32 = column::OTHER_ICMPV6;
-    const NOWHERE: Self::Addr = [0; 4];
+    const NOWHERE: Self::Addr = [0; 2];
     const NO_KEY: Self::Key = CtKey6 {
         local: [0; 4],
         remote: [0; 4],
@@ -176,6 +214,19 @@ impl Family for V6 {
     };
 
     #[inline(always)]
+    fn any_key(word: u32) -> CtKey6 {
+        CtKey6 {
+            local: [word; 4],
+            remote: [word; 4],
+            local_port: word as u16,
+            remote_port: word as u16,
+            proto: word as u8,
+            kind: word as u8,
+            pad: 0,
+        }
+    }
+
+    #[inline(always)]
     fn parse(skb: *mut __sk_buff, l3: u32, packet: &mut Packet<Self>) -> Result<(), u8> {
         let header = read::<Header>(skb, l3).ok_or(reason::INVALID_PACKET)?;
         if u32::from_be(header.version_class_flow) >> 28 != 6 {
@@ -183,8 +234,8 @@ impl Family for V6 {
         }
         let payload = u32::from(u16::from_be(header.payload_length));
         let end = end_of(l3, payload);
-        packet.source = header.source;
-        packet.destination = header.destination;
+        packet.source = by_word(&header.source);
+        packet.destination = by_word(&header.destination);
         packet.l4.proto = header.next_header;
         packet.l4.offset = l3 + HEADER;
         packet.l4 = match follow(skb, packet) {
@@ -200,15 +251,19 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn glance(skb: *mut __sk_buff, l3: u32, packet: &mut Packet<Self>) -> Option<()> {
+    unsafe fn glance(skb: *mut __sk_buff, l3: u32, packet: *mut Packet<Self>) -> Option<()> {
         let header = glance::<Header>(skb, l3)?;
         if u32::from_be(header.version_class_flow) >> 28 != 6 {
             return None;
         }
         let end = end_of(l3, u32::from(u16::from_be(header.payload_length)));
-        packet.source = header.source;
-        packet.destination = header.destination;
-        packet.l4 = transport::glance::<Self>(skb, header.next_header, l3 + HEADER, end)?;
+        let l4 = transport::glance::<Self>(skb, header.next_header, l3 + HEADER, end)?;
+        // SAFETY: the caller's word.
+        unsafe {
+            (*packet).source = by_word(&header.source);
+            (*packet).destination = by_word(&header.destination);
+            (*packet).l4 = l4;
+        }
         Some(())
     }
 
@@ -262,16 +317,16 @@ impl Family for V6 {
 
     #[inline(always)]
     fn key(
-        local: [u32; 4],
-        remote: [u32; 4],
+        local: Address,
+        remote: Address,
         local_port: u16,
         remote_port: u16,
         proto: u8,
         kind: u8,
     ) -> CtKey6 {
         CtKey6 {
-            local,
-            remote,
+            local: words(local),
+            remote: words(remote),
             local_port,
             remote_port,
             proto,
@@ -280,8 +335,8 @@ impl Family for V6 {
         }
     }
     #[inline(always)]
-    fn key_remote(key: &CtKey6) -> [u32; 4] {
-        key.remote
+    fn key_remote(key: &CtKey6) -> Address {
+        address_of(key.remote)
     }
     #[inline(always)]
     fn key_ports(key: &CtKey6) -> (u8, u16, u16) {
@@ -302,9 +357,9 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn peer(address: [u32; 4], slot: u32) -> Peer {
+    fn peer(address: Address, slot: u32) -> Peer {
         IPCACHE6
-            .get(Key::new(128, address))
+            .get(Key::new(128, words(address)))
             .map_or(Peer::UNKNOWN, |value| Peer::of_slot(value, slot))
     }
 
@@ -314,8 +369,8 @@ impl Family for V6 {
         let mut parameters: bpf_fib_lookup = unsafe { core::mem::zeroed() };
         parameters.family = AF_INET6;
         parameters.l4_protocol = packet.l4.proto;
-        parameters.__bindgen_anon_3.ipv6_src = packet.source;
-        parameters.__bindgen_anon_4.ipv6_dst = packet.destination;
+        parameters.__bindgen_anon_3.ipv6_src = words(packet.source);
+        parameters.__bindgen_anon_4.ipv6_dst = words(packet.destination);
         kernel::is_forwarded(skb, &mut parameters)
     }
 
@@ -337,8 +392,14 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn words(address: [u32; 4]) -> [u32; 4] {
-        address
+    unsafe fn store(address: Address, place: *mut [u32; 4]) {
+        // SAFETY: the caller's word.
+        unsafe { *place = words(address) };
+    }
+
+    #[inline(always)]
+    fn words(address: Address) -> [u32; 4] {
+        words(address)
     }
 }
 
@@ -348,8 +409,8 @@ fn parse_after(skb: *mut __sk_buff, header: &Header, chain: &Chain, end: u32) ->
         return transport::parse::<V6>(skb, chain.proto, chain.offset, end);
     };
     let key = FragKey6 {
-        source: header.source,
-        destination: header.destination,
+        source: words(header.source),
+        destination: words(header.destination),
         id: fragment.id,
         pad: 0,
     };

@@ -20,6 +20,7 @@ pub const FLOW: CtEntry = CtEntry {
     identity: 2,
     packets: [1, 0],
     bytes: [54, 0],
+    pad: 0,
 };
 
 /// A longest-prefix match that finds something.

@@ -189,6 +189,7 @@ impl<'a> Writer<'a> {
             identity: 0,
             packets: [0; 2],
             bytes: [0; 2],
+            pad: 0,
         }
     }
 }
