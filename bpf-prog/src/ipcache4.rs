@@ -15,20 +15,23 @@ const WORD: u64 = 8;
 /// Who has an address, in network byte order.
 #[inline(always)]
 pub fn lookup(address: u32, slot: u32) -> Peer {
-    let (Some(buckets), Some(pool)) = (BUCKETS4.get_ptr(slot), IPCACHE4.get_ptr(slot)) else {
+    let Some(buckets) = BUCKETS4.get_ptr(slot) else {
         return Peer::UNKNOWN;
     };
-    let (buckets, pool) = (buckets.cast::<u64>(), pool.cast::<u8>());
+    let buckets = buckets.cast::<u64>();
     let address = u64::from(u32::from_be(address));
     // SAFETY: the half of an address numbers a bucket.
     let word = unsafe { *buckets.add(low_half(address >> 16) as usize) };
     let mut meaning = Meaning(word);
     if Place::is_one(word) {
-        let chunk = Place(word).offset();
-        meaning = search(pool, Place(word), address & 0xffff);
+        let place = Place(word);
+        let Some(segment) = IPCACHE4.get_ptr(place.element(slot)) else {
+            return Peer::UNKNOWN;
+        };
+        let segment = segment.cast::<u8>();
+        meaning = search(segment, place, address & 0xffff);
         if meaning.is_open() {
-            // SAFETY: the offset of a place is masked to the pool.
-            meaning = unsafe { Meaning(*pool.add(chunk as usize).cast()) };
+            meaning = Meaning(read(segment, place.offset()));
         }
     }
     if meaning.is_open() {
@@ -46,16 +49,16 @@ pub fn lookup(address: u32, slot: u32) -> Peer {
 
 /// The meaning of the last entry of a chunk that does not begin after `low`.
 #[inline(always)]
-fn search(pool: *const u8, place: Place, low: u64) -> Meaning {
+fn search(segment: *const u8, place: Place, low: u64) -> Meaning {
     let end = low + 1;
     let mut at = place.offset() + WORD;
     let mut stride = place.first_stride();
     let mut window = place.window();
     for _ in 0..ROUNDS_MAX {
         // Three loads that do not wait for each other.
-        let one = begins_before(pool, at + stride, end, stride);
-        let two = begins_before(pool, at + 2 * stride, end, stride);
-        let three = begins_before(pool, at + 3 * stride, end, stride);
+        let one = begins_before(segment, at + stride, end, stride);
+        let two = begins_before(segment, at + 2 * stride, end, stride);
+        let three = begins_before(segment, at + 3 * stride, end, stride);
         at += one + two + three;
         window >>= 2;
         stride = window;
@@ -63,21 +66,21 @@ fn search(pool: *const u8, place: Place, low: u64) -> Meaning {
             break;
         }
     }
-    Entry(read(pool, at)).meaning()
+    Entry(read(segment, at)).meaning()
 }
 
 #[inline(always)]
-fn read(pool: *const u8, offset: u64) -> u64 {
-    // SAFETY: the offset is masked to the pool, and a multiple of a word.
-    unsafe { *pool.add((offset & OFFSET_MASK) as usize).cast() }
+fn read(segment: *const u8, offset: u64) -> u64 {
+    // SAFETY: the offset is masked to the segment, and a multiple of a word.
+    unsafe { *segment.add((offset & OFFSET_MASK) as usize).cast() }
 }
 
 /// `stride` if the entry at `offset` begins before `end`, else 0. In assembly,
 /// since the compiler would make a branch of it, which random addresses
 /// mispredict.
 #[inline(always)]
-fn begins_before(pool: *const u8, offset: u64, end: u64, stride: u64) -> u64 {
-    let mut begins = u64::from(Entry(read(pool, offset)).first());
+fn begins_before(segment: *const u8, offset: u64, end: u64, stride: u64) -> u64 {
+    let mut begins = u64::from(Entry(read(segment, offset)).first());
     // SAFETY: arithmetic on registers.
     unsafe {
         asm!(

@@ -9,7 +9,7 @@ use palisade_abi::{
     SLOTS, calls,
     conntrack::{CtEntry, CtKey4, CtKey6, FragKey4, FragKey6, FragValue},
     event::{Budget, RING_BYTES, lost},
-    ipcache::{Buckets, Pool},
+    ipcache::{Buckets, POOL_ELEMENTS, Segment},
     reason::{COUNTERS as COUNTERS_MAX, Counter},
     settings::{FAILSAFE_MAX, FailsafeKey, Settings, VLANS_MAX},
     table::{
@@ -58,7 +58,7 @@ pub static HALF6: LruHashMap<CtKey6, CtEntry> = LruHashMap::with_max_entries(CT_
 #[map(name = "pal_buckets4")]
 pub static BUCKETS4: Array<Buckets> = Array::with_max_entries(SLOTS as u32, BPF_F_MMAPABLE);
 #[map(name = "pal_ipcache4")]
-pub static IPCACHE4: Array<Pool> = Array::with_max_entries(SLOTS as u32, BPF_F_MMAPABLE);
+pub static IPCACHE4: Array<Segment> = Array::with_max_entries(POOL_ELEMENTS, BPF_F_MMAPABLE);
 #[map(name = "pal_ipcache6")]
 pub static IPCACHE6: LpmTrie<[u32; 4], IpcacheValue> =
     LpmTrie::with_max_entries(IPCACHE_MAX, BPF_F_NO_PREALLOC);

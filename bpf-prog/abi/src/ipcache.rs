@@ -1,6 +1,6 @@
 //! The ipcache of IPv4: address -> identity, by ranges instead of by prefixes.
 //!
-//! Each slot has a table of its own, an element of two `BPF_F_MMAPABLE` arrays:
+//! Each slot has a table of its own, in elements of two `BPF_F_MMAPABLE` arrays:
 //!
 //! ```text
 //! word = BUCKETS[slot][address >> 16]
@@ -27,6 +27,7 @@
 //! The fields of a place stand where a mask, or a shift and a mask, give bytes.
 //! The length of the prefix is for user space, which lists a table as prefixes.
 
+use crate::SLOTS;
 use crate::table::{IDENTITIES_MAX, IPCACHE_MAX};
 
 /// Buckets of a slot: the values of the high half of an address.
@@ -35,6 +36,13 @@ pub const BUCKETS: usize = 65_536;
 pub const DEFAULT: usize = BUCKETS;
 /// Words of all chunks of one slot.
 pub const POOL_WORDS: usize = 1 << 21;
+/// Words of one element of the pool's array, 4 MiB: kernels before 6.0 refuse
+/// larger ones. No chunk stands in two of them.
+pub const SEGMENT_WORDS: usize = 1 << 19;
+/// Elements of one slot.
+pub const SEGMENTS: u32 = (POOL_WORDS / SEGMENT_WORDS) as u32;
+/// Elements of the pool's array, those of slot A first.
+pub const POOL_ELEMENTS: u32 = SEGMENTS * SLOTS as u32;
 /// Most entries of a chunk: each address differs from the one before it.
 pub const ENTRIES_MAX: usize = 65_536;
 /// Largest window, and the rounds of a search that begins with it.
@@ -44,7 +52,7 @@ pub const ROUNDS_MAX: u32 = 1 + WINDOW_MAX.ilog2() / 2;
 /// Value of the buckets' array.
 pub type Buckets = [u64; BUCKETS + 1];
 /// Value of the pool's array.
-pub type Pool = [u64; POOL_WORDS];
+pub type Segment = [u64; SEGMENT_WORDS];
 
 /// What a range of addresses means; 0 = no prefix says anything.
 #[repr(transparent)]
@@ -157,8 +165,9 @@ impl Strides {
 pub struct Place(pub u64);
 
 const PLACE: u64 = 1 << 63;
-/// Largest offset in the pool, in bytes.
-pub const OFFSET_MASK: u64 = (POOL_WORDS as u64 - 1) * 8;
+/// Largest offset in a segment, in bytes.
+pub const OFFSET_MASK: u64 = (SEGMENT_WORDS as u64 - 1) * 8;
+const SEGMENT_SHIFT: u32 = SEGMENT_WORDS.ilog2() + 3;
 const STRIDE_MASK: u64 = 0x7fff * 8;
 const FIRST_STRIDE_SHIFT: u32 = POOL_WORDS.ilog2() + 3;
 const WINDOW_SHIFT: u32 = FIRST_STRIDE_SHIFT + 18;
@@ -180,7 +189,13 @@ impl Place {
     pub const fn is_one(word: u64) -> bool {
         word & PLACE != 0
     }
-    /// Offset in the pool, in bytes.
+    /// Element of the pool's array.
+    #[inline(always)]
+    #[must_use]
+    pub const fn element(self, slot: u32) -> u32 {
+        slot * SEGMENTS + ((self.0 >> SEGMENT_SHIFT) as u32 & (SEGMENTS - 1))
+    }
+    /// Offset in it, in bytes.
     #[inline(always)]
     #[must_use]
     pub const fn offset(self) -> u64 {
@@ -201,7 +216,7 @@ impl Place {
     /// Word of the pool at which the chunk begins.
     #[must_use]
     pub const fn base(self) -> usize {
-        (self.offset() / 8) as usize
+        (self.0 >> 3) as usize & (POOL_WORDS - 1)
     }
     /// How the chunk is searched.
     #[must_use]
@@ -218,6 +233,8 @@ impl Place {
     }
 }
 
+const _: () = assert!(size_of::<Segment>() == 4 << 20);
+const _: () = assert!(ENTRIES_MAX < SEGMENT_WORDS);
 const _: () = assert!(IDENTITIES_MAX == 1 << INDEX_BITS);
 const _: () = assert!(LENGTH_SHIFT + 5 == FIRST_SHIFT);
 const _: () = assert!(WINDOW_SHIFT + 18 < 63);
@@ -225,5 +242,8 @@ const _: () =
     assert!((WINDOW_MAX as u64) * 8 <= STRIDE_MASK && WINDOW_MAX as usize * 4 == ENTRIES_MAX);
 // Whatever the prefixes, they fit: each makes at most two ranges more, and each
 // chunk has a first range, a word for what it leaves open and two repetitions.
-const _: () = assert!(2 * IPCACHE_MAX as usize + 4 * BUCKETS <= POOL_WORDS);
+// At the end of a segment less than the largest chunk is lost.
+const _: () = assert!(
+    2 * IPCACHE_MAX as usize + 4 * BUCKETS + SEGMENTS as usize * (ENTRIES_MAX + 1) <= POOL_WORDS
+);
 const _: () = assert!(Strides::of(ENTRIES_MAX as u32).entries() as usize == ENTRIES_MAX);

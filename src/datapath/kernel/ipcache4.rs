@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipnet::Ipv4Net;
-use palisade_abi::ipcache::{BUCKETS, Buckets, DEFAULT, Meaning, POOL_WORDS, Place, Pool};
+use palisade_abi::ipcache::{
+    BUCKETS, Buckets, DEFAULT, Meaning, Place, SEGMENT_WORDS, SEGMENTS, Segment,
+};
 use palisade_abi::table::IPCACHE_MAX;
 
 use super::ipcache::{self, View};
@@ -45,7 +47,7 @@ impl RangeTables {
     pub(crate) fn open(maps: &Maps) -> Result<Self, DatapathError> {
         Ok(Self {
             buckets: Mapping::new(maps.of(MapName::Buckets4), size_of::<Buckets>())?,
-            pool: Mapping::new(maps.of(MapName::Ipcache4), size_of::<Pool>())?,
+            pool: Mapping::new(maps.of(MapName::Ipcache4), size_of::<Segment>())?,
         })
     }
 
@@ -53,7 +55,7 @@ impl RangeTables {
         let number = u32::from(slot != 0);
         Slot {
             buckets: self.buckets.longs(number, BUCKETS + 1),
-            pool: self.pool.longs(number, POOL_WORDS),
+            pool: self.pool.elements(number * SEGMENTS, SEGMENTS),
         }
     }
 
@@ -135,7 +137,7 @@ impl<'a> Slot<'a> {
         let words = self.buckets[..BUCKETS].iter().map(load);
         let places = words.filter(|word| Place::is_one(*word)).map(Place);
         let taken = places.map(|place| place.base()..place.base() + place.words());
-        Space::with(self.pool.len(), taken.collect())
+        Space::with(self.pool.len(), SEGMENT_WORDS, taken.collect())
     }
 
     /// What a bucket means where its chunk leaves it open, or as a whole.
@@ -177,7 +179,7 @@ impl<'a> Slot<'a> {
         for word in &self.buckets[..BUCKETS] {
             store(word, Meaning::OPEN.0);
         }
-        Space::empty(self.pool.len())
+        Space::empty(self.pool.len(), SEGMENT_WORDS)
     }
 }
 

@@ -67,7 +67,7 @@ impl Memory {
             let word = usize::try_from(at / 8).expect("a word");
             Entry(load(&self.pool[word]))
         };
-        let mut at = place.offset() + 8;
+        let mut at = place.base() as u64 * 8 + 8;
         let (mut stride, mut window) = (place.first_stride(), place.window());
         for _ in 0..ROUNDS_MAX {
             let begun = (1..=3).filter(|step| entry(at + step * stride).first() <= low);
@@ -202,7 +202,7 @@ fn a_search_finds_its_range_in_a_chunk_of_any_size() {
         let (strides, _) = bucket.chunk().expect("a chunk");
         assert_eq!(strides, Strides::of(count));
         assert!((count..count + 3).contains(&strides.entries()), "{count}");
-        let mut space = Space::empty(memory.pool.len());
+        let mut space = Space::empty(memory.pool.len(), SEGMENT_WORDS);
         store(&memory.buckets[9], 0);
         assert!(memory.slot().put(&mut space, 9, &bucket).is_some());
         for low in (0..ADDRESSES).step_by(7).chain([65_535]) {

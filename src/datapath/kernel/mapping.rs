@@ -79,6 +79,18 @@ impl Mapping {
         unsafe { std::slice::from_raw_parts(self.element(index, count), count) }
     }
 
+    /// All long words of `count` elements in a row.
+    pub(crate) fn elements(&self, first: u32, count: u32) -> &[AtomicU64] {
+        let (offset, len) = (first as usize * self.stride, count as usize * self.stride);
+        assert!(
+            offset + len <= self.len,
+            "{count} elements from {first} lie outside of the mapping"
+        );
+        // SAFETY: inside of the mapping, where elements stand without a gap at
+        // multiples of eight bytes; alive as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.element(first, 0), len / 8) }
+    }
+
     /// The first eight bytes of an element.
     pub(crate) fn long(&self, index: u32) -> &AtomicU64 {
         // SAFETY: inside of the mapping, aligned, alive as long as `self`.

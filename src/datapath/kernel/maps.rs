@@ -182,8 +182,8 @@ pub(crate) const SPECS: [MapSpec; 24] = [
         MapName::Ipcache4,
         "pal_ipcache4",
         ARRAY,
-        (4, size_of::<ipcache::Pool>()),
-        Some(2),
+        (4, size_of::<ipcache::Segment>()),
+        Some(ipcache::POOL_ELEMENTS),
     ),
     spec(
         MapName::Ipcache6,
