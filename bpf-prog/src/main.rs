@@ -83,6 +83,20 @@ pub fn pal_eg6(context: TcContext) -> i32 {
 // packets may be does not multiply what theirs may be. The programs stay small
 // to it, and load in milliseconds.
 
+/// Who has an IPv4 address (network byte order): a packed `Peer`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn pal_peer4(address: u32, slot: u32) -> u64 {
+    ipcache4::lookup(address, slot).pack()
+}
+
+/// The cell for a packed `Table`, the index of an identity and the key of a column.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn pal_verdict(table: u32, index: u32, key: u32) -> u32 {
+    verdict::search(verdict::Table::unpack(table), index, key as u16).0
+}
+
 /// Headers of an IPv4 packet. 0, or the reason to drop it.
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -13,7 +13,7 @@ use palisade_abi::{
 
 use crate::{
     family::{Family, Inner, Packet},
-    ipcache4, kernel,
+    kernel,
     maps::{CT4, FRAG4, HALF4},
     packet::{glance, l4_state, read},
     transport::{self, Place},
@@ -258,7 +258,7 @@ impl Family for V4 {
 
     #[inline(always)]
     fn peer(address: u32, slot: u32) -> Peer {
-        ipcache4::lookup(address, slot)
+        Peer::unpack(crate::pal_peer4(address, slot))
     }
 
     #[inline(always)]

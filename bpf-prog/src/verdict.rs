@@ -21,6 +21,21 @@ impl Peer {
         index: 0,
     };
 
+    /// As one word, which a global function can give back.
+    #[inline(always)]
+    pub fn pack(self) -> u64 {
+        u64::from(self.identity) | u64::from(self.index) << 32
+    }
+
+    /// And back.
+    #[inline(always)]
+    pub fn unpack(word: u64) -> Self {
+        Self {
+            identity: word as u32,
+            index: (word >> 32) as u32,
+        }
+    }
+
     /// The identity of one slot.
     #[inline(always)]
     pub fn of_slot(value: &IpcacheValue, slot: u32) -> Self {
@@ -39,6 +54,46 @@ pub const UNENFORCED: Cell = Cell::new(action::ALLOW, false, 0);
 /// of `palisade_abi::table::column`. What cannot be looked up is denied.
 #[inline(always)]
 pub fn lookup(slot: u32, direction: u32, index: u32, class: u32, key: u16) -> Cell {
+    let table = Table {
+        slot,
+        direction,
+        class,
+    };
+    Cell(crate::pal_verdict(table.pack(), index, u32::from(key)))
+}
+
+/// Which table is asked, and by which class of columns; as one word, since a
+/// global function takes five.
+pub struct Table {
+    slot: u32,
+    direction: u32,
+    class: u32,
+}
+
+impl Table {
+    #[inline(always)]
+    fn pack(&self) -> u32 {
+        self.slot | self.direction << 1 | self.class << 2
+    }
+
+    #[inline(always)]
+    pub fn unpack(word: u32) -> Self {
+        Self {
+            slot: word & 1,
+            direction: word >> 1 & 1,
+            class: word >> 2 & 3,
+        }
+    }
+}
+
+/// [`lookup`] itself.
+#[inline(always)]
+pub fn search(table: Table, index: u32, key: u16) -> Cell {
+    let Table {
+        slot,
+        direction,
+        class,
+    } = table;
     let (Some(rows), Some(columns)) = (
         ROWS.get_ptr(rows_element(slot, direction)),
         COLUMNS.get_ptr(columns_element(slot, direction, class)),
@@ -47,13 +102,14 @@ pub fn lookup(slot: u32, direction: u32, index: u32, class: u32, key: u16) -> Ce
     };
     // The compiler knows that a port fits and would drop the mask; the verifier
     // of Linux 6.1 loses the bound on the way here and needs to see it.
+    // So is the index, which the compiler follows through functions that the
+    // verifier looks at one by one.
+    let index = core::hint::black_box(u64::from(index)) as usize;
     let key = core::hint::black_box(u64::from(key)) as usize & 0xffff;
     // SAFETY: each index is masked to the size of the element it indexes, which
     // the verifier proves again.
     let (mut word, column) = unsafe {
-        let row = rows
-            .cast::<u32>()
-            .add(index as usize & (IDENTITIES_MAX - 1));
+        let row = rows.cast::<u32>().add(index & (IDENTITIES_MAX - 1));
         (Word(*row), *columns.cast::<u32>().add(key))
     };
     for _ in 0..LEVELS {
