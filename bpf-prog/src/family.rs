@@ -31,9 +31,9 @@ pub struct Packet<F: Family> {
 
 /// What one function found out for the next.
 pub mod hint {
-    /// The table of flows with answers has no such flow.
-    pub const NO_FULL: u32 = 1 << 0;
-    /// It has one whose tuple is used anew.
+    /// Conntrack has no such flow.
+    pub const NO_ENTRY: u32 = 1 << 0;
+    /// The table of flows with answers has one whose tuple is used anew.
     pub const REUSED: u32 = 1 << 1;
 }
 

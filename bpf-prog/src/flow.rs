@@ -1,9 +1,9 @@
 //! The family programs: what happens to an IPv4 or IPv6 packet.
 //!
-//! The usual packet is one of a flow that has answers and was judged in the
-//! current epoch: headers, one conntrack lookup, out. All else goes on in
-//! [`crate::known`] and [`crate::first`], functions that the verifier looks at
-//! by themselves.
+//! The usual packet is one of a flow that was judged in the current epoch:
+//! headers, one conntrack lookup (two where the flow was seen from one side
+//! only), out. All else goes on in [`crate::known`] and [`crate::first`],
+//! functions that the verifier looks at by themselves.
 
 use core::mem::MaybeUninit;
 
@@ -81,15 +81,23 @@ unsafe fn pass_known<F: Family, const DIRECTION: u32>(
             return Some(0);
         }
         (*packet).scratch_key = (*packet).key::<DIRECTION>();
-        let Some(entry) = F::full().get_ptr_mut(&(*packet).scratch_key) else {
-            return Some(hint::NO_FULL);
+        let key = &(*packet).scratch_key;
+        let (entry, of_both_sides) = match F::full().get_ptr_mut(key) {
+            Some(entry) => (&mut *entry, true),
+            None => match F::half().get_ptr_mut(key) {
+                Some(entry) => (&mut *entry, false),
+                None => return Some(hint::NO_ENTRY),
+            },
         };
-        let entry = &mut *entry;
         let now = conntrack::now();
         if !answers::<DIRECTION>(skb, word, entry, now) {
             return Some(0);
         }
         let forward = conntrack::opened(entry.flags) == DIRECTION;
+        if !of_both_sides && forward && entry.flags & flags::SEEN_REPLY != 0 {
+            // It may move among the flows that were answered.
+            return Some(0);
+        }
         conntrack::refresh(entry, word.slot(), &l4, forward, now, (*skb).len);
         counters::rule(skb, Cell(entry.cell).rule());
         None
@@ -99,7 +107,8 @@ unsafe fn pass_known<F: Family, const DIRECTION: u32>(
 /// Decides about a packet that no entry answers for at a glance.
 #[inline(always)]
 fn decide_apart<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff, packet: &mut Packet<F>) {
-    if !conntrack::is_opening(&packet.l4) && F::judge_known::<DIRECTION>(skb, packet) != NO_FLOW {
+    let new = packet.hints & hint::NO_ENTRY != 0 || conntrack::is_opening(&packet.l4);
+    if !new && F::judge_known::<DIRECTION>(skb, packet) != NO_FLOW {
         return;
     }
     if F::judge_first::<DIRECTION>(skb, packet) == REPEATS {

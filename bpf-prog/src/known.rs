@@ -55,11 +55,7 @@ fn decide<F: Family, const DIRECTION: u32>(
     };
     let key = packet.forget_key(key);
     let now = conntrack::now();
-    let found = if packet.hints & hint::NO_FULL != 0 {
-        conntrack::find_half::<F>(&key, now)?
-    } else {
-        conntrack::find::<F>(&key, now)?
-    };
+    let found = conntrack::find::<F>(&key, now)?;
     if !related && is_reused::<DIRECTION>(skb, found) {
         if !found.in_half {
             packet.hints |= hint::REUSED;
