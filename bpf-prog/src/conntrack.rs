@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_jiffies64};
 use palisade_abi::{
     commit::CommitWord,
-    conntrack::{CtEntry, flags},
+    conntrack::{CtEntry, Judged, flags},
     direction, proto,
     table::column,
 };
@@ -99,6 +99,13 @@ pub fn opener_by_socket<F: Family>(skb: *mut __sk_buff, key: &F::Key) -> Option<
     }
 }
 
+/// The verdict of an entry and its epoch, which belong together.
+#[inline(always)]
+pub fn judged(entry: &CtEntry) -> Judged {
+    // SAFETY: a field; volatile, so that it is loaded whole (see `Judged`).
+    unsafe { (&raw const entry.judged).read_volatile() }
+}
+
 /// Direction in which a flow was opened.
 #[inline(always)]
 pub fn opened(bits: u32) -> u32 {
@@ -143,9 +150,9 @@ pub fn judge_again<F: Family>(
         identity = peer.identity;
     }
     entry.flags = bits;
-    entry.cell = cell.0;
     entry.identity = identity;
-    entry.epoch = word.epoch();
+    // SAFETY: a field; volatile, so that it is stored whole (see `Judged`).
+    unsafe { (&raw mut entry.judged).write_volatile(Judged::new(word.epoch(), cell)) };
 }
 
 /// Lifetime of a new flow, in jiffies.

@@ -8,7 +8,6 @@ use palisade_abi::{
     direction::INGRESS,
     reason,
     settings::{FailsafeKey, vlan_key},
-    table::Cell,
 };
 
 use crate::{
@@ -173,7 +172,7 @@ fn is_allowed_flow<F: Family, const DIRECTION: u32>(packet: &Packet<F>) -> bool 
     };
     // SAFETY: a non-null pointer from a lookup.
     let entry = unsafe { &*found.entry };
-    entry.flags & flags::UNJUDGED != 0 || Cell(entry.cell).passes()
+    entry.flags & flags::UNJUDGED != 0 || conntrack::judged(entry).cell().passes()
 }
 
 /// Whether the failsafe list names the packet's flow, without state: by its

@@ -8,7 +8,7 @@
 use aya_ebpf::bindings::__sk_buff;
 use palisade_abi::{
     commit::CommitWord,
-    conntrack::{CtEntry, flags},
+    conntrack::{CtEntry, Judged, flags},
     direction::{EGRESS, INGRESS},
     event, identity, proto, reason,
     table::{Cell, action, column},
@@ -225,8 +225,7 @@ fn entry_of<const DIRECTION: u32>(
         } else {
             bits | flags::SEEN_NON_SYN
         },
-        epoch: word.epoch(),
-        cell: cell.0,
+        judged: Judged::new(word.epoch(), cell),
         identity,
         packets: [u64::from(forward), u64::from(!forward)],
         bytes: if forward { [bytes, 0] } else { [0, bytes] },

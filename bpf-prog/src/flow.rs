@@ -11,10 +11,10 @@ use aya_ebpf::bindings::__sk_buff;
 use palisade_abi::{
     cb,
     commit::CommitWord,
-    conntrack::{CtEntry, flags},
+    conntrack::{CtEntry, Judged, flags},
     direction::EGRESS,
     reason,
-    table::{Cell, action},
+    table::action,
 };
 
 use crate::{
@@ -90,7 +90,8 @@ unsafe fn pass_known<F: Family, const DIRECTION: u32>(
             },
         };
         let now = conntrack::now();
-        if !answers::<DIRECTION>(skb, word, entry, now) {
+        let judged = conntrack::judged(entry);
+        if !answers::<DIRECTION>(skb, word, entry, judged, now) {
             return Some(0);
         }
         let forward = conntrack::opened(entry.flags) == DIRECTION;
@@ -99,7 +100,7 @@ unsafe fn pass_known<F: Family, const DIRECTION: u32>(
             return Some(0);
         }
         conntrack::refresh(entry, word.slot(), &l4, forward, now, (*skb).len);
-        counters::rule(skb, Cell(entry.cell).rule());
+        counters::rule(skb, judged.cell().rule());
         None
     }
 }
@@ -150,13 +151,14 @@ fn answers<const DIRECTION: u32>(
     skb: *mut __sk_buff,
     word: CommitWord,
     entry: &CtEntry,
+    judged: Judged,
     now: u64,
 ) -> bool {
-    if entry.expires_jiffies <= now || Cell(entry.cell).action() != action::ALLOW {
+    if entry.expires_jiffies <= now || judged.cell().action() != action::ALLOW {
         return false;
     }
     if entry.flags & flags::UNJUDGED == 0 {
-        return entry.epoch == word.epoch();
+        return judged.epoch() == word.epoch();
     }
     // Masqueraded: not judged. The host itself may reuse the tuple.
     // SAFETY: `skb` is the context.

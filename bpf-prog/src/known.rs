@@ -8,7 +8,7 @@ use palisade_abi::{
     conntrack::{CtEntry, flags},
     direction::{EGRESS, INGRESS},
     event, proto, reason,
-    table::{Cell, action},
+    table::action,
 };
 
 use crate::{
@@ -64,13 +64,15 @@ fn decide<F: Family, const DIRECTION: u32>(
     }
     // SAFETY: a non-null pointer from a lookup.
     let entry = unsafe { &mut *found.entry };
-    let old = entry.epoch != word.epoch() && entry.flags & flags::UNJUDGED == 0;
+    let old =
+        conntrack::judged(entry).epoch() != word.epoch() && entry.flags & flags::UNJUDGED == 0;
     if old {
         conntrack::judge_again::<F>(skb, word, &key, entry);
     }
     if related {
         // An ICMP error passes with the flow it is about.
-        return Cell(entry.cell)
+        return conntrack::judged(entry)
+            .cell()
             .passes()
             .then(|| Exit::silent(reason::RELATED));
     }
@@ -101,7 +103,7 @@ fn established<F: Family, const DIRECTION: u32>(
 ) -> Exit {
     // SAFETY: a non-null pointer from a lookup.
     let entry = unsafe { &mut *found.entry };
-    let cell = Cell(entry.cell);
+    let cell = conntrack::judged(entry).cell();
     let forward = conntrack::opened(entry.flags) == DIRECTION;
     if cell.passes() {
         let now = conntrack::now();

@@ -10,6 +10,8 @@
 //! family; the first answer moves it to the main map, so that a flood of
 //! one-sided flows cannot evict an established one.
 
+use crate::table::Cell;
+
 /// IPv4 flow key.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -71,18 +73,46 @@ pub mod flags {
     pub const CLOSING_BOTH: u32 = CLOSING_FORWARD | CLOSING_REPLY;
 }
 
+/// The verdict cell (see [`crate::table::Cell`]) that a flow was judged with, and
+/// the decision epoch in which that was.
+///
+/// One word, loaded and stored whole: around a flip, a packet of the old
+/// generation and one of the new may judge a flow at the same time, and neither
+/// may leave its verdict under the other's epoch.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Judged(u64);
+
+impl Judged {
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(epoch: u32, cell: Cell) -> Self {
+        Self(epoch as u64 | (cell.0 as u64) << 32)
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn epoch(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn cell(self) -> Cell {
+        Cell((self.0 >> 32) as u32)
+    }
+}
+
 /// State of one flow.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CtEntry {
     /// Jiffies (`bpf_jiffies64`) at which the entry is dead.
     pub expires_jiffies: u64,
+    /// The verdict, and the epoch in which it was given.
+    pub judged: Judged,
     /// Bits of [`flags`].
     pub flags: u32,
-    /// Decision epoch of `cell`.
-    pub epoch: u32,
-    /// The verdict cell (see [`crate::table::Cell`]) the flow was judged with.
-    pub cell: u32,
     /// Identity of the peer when it was judged.
     pub identity: u32,
     /// Packets and bytes in the opener's direction, then in the other one.

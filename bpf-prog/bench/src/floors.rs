@@ -2,7 +2,11 @@
 //! do what its name says, so that no figure is that of an error.
 
 use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, maps::lpm_trie::Key, programs::TcContext};
-use palisade_abi::{conntrack::CtEntry, event::Event};
+use palisade_abi::{
+    conntrack::{CtEntry, Judged},
+    event::Event,
+    table::Cell,
+};
 
 use crate::{
     family::Family,
@@ -15,8 +19,7 @@ use crate::{
 pub const FLOW: CtEntry = CtEntry {
     expires_jiffies: u64::MAX,
     flags: 0,
-    epoch: 1,
-    cell: 1,
+    judged: Judged::new(1, Cell(1)),
     identity: 2,
     packets: [1, 0],
     bytes: [54, 0],

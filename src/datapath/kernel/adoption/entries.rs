@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use palisade_abi::conntrack::{CtEntry, CtKey4, CtKey6, flags, kind};
+use palisade_abi::conntrack::{CtEntry, CtKey4, CtKey6, Judged, flags, kind};
 use palisade_abi::proto;
 use palisade_abi::settings::Settings;
 use palisade_abi::table::{Cell, action};
@@ -184,8 +184,7 @@ impl<'a> Writer<'a> {
             expires_jiffies: self.now + u64::from(lifetime),
             flags: bits,
             // Of the epoch that ends with this commit: the next one judges it.
-            epoch: self.epoch,
-            cell: Cell::new(action::ALLOW, false, 0).0,
+            judged: Judged::new(self.epoch, Cell::new(action::ALLOW, false, 0)),
             identity: 0,
             packets: [0; 2],
             bytes: [0; 2],
