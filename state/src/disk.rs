@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -12,6 +13,10 @@ use crate::backend::{Entry, Limit, MediumError};
 
 /// Memory that sled may use for pages.
 const CACHE_BYTES_MAX: u64 = 16 << 20;
+/// How often a database is tried that is still locked, and the pause between:
+/// sled's threads let go of one that was closed a moment later.
+const LOCKED_TRIES_MAX: u32 = 100;
+const LOCKED_PAUSE: Duration = Duration::from_millis(20);
 /// Broken databases kept beside the current one.
 const SET_ASIDE_MAX: u32 = 1_000;
 
@@ -36,15 +41,7 @@ impl std::fmt::Debug for Disk {
 impl Disk {
     /// Opens or creates the database in `folder`.
     pub(crate) fn open(folder: &Path) -> Result<Self, MediumError> {
-        let database = contained("open", || {
-            sled::Config::default()
-                .path(folder)
-                .mode(sled::Mode::LowSpace)
-                .cache_capacity(CACHE_BYTES_MAX)
-                // Nothing is flushed by a timer: flush() is the commit.
-                .flush_every_ms(None)
-                .open()
-        })?;
+        let database = open_unlocked(folder)?;
         let file = File::open(folder.join("db")).map_err(|error| io("open", folder, &error))?;
         let disk = Self {
             database,
@@ -161,6 +158,28 @@ impl Disk {
         *synced = present;
         Ok(())
     }
+}
+
+/// Opens the database, once nobody has it open any more.
+fn open_unlocked(folder: &Path) -> Result<sled::Db, MediumError> {
+    let open = || {
+        sled::Config::default()
+            .path(folder)
+            .mode(sled::Mode::LowSpace)
+            .cache_capacity(CACHE_BYTES_MAX)
+            // Nothing is flushed by a timer: flush() is the commit.
+            .flush_every_ms(None)
+            .open()
+    };
+    for _ in 1..LOCKED_TRIES_MAX {
+        match contained("open", open) {
+            Err(error) if error.to_string().contains("could not acquire lock") => {
+                std::thread::sleep(LOCKED_PAUSE);
+            }
+            result => return result,
+        }
+    }
+    contained("open", open)
 }
 
 /// Renames a folder that cannot be opened to `<folder>.broken-<n>`.
