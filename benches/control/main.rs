@@ -8,6 +8,8 @@
 
 mod kernel;
 mod measure;
+#[path = "../shared/private.rs"]
+mod private;
 mod world;
 
 use std::time::Duration;

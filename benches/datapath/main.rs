@@ -14,6 +14,8 @@ mod harness;
 mod layout;
 mod measure;
 mod place;
+#[path = "../shared/private.rs"]
+mod private;
 mod programs;
 mod random;
 mod report;

@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use palisade::datapath::netns;
-use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use crate::private;
 
 /// Device through which the namespace would forward, and its peer.
 const SETUP: [&str; 12] = [
@@ -37,13 +37,7 @@ pub(crate) fn run<T: Send>(work: impl FnOnce(&Path) -> T + Send) -> T {
 }
 
 fn enter(dir: &Path) -> std::path::PathBuf {
-    netns::enter_new().expect("a new network; the benchmark needs root");
-    netns::enter_new_mounts().expect("new mounts");
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).expect("private mounts");
-    let bpffs = dir.join("bpf");
-    std::fs::create_dir(&bpffs).expect("a mount point");
-    rustix::mount::mount("bpf", &bpffs, "bpf", MountFlags::empty(), None).expect("a bpffs");
+    let bpffs = private::enter(dir);
     for words in SETUP {
         let status = Command::new("ip").args(words.split(' ')).status();
         assert!(

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::identity::LabelSet;
+use crate::identity::{LabelSet, is_identity_label};
 use crate::policy::checker::{At, Checker, Fault, field};
 use crate::policy::nearest::nearest;
 
@@ -321,29 +321,10 @@ fn word(text: &str) -> bool {
 /// Notes a selector that Cilium's default label filter makes match nothing:
 /// there (the host) or here too (pods).
 fn note_filtered(checker: &mut Checker, at: &At<'_>, requirement: &Requirement, matched: Matched) {
-    const STARTS: [&str; 14] = [
-        "io.kubernetes",
-        "kubernetes.io",
-        "k8s.io",
-        "topology.kubernetes.io",
-        "statefulset.kubernetes.io/pod-name",
-        "apps.kubernetes.io/pod-index",
-        "batch.kubernetes.io/job-completion-index",
-        "batch.kubernetes.io/controller-uid",
-        "pod-template-generation",
-        "pod-template-hash",
-        "controller-revision-hash",
-        "controller-uid",
-        "annotation",
-        "etcd_node",
-    ];
     let key = requirement.key.as_str();
     let positive = matches!(requirement.operator, Operator::In | Operator::Exists);
     let of_kubernetes = matches!(requirement.source.as_deref(), None | Some("k8s"));
-    let filtered =
-        STARTS.iter().any(|start| key.starts_with(start)) || key.contains("beta.kubernetes.io");
-    let kept = key.starts_with("io.kubernetes.pod.namespace");
-    if !positive || !of_kubernetes || !filtered || kept {
+    if !positive || !of_kubernetes || is_identity_label(key) {
         return;
     }
     let reason = if matched == Matched::Host {
