@@ -43,5 +43,5 @@ mod pods;
 mod policies;
 #[path = "e2e/sockets.rs"]
 mod sockets;
-#[path = "e2e/traffic.rs"]
-mod traffic;
+#[path = "e2e/streams.rs"]
+mod streams;

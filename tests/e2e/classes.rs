@@ -10,7 +10,7 @@ use palisade::lab::probe;
 use super::frames::Wire;
 use super::harness::{ECHO, PATIENCE, SSH, World, privileged};
 use super::sockets::{Raw, datagrams, is_refused, receives};
-use super::traffic::any;
+use super::streams::any;
 
 /// A policy with the same items for both directions.
 fn both(items: &str) -> String {

@@ -17,7 +17,7 @@ use palisade_abi::reason;
 use self::packets::Arrived;
 use self::plan::{Class, Plan};
 use super::harness::{World, privileged};
-use super::traffic::{Flow, Stream};
+use super::streams::{Flow, Stream};
 
 const FLIPS: usize = 100;
 /// In the test command; `PALISADE_FLIPS` asks for another number.

@@ -70,7 +70,7 @@ impl Raw {
 
 /// A UDP socket in a namespace that gives up after a silence.
 pub(crate) fn datagrams(world: &World, at: &str, address: SocketAddr) -> UdpSocket {
-    let socket = super::traffic::bind(world, at, address);
+    let socket = super::streams::bind(world, at, address);
     socket.set_read_timeout(Some(SILENCE)).expect("a timeout");
     socket
 }

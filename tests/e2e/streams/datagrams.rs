@@ -1,4 +1,4 @@
-//! Streams of numbered datagrams: what was sent, and what arrived.
+//! A stream of numbered datagrams: what was sent, and what arrived.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -8,8 +8,9 @@ use std::thread::{JoinHandle, sleep, spawn};
 use std::time::Duration;
 
 use palisade::datapath::netns;
+use rustix::net::sockopt;
 
-use super::harness::World;
+use crate::harness::World;
 
 /// How sockets are used for a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +24,7 @@ pub(crate) enum Flow {
 /// A sender and a receiver, running.
 #[derive(Debug)]
 pub(crate) struct Stream {
+    stop_sending: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     sender: JoinHandle<u64>,
     receiver: JoinHandle<BTreeSet<u64>>,
@@ -45,39 +47,77 @@ impl Outcome {
 }
 
 const PACE: Duration = Duration::from_millis(2);
+const SILENCE: Duration = Duration::from_millis(200);
+/// A receiver that the machine does not run for a while loses nothing.
+const BUFFER_BYTES: usize = 4 << 20;
 
 impl Stream {
     /// Sends numbers from one namespace to `to` in another until stopped.
     pub(crate) fn start(world: &World, from: &str, at: &str, to: SocketAddr, flow: Flow) -> Self {
+        Self::paced(world, from, at, to, flow, PACE)
+    }
+
+    /// The same, with a pause of one's own behind each number.
+    pub(crate) fn paced(
+        world: &World,
+        from: &str,
+        at: &str,
+        to: SocketAddr,
+        flow: Flow,
+        pace: Duration,
+    ) -> Self {
         let receiving = bind(world, at, to);
+        let namespace = world.sandbox.namespace(from);
+        Self::with(receiving, move |stop| {
+            netns::enter(&namespace).expect("a namespace");
+            send(to, flow, pace, stop)
+        })
+    }
+
+    /// Sends numbers to an echo server and counts the answers.
+    pub(crate) fn echo(world: &World, from: &str, to: SocketAddr, pace: Duration) -> Self {
+        let socket = bind(world, from, SocketAddr::new(any(to.ip()), 0));
+        socket.connect(to).expect("an address");
+        let receiving = socket.try_clone().expect("a second handle");
+        Self::with(receiving, move |stop| {
+            let mut number: u64 = 0;
+            while !stop.load(Ordering::SeqCst) {
+                // A refused datagram (an ICMP error of an earlier one) is sent again.
+                while socket.send(&number.to_be_bytes()).is_err() {}
+                number += 1;
+                sleep(pace);
+            }
+            number
+        })
+    }
+
+    fn with(receiving: UdpSocket, send: impl FnOnce(&AtomicBool) -> u64 + Send + 'static) -> Self {
+        sockopt::set_socket_recv_buffer_size_force(&receiving, BUFFER_BYTES).expect("a buffer");
         receiving
-            .set_read_timeout(Some(Duration::from_millis(200)))
+            .set_read_timeout(Some(SILENCE))
             .expect("a timeout");
-        let stop = Arc::new(AtomicBool::new(false));
-        let receiver = {
-            let stop = Arc::clone(&stop);
-            spawn(move || receive(&receiving, &stop))
-        };
-        let sender = {
-            let stop = Arc::clone(&stop);
-            let namespace = world.sandbox.namespace(from);
-            spawn(move || {
-                netns::enter(&namespace).expect("a namespace");
-                send(to, flow, &stop)
-            })
-        };
+        let [stop_sending, stop] = [(), ()].map(|()| Arc::new(AtomicBool::new(false)));
+        let (sending, listening) = (Arc::clone(&stop_sending), Arc::clone(&stop));
         Self {
+            stop_sending,
             stop,
-            sender,
-            receiver,
+            sender: spawn(move || send(&sending)),
+            receiver: spawn(move || receive(&receiving, &listening)),
         }
+    }
+
+    /// Sends no more; the receiver still listens.
+    pub(crate) fn end_sending(&self) {
+        self.stop_sending.store(true, Ordering::SeqCst);
     }
 
     /// Ends both sides.
     pub(crate) fn finish(self) -> Outcome {
+        self.end_sending();
+        let sent = self.sender.join().expect("the sender");
         self.stop.store(true, Ordering::SeqCst);
         Outcome {
-            sent: self.sender.join().expect("the sender"),
+            sent,
             arrived: self.receiver.join().expect("the receiver"),
         }
     }
@@ -97,7 +137,7 @@ pub(crate) fn bind(world: &World, at: &str, address: SocketAddr) -> UdpSocket {
         .expect("a socket")
 }
 
-fn send(to: SocketAddr, flow: Flow, stop: &AtomicBool) -> u64 {
+fn send(to: SocketAddr, flow: Flow, pace: Duration, stop: &AtomicBool) -> u64 {
     let socket = || UdpSocket::bind((any(to.ip()), 0)).expect("a socket");
     let mut current = socket();
     let mut number: u64 = 0;
@@ -108,7 +148,7 @@ fn send(to: SocketAddr, flow: Flow, stop: &AtomicBool) -> u64 {
         // A refused datagram (an ICMP error of an earlier one) is sent again.
         while current.send_to(&number.to_be_bytes(), to).is_err() {}
         number += 1;
-        sleep(PACE);
+        sleep(pace);
     }
     number
 }
@@ -127,40 +167,6 @@ fn receive(socket: &UdpSocket, stop: &AtomicBool) -> BTreeSet<u64> {
             // Silence after the end: all that could arrive has.
             Err(_) if stop.load(Ordering::SeqCst) => return arrived,
             Err(_) => {}
-        }
-    }
-}
-
-impl Stream {
-    /// Sends numbers to an echo server and counts the answers.
-    pub(crate) fn echo(world: &World, from: &str, to: SocketAddr) -> Self {
-        let socket = bind(world, from, SocketAddr::new(any(to.ip()), 0));
-        socket.connect(to).expect("an address");
-        socket
-            .set_read_timeout(Some(Duration::from_millis(200)))
-            .expect("a timeout");
-        let receiving = socket.try_clone().expect("a second handle");
-        let stop = Arc::new(AtomicBool::new(false));
-        let receiver = {
-            let stop = Arc::clone(&stop);
-            spawn(move || receive(&receiving, &stop))
-        };
-        let sender = {
-            let stop = Arc::clone(&stop);
-            spawn(move || {
-                let mut number: u64 = 0;
-                while !stop.load(Ordering::SeqCst) {
-                    while socket.send(&number.to_be_bytes()).is_err() {}
-                    number += 1;
-                    sleep(PACE);
-                }
-                number
-            })
-        };
-        Self {
-            stop,
-            sender,
-            receiver,
         }
     }
 }
