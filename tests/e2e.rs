@@ -31,6 +31,10 @@ mod frames;
 mod harness;
 #[path = "e2e/hostile.rs"]
 mod hostile;
+#[path = "e2e/imports.rs"]
+mod imports;
+#[path = "e2e/kills.rs"]
+mod kills;
 #[path = "e2e/metrics.rs"]
 mod metrics;
 #[path = "e2e/monitor.rs"]

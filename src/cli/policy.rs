@@ -90,6 +90,9 @@ pub(super) fn dump_text(dump: &PolicyDump) -> String {
     if let Some(checksum) = &dump.verdicts_sha256 {
         text.push_str(&format!("Verdicts: sha256 {checksum}\n"));
     }
+    if let Some(checksum) = &dump.state_sha256 {
+        text.push_str(&format!("State: sha256 {checksum}\n"));
+    }
     text
 }
 

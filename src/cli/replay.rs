@@ -28,7 +28,7 @@ pub(super) fn run(out: Output, options: &ReplayOptions) -> Result<(), CliError> 
         .map_err(|error| CliError::Failed(error.to_string()))?;
     let snapshot = repository.snapshot();
     let replayed = Replayed {
-        policies: PolicyDump::with_checksum(&snapshot),
+        policies: PolicyDump::with_checksums(&snapshot),
         identities: Identity::all(&snapshot),
     };
     out.print(&replayed, |replayed| {

@@ -135,13 +135,19 @@ impl Agent {
         sandbox.adopt(command.spawn().context("cannot start the monitor")?)
     }
 
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let id = self.process.id().context("the agent was let go")?;
+        let pid = i32::try_from(id).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("process id")?, signal)?;
+        Ok(())
+    }
+
     /// Sends a signal and waits for the end.
     pub fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
+        self.signal(signal)?;
         let child = self.process.child().context("the agent was let go")?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.context("process id")?, signal)?;
-        let status = child.wait()?;
-        Ok(status)
+        Ok(child.wait()?)
     }
 
     /// The end of the process, if it came.

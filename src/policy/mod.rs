@@ -10,6 +10,7 @@ mod checker;
 pub mod diff;
 pub mod documents;
 mod explain;
+mod fingerprint;
 pub mod language;
 mod nearest;
 pub mod objects;
@@ -27,6 +28,7 @@ mod table;
 pub use explain::{
     ExplainedIdentity, ExplainedRule, Explanation, Packet, Query, Verdict, WhyNot, explain, why_not,
 };
+pub use fingerprint::fingerprint;
 pub use options::{EnforcementMode, FailsafeEntry, PolicyOptions};
 pub use protocol::{protocol_name, protocol_number};
 pub use repository::{

@@ -15,6 +15,7 @@ use palisade::lab::network::{Family, Place};
 use palisade_abi::reason;
 
 use self::packets::Arrived;
+pub(crate) use self::plan::Random;
 use self::plan::{Class, Plan};
 use super::harness::{World, privileged};
 use super::streams::{Flow, Stream};

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -46,9 +47,13 @@ fn rustix_is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|about| about.uid() == 0)
 }
 
-/// The binary under test.
+/// The binary under test: cargo's, or the one that `PALISADE_TEST_EXE` names.
 pub(crate) fn exe() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_palisade"))
+    static EXE: OnceLock<PathBuf> = OnceLock::new();
+    EXE.get_or_init(|| {
+        let named = std::env::var_os("PALISADE_TEST_EXE");
+        named.map_or_else(|| env!("CARGO_BIN_EXE_palisade").into(), PathBuf::from)
+    })
 }
 
 /// One test's world.

@@ -4,10 +4,10 @@ mod bench;
 mod bpf;
 mod ci;
 mod command;
-mod flips;
 mod fuzz;
 mod fuzz_targets;
 mod kernels;
+mod long_tests;
 mod object;
 mod stamp;
 mod test;
@@ -43,6 +43,13 @@ usage: cargo xtask <command>
                 --json, --rounds N
   flips [--count N]
                 policies replaced under traffic (root), 10,000 times
+  kills [--count N] [--seed N]
+                the agent killed at random moments (root), 200 times, under changes
+                of policy and numbered traffic; what passed, what was dropped
+  imports [--count N] [--seed N]
+                the agent killed around an import (root), 1,000 times
+  stops [--seconds N] [--seed N]
+                the agent stopped for a minute (root) under changes and traffic
 ";
 
 /// `cargo run --release -- lab`, with the same words.
@@ -70,7 +77,10 @@ fn main() -> ExitCode {
         ["fuzz", rest @ ..] => fuzz::run_for(rest),
         ["lab", rest @ ..] => lab(rest),
         ["bench", rest @ ..] => bench::run(rest),
-        ["flips", rest @ ..] => flips::run(rest),
+        ["flips", rest @ ..] => long_tests::flips(rest),
+        ["kills", rest @ ..] => long_tests::kills(rest),
+        ["imports", rest @ ..] => long_tests::imports(rest),
+        ["stops", rest @ ..] => long_tests::stops(rest),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

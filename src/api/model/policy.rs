@@ -137,16 +137,18 @@ pub struct PolicyResource {
 pub struct PolicyDump {
     pub revision: u64,
     pub policies: Vec<PolicyResource>,
-    /// SHA-256 of the host endpoint's verdict tables, without the audit switches;
-    /// with `--revision` only.
+    /// SHA-256 of the host endpoint's verdict tables, without the audit switches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdicts_sha256: Option<String>,
+    /// SHA-256 of all that they follow from: policies, objects, identities,
+    /// addresses, rule numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_sha256: Option<String>,
 }
 
 impl PolicyDump {
     /// What is in force in a snapshot.
-    #[must_use]
-    pub fn of(snapshot: &policy::PolicySnapshot) -> Self {
+    fn of(snapshot: &policy::PolicySnapshot) -> Self {
         let resource = |stored: &std::sync::Arc<policy::StoredPolicy>| PolicyResource {
             key: stored.resource.key.to_string(),
             source: stored.resource.source.as_str().to_owned(),
@@ -159,16 +161,19 @@ impl PolicyDump {
             revision: snapshot.revision.0,
             policies: snapshot.policies.values().map(resource).collect(),
             verdicts_sha256: None,
+            state_sha256: None,
         }
     }
 
-    /// The same, with the checksum; None where the tables do not fit.
+    /// What is in force in a snapshot, with the checksums; that of the verdicts
+    /// is None where the tables do not fit.
     #[must_use]
-    pub fn with_checksum(snapshot: &policy::PolicySnapshot) -> Self {
+    pub fn with_checksums(snapshot: &policy::PolicySnapshot) -> Self {
         let host = policy::Subject::Host(HOST_ENDPOINT);
         let verdicts = policy::resolve(snapshot, host, false);
         Self {
             verdicts_sha256: verdicts.ok().map(|verdicts| fingerprint(&verdicts)),
+            state_sha256: Some(policy::fingerprint(snapshot)),
             ..Self::of(snapshot)
         }
     }

@@ -24,17 +24,18 @@ pub(super) struct Dump {
     revision: Option<u64>,
 }
 
-/// The newest revision at once; an older one is rebuilt off the event loop.
+/// The newest revision as it lives in memory; an older one is rebuilt from the
+/// journal.
 pub(super) async fn dump(
     State(agent): State<Arc<Agent>>,
     Query(asked): Query<Dump>,
 ) -> Reply<PolicyDump> {
-    let Some(revision) = asked.revision else {
-        return Ok(Json(PolicyDump::of(&agent.pipeline.repository())));
-    };
     blocking(move || {
-        let snapshot = agent.pipeline.snapshot_at(Revision(revision))?;
-        Ok(Json(PolicyDump::with_checksum(&snapshot)))
+        let snapshot = match asked.revision {
+            Some(revision) => agent.pipeline.snapshot_at(Revision(revision))?,
+            None => agent.pipeline.repository(),
+        };
+        Ok(Json(PolicyDump::with_checksums(&snapshot)))
     })
     .await
 }
