@@ -198,10 +198,12 @@ impl Committer {
             } else {
                 self.datapath.adopt(generation.revision)?
             };
+            meters::written(0);
             self.persist_realized(realized, &commit_message(realized, 0));
             return Ok((realized, 0));
         }
         let report = self.datapath.stage(generation)?;
+        meters::written(report.writes);
         self.persist_staged(generation)?;
         let realized = self.datapath.commit()?;
         self.persist_realized(realized, &commit_message(realized, report.writes));

@@ -12,6 +12,12 @@ pub const ENDPOINT_REGENERATION_TIME: &str = "endpoint_regeneration_time_stats_s
 pub const POLICY_CHANGE: &str = "policy_change_total";
 pub const POLICY_IMPLEMENTATION_DELAY: &str = "policy_implementation_delay";
 pub const JOURNAL_FLUSH: &str = "journal_flush_seconds";
+pub const WRITTEN_ENTRIES: &str = "datapath_written_entries_total";
+
+/// Entries that a commit had to write; 0 where the kernel held all of it.
+pub fn written(entries: usize) {
+    counter!(WRITTEN_ENTRIES).increment(entries as u64);
+}
 
 /// Label value of an outcome.
 #[must_use]

@@ -326,6 +326,13 @@ pub const ALL: &[Metric] = &[
         &["source"],
         "Time from the acceptance of a change to its enforcement, in seconds",
     ),
+    counter(
+        "datapath_written_entries_total",
+        Unit::Count,
+        &[],
+        "Entries of verdict tables, ipcache, settings and tail calls that commits had to write; \
+         none after a start that found all of them in the kernel",
+    ),
     histogram(
         "journal_flush_seconds",
         &[],

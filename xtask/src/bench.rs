@@ -2,7 +2,7 @@
 //! nothing), built for release, and `bench datapath` (what a packet costs
 //! beside what its operations cost), where only the kernel's side is timed and
 //! a build for release would be waited for in vain; `bench wire`: what a packet
-//! costs on a wire.
+//! costs on a wire; `bench start`: what a start costs with a large store.
 
 use std::process::Command;
 
@@ -16,7 +16,9 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
         ["control", rest @ ..] => ("control", "bench", rest),
         ["datapath", rest @ ..] => ("datapath", "dev", rest),
         ["wire", rest @ ..] => ("wire", "bench", rest),
-        _ => bail!("name a benchmark: bench control | datapath | wire (cargo xtask help)"),
+        // The binary that is started is of the same profile.
+        ["start", rest @ ..] => ("start", "bench", rest),
+        _ => bail!("name a benchmark: bench control | datapath | start | wire (cargo xtask help)"),
     };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(command::root());

@@ -41,6 +41,8 @@ usage: cargo xtask <command>
                 --repeat N
   bench wire    what a packet costs on a veth: no firewall, Palisade, nftables (root);
                 --json, --rounds N
+  bench start   what a start costs with 10,000 policies and 100,000 prefixes, and
+                with a tenth (root); --json, --policies N, --prefixes N, --runs N
   flips [--count N]
                 policies replaced under traffic (root), 10,000 times
   kills [--count N] [--seed N]
