@@ -45,7 +45,12 @@ mod past;
 mod pods;
 #[path = "e2e/policies.rs"]
 mod policies;
+#[path = "versions/mod.rs"]
+mod versions;
+
 #[path = "e2e/sockets.rs"]
 mod sockets;
 #[path = "e2e/streams.rs"]
 mod streams;
+#[path = "e2e/upgrade.rs"]
+mod upgrade;

@@ -25,5 +25,12 @@ mod guard;
 mod large;
 #[path = "kernel/refusals.rs"]
 mod refusals;
+#[path = "versions/mod.rs"]
+mod versions;
+
+#[path = "kernel/ends.rs"]
+mod ends;
 #[path = "kernel/restart.rs"]
 mod restart;
+#[path = "kernel/upgrade.rs"]
+mod upgrade;

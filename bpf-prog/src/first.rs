@@ -8,7 +8,7 @@
 use aya_ebpf::bindings::__sk_buff;
 use palisade_abi::{
     commit::CommitWord,
-    conntrack::{CtEntry, Judged, flags},
+    conntrack::{CtEntry, Judged, RESERVED, flags},
     direction::{EGRESS, INGRESS},
     event, identity, proto, reason,
     table::{Cell, action, column},
@@ -229,7 +229,7 @@ fn entry_of<const DIRECTION: u32>(
         identity,
         packets: [u64::from(forward), u64::from(!forward)],
         bytes: if forward { [bytes, 0] } else { [0, bytes] },
-        pad: 0,
+        reserved: [0; RESERVED],
     }
 }
 

@@ -9,15 +9,20 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use super::CliError;
 use super::args::{Cli, Command};
 use crate::config::{AgentOptions, Config, ConfigErrors, FileOptions, Origins};
+use crate::datapath::kernel::Layout;
 
 /// Runs the agent until a signal ends it.
-pub(super) fn run(first: &AgentOptions, arguments: &[OsString]) -> Result<(), CliError> {
+pub(super) fn run(
+    first: &AgentOptions,
+    arguments: &[OsString],
+    layout: Layout,
+) -> Result<(), CliError> {
     let hostname = rustix::system::uname()
         .nodename()
         .to_string_lossy()
         .into_owned();
     let config = configure(first, arguments, &hostname)?;
-    crate::daemon::run(&config).map_err(|error| CliError::Failed(format!("{error:#}")))
+    crate::daemon::run_with(&config, layout).map_err(|error| CliError::Failed(format!("{error:#}")))
 }
 
 /// The whole configuration. The values of the config file become defaults of

@@ -34,6 +34,7 @@ use args::{Cli, Command};
 use output::Output;
 
 use crate::api::client::{Client, ClientError};
+use crate::datapath::kernel::Layout;
 use crate::lab;
 
 /// Why a command failed.
@@ -60,7 +61,14 @@ impl From<ClientError> for CliError {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    match run(&arguments) {
+    main_with(&arguments, Layout::current())
+}
+
+/// The same for other words, and for an agent whose pins have another layout:
+/// tests play another version with it.
+#[must_use]
+pub fn main_with(arguments: &[OsString], layout: Layout) -> ExitCode {
+    match run(arguments, layout) {
         Ok(code) => code,
         Err(CliError::Said) => ExitCode::FAILURE,
         Err(CliError::Failed(message)) => {
@@ -74,12 +82,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &[OsString]) -> Result<ExitCode, CliError> {
+fn run(arguments: &[OsString], layout: Layout) -> Result<ExitCode, CliError> {
     let cli = parse(Cli::command(), arguments);
     let out = Output::new(cli.output);
     let client = || Client::new(Path::new(&cli.socket));
     match cli.command {
-        Command::Agent(options) => agent::run(&options, arguments),
+        Command::Agent(options) => agent::run(&options, arguments, layout),
         Command::Lab(options) => {
             return lab::run(&options).map_err(|error| CliError::Failed(format!("{error:#}")));
         }

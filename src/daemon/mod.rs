@@ -22,7 +22,7 @@ use anyhow::{Context as _, Result};
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::datapath::kernel::{KernelDatapath, KernelOptions};
+use crate::datapath::kernel::{KernelDatapath, KernelOptions, Layout};
 use crate::metrics::Metrics;
 use crate::sources::local::{DeviceBoard, LocalSource};
 use rooms::Rooms;
@@ -33,11 +33,16 @@ use threads::Threads;
 /// # Errors
 /// When the agent cannot start, or a worker of it died.
 pub fn run(config: &Config) -> Result<()> {
+    run_with(config, Layout::current())
+}
+
+/// The same with a layout of the kernel side, which only tests choose.
+pub(crate) fn run_with(config: &Config, layout: Layout) -> Result<()> {
     logging::start(config.log_format);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let metrics = Metrics::install(&config.metrics_prefix)?;
     let store = start::store(&config.state_dir, &*clock)?;
-    let options = kernel_options(config);
+    let options = kernel_options(config, layout);
     let (datapath, start) = KernelDatapath::open(&options).with_context(needs)?;
     for warning in &start.warnings {
         tracing::warn!("{warning}");
@@ -87,8 +92,9 @@ fn needs() -> &'static str {
     }
 }
 
-fn kernel_options(config: &Config) -> KernelOptions {
+fn kernel_options(config: &Config, layout: Layout) -> KernelOptions {
     KernelOptions {
+        layout,
         bpffs: config.bpffs.clone(),
         ct_entries_max: config.conntrack.entries_max,
         half_entries_max: config.conntrack.half_entries_max,

@@ -63,6 +63,8 @@ pub(crate) struct World {
     agent: Option<Agent>,
     servers: Vec<Process>,
     arguments: Vec<String>,
+    /// What is started as the agent.
+    program: PathBuf,
     pub(crate) sandbox: Sandbox,
 }
 
@@ -78,6 +80,7 @@ impl World {
             agent: None,
             servers: Vec::new(),
             arguments: Vec::new(),
+            program: exe().to_owned(),
             sandbox,
         };
         for place in Place::ALL {
@@ -116,6 +119,11 @@ impl World {
             .extend(arguments.iter().map(|argument| (*argument).to_owned()));
     }
 
+    /// What is started as the agent from here on.
+    pub(crate) fn run_as_agent(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
+    }
+
     /// Starts the agent (again) and waits until it is ready.
     pub(crate) fn start_agent(&mut self) {
         self.launch_agent();
@@ -126,7 +134,7 @@ impl World {
     /// Starts the agent without waiting.
     pub(crate) fn launch_agent(&mut self) {
         let spec = AgentSpec {
-            exe: PathBuf::from(exe()),
+            exe: self.program.clone(),
             place: Place::Host.name().into(),
             arguments: self.arguments.clone(),
         };

@@ -36,7 +36,7 @@ fn options(dir: &Path) -> KernelOptions {
         bpffs: under_temp(dir),
         ct_entries_max: 1_024,
         half_entries_max: 1_024,
-        force_clsact: false,
+        ..KernelOptions::default()
     }
 }
 

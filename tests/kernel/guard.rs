@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use palisade::datapath::kernel::{KernelDatapath, KernelOptions, StartReport, WantedDevice};
-use palisade::datapath::netns;
+use palisade::datapath::{DatapathError, netns};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
 /// Small maps: a test needs few flows, and many tests run at once.
@@ -52,7 +52,7 @@ pub(crate) fn in_world(test: impl FnOnce(&World) + Send) {
             bpffs: bpffs.join("palisade"),
             ct_entries_max: CT_ENTRIES,
             half_entries_max: CT_ENTRIES,
-            force_clsact: false,
+            ..KernelOptions::default()
         };
         test(&World { options });
     });
@@ -86,9 +86,25 @@ pub(crate) fn run(line: &str) -> String {
     text
 }
 
+/// Opens a datapath. A child that another test starts in this instant holds the
+/// lock of the one before until it runs its program.
+pub(crate) fn open_with(
+    options: &KernelOptions,
+) -> Result<(KernelDatapath, StartReport), DatapathError> {
+    for _ in 0..100 {
+        match KernelDatapath::open(options) {
+            Err(error) if error.to_string().contains("another agent holds") => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            outcome => return outcome,
+        }
+    }
+    KernelDatapath::open(options)
+}
+
 impl World {
     pub(crate) fn open(&self) -> (KernelDatapath, StartReport) {
-        KernelDatapath::open(&self.options).expect("the datapath opens")
+        open_with(&self.options).expect("the datapath opens")
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -199,6 +215,32 @@ impl Objects {
                 .map(|program| program.id)
                 .collect(),
         }
+    }
+
+    /// Maps that are the other's too.
+    pub(crate) fn maps_in_common(&self, other: &Self) -> usize {
+        let common = self.maps.iter().filter(|id| other.maps.contains(id));
+        common.count()
+    }
+
+    /// Those that the kernel still has and that are not the other's.
+    pub(crate) fn left_besides(&self, other: &Self) -> Vec<String> {
+        let mut own = Self {
+            maps: self.maps.clone(),
+            programs: self.programs.clone(),
+        };
+        own.maps.retain(|id| !other.maps.contains(id));
+        own.programs.retain(|id| !other.programs.contains(id));
+        let mut left = Vec::new();
+        // The kernel frees after a grace period.
+        for _ in 0..100 {
+            left = own.left();
+            if left.is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        left
     }
 
     /// Those that the kernel still has. Asked for one by one: to open the maps of

@@ -17,6 +17,7 @@ struct Package {
     object: &'static str,
     stamp: &'static str,
     sources: &'static [&'static str],
+    features: &'static [&'static str],
 }
 
 /// The programs that are shipped.
@@ -25,6 +26,17 @@ const SHIPPED: Package = Package {
     object: stamp::OBJECT,
     stamp: stamp::STAMP,
     sources: stamp::SOURCES,
+    features: &[],
+};
+
+/// The same programs with another layout of conntrack: they play another version
+/// in the tests of upgrade and downgrade.
+const OLDER: Package = Package {
+    folder: "bpf-prog",
+    object: "bpf-prog/older.bpf.o",
+    stamp: "bpf-prog/older.bpf.stamp",
+    sources: stamp::SOURCES,
+    features: &["older"],
 };
 
 /// The floors and wrappers of `cargo xtask bench datapath`.
@@ -39,12 +51,15 @@ const FLOORS: Package = Package {
         "bpf-prog/abi/src",
         "bpf-prog/abi/Cargo.toml",
     ],
+    features: &[],
 };
+
+const PACKAGES: [Package; 3] = [SHIPPED, OLDER, FLOORS];
 
 /// Builds the objects into place and writes their stamps.
 pub(crate) fn rebuild() -> Result<()> {
     let toolchain = toolchain::find()?;
-    for package in [SHIPPED, FLOORS] {
+    for package in PACKAGES {
         let object = build(&toolchain, &package)?;
         fs::write(root().join(package.object), &object)?;
         // After the build: cargo may have written the lock file.
@@ -66,7 +81,7 @@ fn source_hash(package: &Package) -> Result<String> {
 /// the committed object; under others the kernel tests must pass with it.
 pub(crate) fn check() -> Result<()> {
     let toolchain = toolchain::find()?;
-    for package in [SHIPPED, FLOORS] {
+    for package in PACKAGES {
         check_one(&toolchain, &package)?;
     }
     Ok(())
@@ -133,6 +148,7 @@ fn build(toolchain: &Toolchain, package: &Package) -> Result<Vec<u8>> {
     cargo.current_dir(root().join(package.folder));
     cargo.args(["--release", "--quiet", "--target", TARGET]);
     cargo.args(["--message-format", "json-render-diagnostics"]);
+    cargo.arg(format!("--features={}", package.features.join(",")));
     cargo.arg("--target-dir").arg(target_dir());
     // What an outer cargo or rustup says about itself is not for this build.
     for name in [

@@ -13,6 +13,7 @@ mod stamp;
 mod test;
 mod toolchain;
 mod tools;
+mod upgrades;
 
 use std::process::{Command, ExitCode};
 
@@ -52,6 +53,9 @@ usage: cargo xtask <command>
                 the agent killed around an import (root), 1,000 times
   stops [--seconds N] [--seed N]
                 the agent stopped for a minute (root) under changes and traffic
+  upgrades [--count N]
+                takeovers between versions, ended at every step; N starts killed
+                under traffic (root), 200
 ";
 
 /// `cargo run --release -- lab`, with the same words.
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
         ["kills", rest @ ..] => long_tests::kills(rest),
         ["imports", rest @ ..] => long_tests::imports(rest),
         ["stops", rest @ ..] => long_tests::stops(rest),
+        ["upgrades", rest @ ..] => upgrades::run(rest),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -119,10 +119,24 @@ pub struct CtEntry {
     /// Updated without atomics: a lost increment is possible, a wrong verdict is not.
     pub packets: [u64; 2],
     pub bytes: [u64; 2],
+    /// Zero. The next field takes its place: fields are only appended, and 0 in
+    /// one means "not known". So an agent reads the values of any other version,
+    /// and versions whose values are equally large work on one and the same map.
+    ///
     /// The kernel's element of an IPv4 flow has 48 octets before the key: with
     /// 64 here an entry is one cache line of its own.
-    pub pad: u64,
+    pub reserved: [u64; RESERVED],
 }
+
+/// Words of a [`CtEntry`] that no field has yet.
+#[cfg(not(feature = "older"))]
+pub const RESERVED: usize = 1;
+#[cfg(feature = "older")]
+pub const RESERVED: usize = 0;
+
+/// Octets of a value that every version knows: those of the fields above
+/// `reserved`, which never move.
+pub const KNOWN_OCTETS: usize = 56;
 
 /// Ports of a fragmented datagram, by its identification.
 #[repr(C)]
@@ -165,7 +179,8 @@ pub struct FragValue {
 
 const _: () = assert!(size_of::<CtKey4>() == 16);
 const _: () = assert!(size_of::<CtKey6>() == 40);
-const _: () = assert!(size_of::<CtEntry>() == 64);
+const _: () = assert!(size_of::<CtEntry>() == KNOWN_OCTETS + 8 * RESERVED);
+const _: () = assert!(core::mem::offset_of!(CtEntry, reserved) == KNOWN_OCTETS);
 const _: () = assert!(size_of::<FragKey4>() == 12);
 const _: () = assert!(size_of::<FragKey6>() == 40);
 const _: () = assert!(size_of::<FragValue>() == 8);

@@ -3,7 +3,7 @@
 
 use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, maps::lpm_trie::Key, programs::TcContext};
 use palisade_abi::{
-    conntrack::{CtEntry, Judged},
+    conntrack::{CtEntry, Judged, RESERVED},
     event::Event,
     table::Cell,
 };
@@ -23,7 +23,7 @@ pub const FLOW: CtEntry = CtEntry {
     identity: 2,
     packets: [1, 0],
     bytes: [54, 0],
-    pad: 0,
+    reserved: [0; RESERVED],
 };
 
 /// A longest-prefix match that finds something.

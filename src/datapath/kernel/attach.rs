@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use palisade_abi::settings::vlan_key;
 use parking_lot::Mutex;
@@ -17,7 +18,7 @@ use parking_lot::Mutex;
 use super::clsact;
 use super::datapath::Shared;
 use super::maps::{MapName, kernel};
-use super::pins::{self, AttachPin, Pin};
+use super::pins::{self, AttachPin, Pin, PinDir};
 use super::programs::{Program, ProgramName, map_pin, program_pin};
 use super::settings::VLAN_BOTH_SLOTS;
 use super::sys;
@@ -86,28 +87,42 @@ impl SyncReport {
 /// Handle on the attached devices; clones share one state.
 #[derive(Clone, Debug)]
 pub struct Attachments {
-    shared: Arc<Shared>,
-    dir: PathBuf,
+    pub(super) shared: Arc<Shared>,
+    pub(super) dir: PinDir,
     force_clsact: bool,
-    state: Arc<Mutex<BTreeMap<(u32, Direction), Hook>>>,
+    pub(super) state: Arc<Mutex<BTreeMap<(u32, Direction), Hook>>>,
+    /// Another version enforces until our first commit: what runs is left alone.
+    pub(super) holding: Arc<AtomicBool>,
+    /// Hooks of another version beside which ours run; they go at the first commit.
+    pub(super) leftovers: Arc<Mutex<Vec<Hook>>>,
 }
 
 /// One attachment that we hold.
 #[derive(Debug)]
-struct Hook {
-    pin: Pin,
-    device: String,
+pub(super) struct Hook {
+    pub(super) pin: Pin,
+    /// The version under whose name it is pinned.
+    pub(super) of: PinDir,
+    pub(super) device: String,
     /// None for a clsact filter.
-    link: Option<OwnedFd>,
+    pub(super) link: Option<OwnedFd>,
+}
+
+impl Hook {
+    pub(super) fn path(&self) -> PathBuf {
+        self.pin.path(&self.of)
+    }
 }
 
 impl Attachments {
-    pub(crate) fn new(shared: Arc<Shared>, dir: PathBuf, force_clsact: bool) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, dir: PinDir, force_clsact: bool) -> Self {
         Self {
             shared,
             dir,
             force_clsact,
             state: Arc::default(),
+            holding: Arc::default(),
+            leftovers: Arc::default(),
         }
     }
 
@@ -128,41 +143,16 @@ impl Attachments {
                     continue;
                 }
             };
-            let link = if is_link { self.open_link(&pin)? } else { None };
-            let alive = if is_link {
-                link.is_some()
+            let key = (at.ifindex, at.direction);
+            let device = at.device.clone();
+            if let Some(hook) = open_hook(&self.dir, pin.clone(), at, is_link)? {
+                state.insert(key, hook);
             } else {
-                clsact::exists(at.ifindex, at.direction)
-            };
-            if alive {
-                let hook = Hook {
-                    pin,
-                    device: at.device,
-                    link,
-                };
-                state.insert((at.ifindex, at.direction), hook);
-            } else {
-                self.forget(&pin)?;
-                note(&mut report.dropped, &at.device);
+                forget(&self.dir, &pin)?;
+                note(&mut report.dropped, &device);
             }
         }
         Ok(report)
-    }
-
-    /// The link behind a pin; None where its device is gone.
-    fn open_link(&self, pin: &Pin) -> Result<Option<OwnedFd>, DatapathError> {
-        let path = pin.path(&self.dir);
-        let fail = || kernel(format!("open {}", path.display()));
-        let Some(fd) = sys::obj_get(&path).map_err(fail())? else {
-            return Ok(None);
-        };
-        let info = sys::link_info(fd.as_fd()).map_err(fail())?;
-        Ok((info.ifindex != 0).then_some(fd))
-    }
-
-    fn forget(&self, pin: &Pin) -> Result<(), DatapathError> {
-        pins::remove(&self.dir, pin).map_err(kernel(format!("remove {}", pin.file())))?;
-        Ok(())
     }
 
     /// Attaches the devices that are wanted, brings attached ones up to this
@@ -209,13 +199,13 @@ impl Attachments {
             if hook.link.is_none() && is_alive(key.0, key.1, &hook) {
                 clsact::remove(key.0, key.1).map_err(kernel(format!("detach {}", hook.device)))?;
             }
-            self.forget(&hook.pin)?;
+            forget(&hook.of, &hook.pin)?;
             note(&mut report.dropped, &hook.device);
         }
         Ok(())
     }
 
-    fn program(&self, device: &WantedDevice, direction: Direction) -> &Program {
+    pub(super) fn program(&self, device: &WantedDevice, direction: Direction) -> &Program {
         let name = match (device.ethernet, direction) {
             (true, Direction::Ingress) => ProgramName::FromNetdev,
             (true, Direction::Egress) => ProgramName::ToNetdev,
@@ -234,13 +224,16 @@ impl Attachments {
     ) -> Result<(), DatapathError> {
         let program = self.program(device, direction);
         if let Some(hook) = state.get_mut(&(device.ifindex, direction)) {
+            if self.holding.load(Ordering::Acquire) {
+                return Ok(());
+            }
             if update(hook, device, direction, program)? {
                 note(&mut report.updated, &device.name);
             }
-            let path = hook.pin.path(&self.dir);
+            let path = hook.path();
             // A link's pin is made again with those of maps and programs.
             if hook.link.is_none() && !path.exists() {
-                let pin = hook.pin.file();
+                let pin = hook.pin.file(&hook.of);
                 record(program.fd(), &path).map_err(kernel(format!("pin {pin}")))?;
                 report.repinned.push(pin);
             }
@@ -259,7 +252,7 @@ impl Attachments {
         Ok(())
     }
 
-    fn attach_tcx(
+    pub(super) fn attach_tcx(
         &self,
         device: &WantedDevice,
         direction: Direction,
@@ -275,9 +268,10 @@ impl Attachments {
         let pin = Pin::Link(at(device, direction));
         // A link that cannot be pinned is dropped here, and with it the attachment.
         sys::obj_pin(link.as_fd(), &pin.path(&self.dir))
-            .map_err(kernel(format!("pin {}", pin.file())))?;
+            .map_err(kernel(format!("pin {}", pin.file(&self.dir))))?;
         Ok(Hook {
             pin,
+            of: self.dir.clone(),
             device: device.name.clone(),
             link: Some(link),
         })
@@ -308,6 +302,7 @@ impl Attachments {
         record(program.fd(), &pin.path(&self.dir)).map_err(fail())?;
         Ok(Hook {
             pin,
+            of: self.dir.clone(),
             device: device.name.clone(),
             link: None,
         })
@@ -325,23 +320,23 @@ impl Attachments {
             .maps
             .0
             .iter()
-            .map(|map| (map_pin(map.name), map.fd()));
-        let programs = programs
-            .all
-            .iter()
-            .map(|program| (program_pin(program.name, &programs.hash), program.fd()));
+            .map(|map| (map_pin(map.name), &self.dir, map.fd()));
+        let programs = programs.all.iter().map(|program| {
+            let pin = program_pin(program.name, &programs.hash);
+            (pin, &self.dir, program.fd())
+        });
         let links = state.values().filter_map(|hook| {
             let link = hook.link.as_ref()?;
-            Some((hook.pin.clone(), link.as_fd()))
+            Some((hook.pin.clone(), &hook.of, link.as_fd()))
         });
         let mut made = Vec::new();
-        for (pin, fd) in maps.chain(programs).chain(links) {
-            let path = pin.path(&self.dir);
+        for (pin, of, fd) in maps.chain(programs).chain(links) {
+            let path = pin.path(of);
             if path.exists() {
                 continue;
             }
             sys::obj_pin(fd, &path).map_err(kernel(format!("pin {}", path.display())))?;
-            made.push(pin.file());
+            made.push(pin.file(of));
         }
         Ok(made)
     }
@@ -370,7 +365,7 @@ impl Attachments {
     }
 
     /// The directory of our pins.
-    pub(crate) fn dir(&self) -> &std::path::Path {
+    pub(crate) fn dir(&self) -> &PinDir {
         &self.dir
     }
 
@@ -400,8 +395,9 @@ impl Attachments {
         let mut problems = Vec::new();
         for ((ifindex, direction), hook) in state.iter() {
             let place = format!("{} {}", hook.device, direction.as_str());
-            if !hook.pin.path(&self.dir).exists() {
-                problems.push(format!("{place}: the pin {} is gone", hook.pin.file()));
+            if !hook.path().exists() {
+                let pin = hook.pin.file(&hook.of);
+                problems.push(format!("{place}: the pin {pin} is gone"));
             }
             if !is_alive(*ifindex, *direction, hook) {
                 problems.push(format!("{place}: the device or our program on it is gone"));
@@ -415,6 +411,39 @@ impl Attachments {
         }
         problems
     }
+}
+
+/// What a pin of an attachment stands for; None where its device is gone.
+pub(super) fn open_hook(
+    of: &PinDir,
+    pin: Pin,
+    at: AttachPin,
+    is_link: bool,
+) -> Result<Option<Hook>, DatapathError> {
+    let link = if is_link { open_link(of, &pin)? } else { None };
+    let alive = link.is_some() || (!is_link && clsact::exists(at.ifindex, at.direction));
+    Ok(alive.then(|| Hook {
+        pin,
+        of: of.clone(),
+        device: at.device,
+        link,
+    }))
+}
+
+/// The link behind a pin; None where its device is gone.
+fn open_link(of: &PinDir, pin: &Pin) -> Result<Option<OwnedFd>, DatapathError> {
+    let path = pin.path(of);
+    let fail = || kernel(format!("open {}", path.display()));
+    let Some(fd) = sys::obj_get(&path).map_err(fail())? else {
+        return Ok(None);
+    };
+    let info = sys::link_info(fd.as_fd()).map_err(fail())?;
+    Ok((info.ifindex != 0).then_some(fd))
+}
+
+pub(super) fn forget(of: &PinDir, pin: &Pin) -> Result<(), DatapathError> {
+    pins::remove(of, pin).map_err(kernel(format!("remove {}", pin.file(of))))?;
+    Ok(())
 }
 
 fn at(device: &WantedDevice, direction: Direction) -> AttachPin {
@@ -452,7 +481,7 @@ fn is_alive(ifindex: u32, direction: Direction, hook: &Hook) -> bool {
 }
 
 /// Replaces another binary's program; whether it was another one.
-fn update(
+pub(super) fn update(
     hook: &Hook,
     device: &WantedDevice,
     direction: Direction,
@@ -477,7 +506,7 @@ fn update(
 }
 
 /// Pins an object under a name that only says that something was done.
-fn record(fd: std::os::fd::BorrowedFd<'_>, path: &std::path::Path) -> io::Result<()> {
+pub(super) fn record(fd: std::os::fd::BorrowedFd<'_>, path: &std::path::Path) -> io::Result<()> {
     match sys::obj_pin(fd, path) {
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
         other => other,

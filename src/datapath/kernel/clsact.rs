@@ -225,6 +225,12 @@ pub(crate) fn remove(ifindex: u32, direction: Direction) -> io::Result<bool> {
     Ok(!held.is_empty())
 }
 
+/// The program that our filter on the device's hook runs.
+pub(crate) fn running(ifindex: u32, direction: Direction) -> Option<u32> {
+    let held = ours(ifindex, direction).ok()?;
+    held.first().map(|filter| filter.program_id)
+}
+
 /// Whether a filter of ours is on the device's hook.
 pub(crate) fn exists(ifindex: u32, direction: Direction) -> bool {
     ours(ifindex, direction).is_ok_and(|filters| !filters.is_empty())

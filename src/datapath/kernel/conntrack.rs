@@ -11,7 +11,7 @@ use palisade_abi::table::Cell;
 
 use super::datapath::Shared;
 use super::failsafe::octets;
-use super::maps::{Map, MapName, Plain, kernel, value_of};
+use super::maps::{Map, MapName, Plain, kernel, prefix_of, value_of};
 use super::{sys, ticks};
 use crate::datapath::DatapathError;
 use crate::limits::CT_WALK_BATCH_MAX;
@@ -100,7 +100,7 @@ impl<'a> Walk<'a> {
         if self.done {
             return Ok(None);
         }
-        let (key_size, value_size) = (size_of::<K>(), size_of::<CtEntry>());
+        let (key_size, value_size) = (size_of::<K>(), self.map.value_size);
         let mut keys = vec![0u8; key_size * self.batch];
         let mut values = vec![0u8; value_size * self.batch];
         let result = sys::map_lookup_batch(
@@ -126,7 +126,7 @@ impl<'a> Walk<'a> {
         let values = values.chunks_exact(value_size);
         Ok(Some(
             keys.zip(values)
-                .map(|(key, value)| (value_of(key), value_of(value)))
+                .map(|(key, value)| (value_of(key), prefix_of(value)))
                 .collect(),
         ))
     }

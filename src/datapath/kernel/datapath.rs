@@ -25,6 +25,7 @@ use super::meta::{self, SlotMeta};
 use super::programs::{ProgramName, Programs};
 use super::settings;
 use super::slots::{self, Checksum, Tables};
+use super::takeover::Takeover;
 use super::views::Views;
 use crate::datapath::{
     Datapath, DatapathError, DatapathSettings, Generation, GenerationNumber, Realized, StageReport,
@@ -54,6 +55,9 @@ pub struct KernelDatapath {
     pub(crate) realized: Option<Realized>,
     pub(crate) grace: Grace,
     pub(crate) adoption: Option<AdoptionReport>,
+    /// Another version that enforces until our first commit, or of which
+    /// something is left.
+    pub(crate) takeover: Option<Takeover>,
     /// Held while we live: one agent per directory of pins.
     pub(crate) _lock: OwnedFd,
 }
@@ -369,6 +373,23 @@ impl KernelDatapath {
     }
 }
 
+impl KernelDatapath {
+    /// What another version had becomes ours. A failure changes no verdict, and
+    /// the next commit tries again.
+    fn finish_takeover(&mut self) {
+        let Some(takeover) = &mut self.takeover else {
+            return;
+        };
+        match takeover.finish(&self.shared, &self.attachments, &self.grace) {
+            Ok(()) => self.takeover = None,
+            Err(error) => tracing::warn!(
+                versions = ?takeover.versions(),
+                "another version is not taken over yet, the next commit tries again: {error}"
+            ),
+        }
+    }
+}
+
 impl Datapath for KernelDatapath {
     fn realized(&self) -> Option<Realized> {
         self.realized
@@ -415,7 +436,10 @@ impl Datapath for KernelDatapath {
             ));
         };
         let word = self.shared.word.load();
-        let epoch = word.epoch() + u32::from(self.changes(word, &staged)?);
+        let epoch = match &self.takeover {
+            Some(takeover) => takeover.epoch(word.epoch()) + 1,
+            None => word.epoch() + u32::from(self.changes(word, &staged)?),
+        };
         // 0 means that nothing was ever committed.
         let generation = word.generation().wrapping_add(1).max(1);
         let record = SlotMeta {
@@ -425,6 +449,9 @@ impl Datapath for KernelDatapath {
             blocks: staged.blocks,
         };
         meta::write(&self.shared.maps, staged.slot, &record)?;
+        if let Some(takeover) = &mut self.takeover {
+            takeover.carry_flows(&self.shared)?;
+        }
         self.adopt_connections(word, &staged);
         let next = CommitWord::new(
             staged.slot,
@@ -444,13 +471,16 @@ impl Datapath for KernelDatapath {
             watched: staged.watched,
         };
         self.realized = Some(realized);
+        self.finish_takeover();
         Ok(realized)
     }
 
     fn matches_current(&mut self, generation: &Generation) -> Result<bool, DatapathError> {
         let word = self.shared.word.load();
         let host = host(generation)?;
-        if word.generation() == 0
+        // Another version is taken over with a commit, whatever ours held.
+        if self.takeover.is_some()
+            || word.generation() == 0
             || enforced_of(word) != enforced(host)
             || watched_of(word) != watched(host)
             || word.miss_passes() != generation.settings.missed_tail_call_passes

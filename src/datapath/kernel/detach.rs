@@ -4,8 +4,9 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use super::layout::Layout;
 use super::open::lock;
-use super::pins::{self, Pin};
+use super::pins::{self, Pin, PinDir};
 use super::{bpffs, clsact, sys};
 use crate::datapath::DatapathError;
 use crate::limits;
@@ -34,21 +35,22 @@ pub fn detach(bpffs_dir: &Path) -> Result<Vec<String>, DatapathError> {
             bpffs_dir.display()
         )));
     }
-    let mut found = match pins::list(bpffs_dir) {
+    let of = &Layout::current().pins(bpffs_dir);
+    let mut found = match pins::list(of) {
         Ok(found) => found,
         Err(error) => {
             failed.push(format!("list {}: {error}", bpffs_dir.display()));
             Vec::new()
         }
     };
-    let objects = Objects::of(bpffs_dir, &found);
+    let objects = Objects::of(of, &found);
     remove_filters(&found, &mut done, &mut failed);
     found.retain(|pin| !matches!(pin, Pin::Foreign { .. }));
     for pin in in_order(found) {
-        match pins::remove(bpffs_dir, &pin) {
+        match pins::remove(of, &pin) {
             Ok(true) => done.push(describe(&pin)),
             Ok(false) => {}
-            Err(error) => failed.push(format!("remove {}: {error}", pin.file())),
+            Err(error) => failed.push(format!("remove {}: {error}", pin.file(of))),
         }
     }
     if bpffs::release(bpffs_dir) {
@@ -109,7 +111,7 @@ struct Left {
 }
 
 impl Objects {
-    fn of(dir: &Path, found: &[Pin]) -> Self {
+    fn of(dir: &PinDir, found: &[Pin]) -> Self {
         let (mut maps, mut program_arrays, mut programs) = (Vec::new(), Vec::new(), Vec::new());
         for pin in found {
             let Ok(Some(fd)) = sys::obj_get(&pin.path(dir)) else {
@@ -216,7 +218,7 @@ fn describe(pin: &Pin) -> String {
         Pin::Qdisc { device, .. } => format!("qdisc record: {device}"),
         Pin::Program { name, .. } => format!("program: {name}"),
         Pin::Map { name } => format!("map: {name}"),
-        Pin::OtherVersion { file } => format!("pin of another version: {file}"),
+        Pin::OtherVersion { file, .. } => format!("pin of another version: {file}"),
         Pin::Foreign { file } => format!("not ours: {file}"),
     }
 }

@@ -321,7 +321,7 @@ impl Inspector {
             .iter()
             .map(|it| program_pin(it.name, &programs.hash));
         for pin in maps.chain(programs).filter(|pin| !found.contains(pin)) {
-            problems.push(format!("the pin {} is gone", pin.file()));
+            problems.push(format!("the pin {} is gone", pin.file(dir)));
         }
         problems.extend(self.of_one_generation(|word| self.slot_problems(word))?);
         Ok(problems)

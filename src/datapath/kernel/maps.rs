@@ -75,6 +75,17 @@ pub(crate) fn value_of<T: Plain>(bytes: &[u8]) -> T {
     unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) }
 }
 
+/// A value from its first bytes; what is missing is zero.
+pub(crate) fn prefix_of<T: Plain>(bytes: &[u8]) -> T {
+    if bytes.len() == size_of::<T>() {
+        return value_of(bytes);
+    }
+    let mut whole = vec![0; size_of::<T>()];
+    let known = bytes.len().min(whole.len());
+    whole[..known].copy_from_slice(&bytes[..known]);
+    value_of(&whole)
+}
+
 /// Our maps.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum MapName {
@@ -102,6 +113,14 @@ pub(crate) enum MapName {
     Lost,
     Vlans,
     Meta,
+}
+
+/// The maps of flows, whose values may grow (`layout`).
+pub(crate) fn is_flow_map(map: MapName) -> bool {
+    matches!(
+        map,
+        MapName::Ct4 | MapName::Ct6 | MapName::Half4 | MapName::Half6
+    )
 }
 
 /// What a map must look like to be ours.
@@ -263,6 +282,8 @@ pub(crate) struct Map {
     pub(crate) name: &'static str,
     pub(crate) id: u32,
     pub(crate) max_entries: u32,
+    /// Octets of a value, as the kernel has them.
+    pub(crate) value_size: usize,
     pub(crate) fd: OwnedFd,
 }
 
@@ -302,6 +323,7 @@ impl MapSpec {
             name: self.name,
             id: info.id,
             max_entries: info.max_entries,
+            value_size: info.value_size as usize,
             fd,
         })
     }

@@ -1,8 +1,9 @@
 //! The kernel side: maps, programs, slots, the flip, devices' hooks.
 //!
-//! In reading order: [`options`], `bpffs` and `pins` (where things stand),
+//! In reading order: [`options`], `bpffs`, `pins` and `layout` (where things stand),
 //! `features` (what the kernel must have),
-//! `programs` and `maps` (what they are), `open` (the start), `datapath` (stage
+//! `programs` and `maps` (what they are), `open` (the start), `takeover` (from
+//! another version of the layout), `datapath` (stage
 //! and commit, over `slots`, `known` and `pool`, `ipcache4` with
 //! `ipcache4_ranges` and `ipcache4_space`, `ipcache` and `views` for IPv6,
 //! `settings`, `failsafe`, `commit`),
@@ -26,6 +27,7 @@ mod ipcache4;
 mod ipcache4_ranges;
 mod ipcache4_space;
 mod known;
+mod layout;
 mod mapping;
 mod maps;
 mod meta;
@@ -39,6 +41,7 @@ mod settings;
 mod slots;
 mod sweep;
 mod sys;
+mod takeover;
 mod test_run;
 mod ticks;
 mod views;
@@ -59,6 +62,7 @@ pub use inspect::{
     CommitState, Inspector, IpcachePrefix, LostEvents, MapMemory, MapStatus, ProgramStatus,
     ReasonCounter, RuleCounter,
 };
+pub use layout::Layout;
 pub use open::StartReport;
 pub use options::KernelOptions;
 pub use slots::TableCopy;

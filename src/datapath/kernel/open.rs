@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use palisade_abi::commit::CommitWord;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
 use super::attach::Attachments;
@@ -17,9 +18,9 @@ use super::ipcache4::{Ipcache4, RangeTables};
 use super::known::Known;
 use super::maps::{MapName, kernel};
 use super::options::KernelOptions;
-use super::pins::{self, Pin};
 use super::programs;
 use super::slots::Tables;
+use super::takeover::{self, Steps, Takeover};
 use super::views::Views;
 use crate::datapath::{DatapathError, DatapathSettings, Realized};
 
@@ -28,6 +29,9 @@ use crate::datapath::{DatapathError, DatapathSettings, Realized};
 pub struct StartReport {
     /// What an earlier agent left enforcing; None on a fresh start.
     pub adopted: Option<Realized>,
+    /// Layout versions that are taken over with the first commit, and enforce
+    /// until then.
+    pub taking_over: Vec<u32>,
     /// Programs were loaded: a fresh start or another version of the binary.
     pub programs_loaded: bool,
     /// Devices that an earlier agent had attached and that are gone now.
@@ -51,6 +55,8 @@ impl KernelDatapath {
         raise_memlock();
         let features = Features::probe();
         features.require()?;
+        let steps = Steps::new(options.takeover_steps_max);
+        let others = takeover::prepare(options, &steps)?;
         let (maps, programs) = programs::open(options)?;
         let mut report = StartReport {
             features,
@@ -66,7 +72,6 @@ impl KernelDatapath {
                 options.ct_entries_max
             ));
         }
-        report.warnings.extend(other_versions(&options.bpffs)?);
         let shared = Arc::new(Shared {
             tables: Tables::open(&maps)?,
             ranges: RangeTables::open(&maps)?,
@@ -77,12 +82,19 @@ impl KernelDatapath {
         prepare_slots(&shared)?;
         let attachments = Attachments::new(
             Arc::clone(&shared),
-            options.bpffs.clone(),
+            options.layout.pins(&options.bpffs),
             options.force_clsact,
         );
         report.vanished = attachments.adopt()?.dropped;
         let realized = shared.realized()?;
         report.adopted = realized;
+        let takeover = Takeover::begin(others, &shared, steps.clone())?;
+        if let Some(takeover) = &takeover {
+            prepare_takeover(takeover, &shared);
+            attachments.hold_others(&takeover.others, &steps)?;
+            report.taking_over = takeover.versions();
+            report.adopted = realized.or(takeover.realized());
+        }
         let datapath = Self {
             ipcache4: Ipcache4::open(&shared.ranges),
             ipcache6: Views::new(ipcache::read(shared.maps.of(MapName::Ipcache6))?),
@@ -93,26 +105,27 @@ impl KernelDatapath {
             realized,
             grace: Grace::new(),
             adoption: None,
+            takeover,
             _lock: lock,
         };
         Ok((datapath, report))
     }
 }
 
-/// Links of another layout version go on enforcing what they enforced last.
-fn other_versions(dir: &Path) -> Result<Option<String>, DatapathError> {
-    let found = pins::list(dir).map_err(kernel(format!("list {}", dir.display())))?;
-    let other = found
-        .iter()
-        .filter(|pin| matches!(pin, Pin::OtherVersion { .. }))
-        .count();
-    Ok((other != 0).then(|| {
-        format!(
-            "{other} pins in {} are of another version of Palisade; what that one attached goes on \
-             enforcing its last policy beside this one's until `palisade detach`",
-            dir.display()
-        )
-    }))
+/// Flows that another version judged must not look as if we had: our epochs go
+/// on behind its own.
+fn prepare_takeover(takeover: &Takeover, shared: &Shared) {
+    let word = shared.word.load();
+    if word.generation() == 0 {
+        let none = [false; 2];
+        let epoch = takeover.epoch(word.epoch());
+        let word = CommitWord::new(word.slot(), none, none, false, epoch, 0);
+        shared.word.store(word);
+    }
+    tracing::info!(
+        versions = ?takeover.versions(),
+        "another version of Palisade enforces until the first commit, then it is taken over"
+    );
 }
 
 /// Before the first commit both slots get programs and lifetimes, so that

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::layout::Layout;
 use crate::limits;
 
 /// Options of [`super::KernelDatapath::open`].
@@ -15,6 +16,10 @@ pub struct KernelOptions {
     pub half_entries_max: u32,
     /// Use clsact filters even where TCX is there.
     pub force_clsact: bool,
+    /// The layout of the pins; tests play other versions.
+    pub layout: Layout,
+    /// For tests: a takeover ends after so many steps, as if the agent had died.
+    pub takeover_steps_max: usize,
 }
 
 impl Default for KernelOptions {
@@ -24,6 +29,8 @@ impl Default for KernelOptions {
             ct_entries_max: limits::CT_ENTRIES_MAX,
             half_entries_max: limits::CT_HALF_ENTRIES_MAX,
             force_clsact: false,
+            layout: Layout::current(),
+            takeover_steps_max: usize::MAX,
         }
     }
 }

@@ -9,13 +9,34 @@
 //! | TCX link | `link_<ifindex>_<device>_<ingress or egress>_v2` |
 //! | clsact filter (a pin of its program, as a record) | `filter_<ifindex>_<device>_<direction>_v2` |
 //! | clsact qdisc that we added (a pin of a map, as a record) | `qdisc_<ifindex>_<device>_v2` |
+//!
+//! These forms are the same in every version: `takeover` reads those of others.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-
-use palisade_abi::ABI_VERSION;
+use std::path::PathBuf;
 
 use crate::policy::Direction;
+
+/// The directory of the pins, seen by one layout version.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct PinDir {
+    pub(crate) dir: PathBuf,
+    pub(crate) version: u32,
+}
+
+impl PinDir {
+    /// The same directory, seen by another version.
+    pub(crate) fn of_version(&self, version: u32) -> Self {
+        Self {
+            dir: self.dir.clone(),
+            version,
+        }
+    }
+
+    pub(crate) fn display(&self) -> std::path::Display<'_> {
+        self.dir.display()
+    }
+}
 
 /// A pin of ours, by its name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -36,6 +57,7 @@ pub(crate) enum Pin {
     /// Of another layout version.
     OtherVersion {
         file: String,
+        version: u32,
     },
     /// None of ours: never touched.
     Foreign {
@@ -51,8 +73,8 @@ pub(crate) struct AttachPin {
     pub(crate) direction: Direction,
 }
 
-/// Whether a name is one that some version of ours gives.
-fn is_versioned(file: &str) -> bool {
+/// The layout version in a name that some version of ours gives.
+fn version_of(file: &str) -> Option<u32> {
     let kinds = [
         palisade_abi::NAME_PREFIX,
         "prog_",
@@ -60,13 +82,9 @@ fn is_versioned(file: &str) -> bool {
         "filter_",
         "qdisc_",
     ];
-    let version = file.rsplit_once("_v").map(|(_, version)| version);
-    kinds.iter().any(|kind| file.starts_with(kind))
-        && version.is_some_and(|version| version.parse::<u32>().is_ok())
-}
-
-fn version() -> String {
-    format!("_v{ABI_VERSION}")
+    let (_, version) = file.rsplit_once("_v")?;
+    let ours = kinds.iter().any(|kind| file.starts_with(kind));
+    version.parse().ok().filter(|_| ours)
 }
 
 /// A device name in the characters that a bpffs allows ('.' is reserved there).
@@ -99,8 +117,8 @@ fn unescape(text: &str) -> String {
 
 impl Pin {
     /// The file's name.
-    pub(crate) fn file(&self) -> String {
-        let version = version();
+    pub(crate) fn file(&self, of: &PinDir) -> String {
+        let version = format!("_v{}", of.version);
         match self {
             Self::Map { name } => format!("{name}{version}"),
             Self::Program { name, hash } => format!("prog_{name}_{hash}{version}"),
@@ -109,29 +127,29 @@ impl Pin {
             Self::Qdisc { ifindex, device } => {
                 format!("qdisc_{ifindex}_{}{version}", escape(device))
             }
-            Self::OtherVersion { file } | Self::Foreign { file } => file.clone(),
+            Self::OtherVersion { file, .. } | Self::Foreign { file } => file.clone(),
         }
     }
 
-    pub(crate) fn path(&self, dir: &Path) -> PathBuf {
-        dir.join(self.file())
+    pub(crate) fn path(&self, of: &PinDir) -> PathBuf {
+        of.dir.join(self.file(of))
     }
 
-    /// The pin behind a file's name.
-    pub(crate) fn parse(file: &str) -> Self {
-        let ours = Self::parse_ours(file);
-        ours.unwrap_or_else(|| {
-            let file = file.to_owned();
-            if is_versioned(&file) {
-                Self::OtherVersion { file }
-            } else {
-                Self::Foreign { file }
-            }
-        })
+    /// The pin behind a file's name, as `version` sees it.
+    pub(crate) fn parse(file: &str, version: u32) -> Self {
+        let file = file.to_owned();
+        match version_of(&file) {
+            Some(found) if found != version => Self::OtherVersion {
+                file,
+                version: found,
+            },
+            Some(_) => Self::parse_ours(&file).unwrap_or(Self::Foreign { file }),
+            None => Self::Foreign { file },
+        }
     }
 
     fn parse_ours(file: &str) -> Option<Self> {
-        let stem = file.strip_suffix(version().as_str())?;
+        let (stem, _) = file.rsplit_once("_v")?;
         if let Some(rest) = stem.strip_prefix("prog_") {
             let (name, hash) = rest.rsplit_once('_')?;
             return Some(Self::Program {
@@ -182,24 +200,40 @@ impl AttachPin {
     }
 }
 
-/// Everything pinned in `dir`, in order of name; empty where there is no such directory.
-pub(crate) fn list(dir: &Path) -> std::io::Result<Vec<Pin>> {
-    let entries = match fs::read_dir(dir) {
+/// Everything pinned in `of`, in order of name; empty where there is no such directory.
+pub(crate) fn list(of: &PinDir) -> std::io::Result<Vec<Pin>> {
+    let entries = match fs::read_dir(&of.dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     let mut pins = Vec::new();
     for entry in entries {
-        pins.push(Pin::parse(&entry?.file_name().to_string_lossy()));
+        let file = entry?.file_name();
+        pins.push(Pin::parse(&file.to_string_lossy(), of.version));
     }
     pins.sort();
     Ok(pins)
 }
 
+/// Versions other than that of `of` that have pins there, in order.
+pub(crate) fn other_versions(of: &PinDir) -> std::io::Result<Vec<u32>> {
+    let versions = list(of)?.into_iter().filter_map(|pin| match pin {
+        Pin::OtherVersion { version, .. } => Some(version),
+        Pin::Map { .. }
+        | Pin::Program { .. }
+        | Pin::Link(_)
+        | Pin::Filter(_)
+        | Pin::Qdisc { .. }
+        | Pin::Foreign { .. } => None,
+    });
+    let versions: std::collections::BTreeSet<u32> = versions.collect();
+    Ok(versions.into_iter().collect())
+}
+
 /// Removes a pin; false where it was gone already.
-pub(crate) fn remove(dir: &Path, pin: &Pin) -> std::io::Result<bool> {
-    match fs::remove_file(pin.path(dir)) {
+pub(crate) fn remove(of: &PinDir, pin: &Pin) -> std::io::Result<bool> {
+    match fs::remove_file(pin.path(of)) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
@@ -233,22 +267,23 @@ mod tests {
                 device: "wg_0".into(),
             },
         ];
+        let of = PinDir {
+            dir: PathBuf::new(),
+            version: 2,
+        };
         for pin in pins {
-            assert!(
-                !pin.file().contains('.'),
-                "a bpffs refuses dots: {}",
-                pin.file()
-            );
-            assert_eq!(Pin::parse(&pin.file()), pin, "{}", pin.file());
+            let file = pin.file(&of);
+            assert!(!file.contains('.'), "a bpffs refuses dots: {file}");
+            assert_eq!(Pin::parse(&file, 2), pin, "{file}");
+            let other = pin.file(&of.of_version(31));
+            assert_eq!(Pin::parse(&other, 31), pin, "{other}");
+            assert!(matches!(
+                Pin::parse(&other, 2),
+                Pin::OtherVersion { version: 31, .. }
+            ));
         }
         assert_eq!(
-            Pin::parse("pal_ct4_v999"),
-            Pin::OtherVersion {
-                file: "pal_ct4_v999".into()
-            }
-        );
-        assert_eq!(
-            Pin::parse("maps.debug"),
+            Pin::parse("maps.debug", 2),
             Pin::Foreign {
                 file: "maps.debug".into()
             }

@@ -13,14 +13,11 @@ use aya::{Ebpf, EbpfLoader};
 
 use super::maps::{Map, MapName, MapSpec, Maps, SPECS, kernel};
 use super::options::KernelOptions;
-use super::pins::{self, Pin};
+use super::pins::{self, Pin, PinDir};
 use super::slots::Checksum;
 use super::sys;
 use crate::datapath::DatapathError;
 use crate::limits::PROGRAM_LOADS_MAX;
-
-/// The compiled programs, as committed.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/palisade.bpf.o"));
 
 /// Our programs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -89,10 +86,10 @@ impl Program {
     }
 }
 
-/// Hash of the embedded object, as it stands in the names of program pins.
-pub(crate) fn object_hash() -> String {
+/// Hash of an object, as it stands in the names of program pins.
+pub(crate) fn object_hash(object: &[u8]) -> String {
     let mut sum = Checksum::default();
-    sum.add_bytes(OBJECT);
+    sum.add_bytes(object);
     format!("{:016x}", sum.0)
 }
 
@@ -114,11 +111,12 @@ pub(crate) fn map_pin(name: &str) -> Pin {
 /// Opens or creates everything. The maps come first: programs are always loaded
 /// against the maps that are pinned.
 pub(crate) fn open(options: &KernelOptions) -> Result<(Maps, Programs), DatapathError> {
-    let dir = options.bpffs.as_path();
-    let hash = object_hash();
+    let dir = &options.layout.pins(&options.bpffs);
+    let specs = &options.layout.specs();
+    let hash = object_hash(options.layout.object);
     let found = pins::list(dir).map_err(kernel(format!("list {}", dir.display())))?;
-    check_maps(dir, &found)?;
-    let found = repair(dir, found)?;
+    check_maps(dir, specs, &found)?;
+    let found = repair(dir, specs, found)?;
     let complete = SPECS.iter().all(|spec| found.contains(&map_pin(spec.name)))
         && PROGRAMS
             .iter()
@@ -128,10 +126,10 @@ pub(crate) fn open(options: &KernelOptions) -> Result<(Maps, Programs), Datapath
     }
     for pin in &found {
         if matches!(pin, Pin::Program { hash: other, .. } if *other != hash) {
-            pins::remove(dir, pin).map_err(kernel(format!("remove {}", pin.file())))?;
+            pins::remove(dir, pin).map_err(kernel(format!("remove {}", pin.file(dir))))?;
         }
     }
-    let maps = open_maps(dir)?;
+    let maps = open_maps(dir, specs)?;
     let mut all = Vec::new();
     for name in PROGRAMS {
         let path = program_pin(name, &hash).path(dir);
@@ -151,14 +149,14 @@ fn gone(path: &Path) -> DatapathError {
 }
 
 /// Opens the pinned maps of an agent that ran here, without creating anything.
-pub(crate) fn open_maps(dir: &Path) -> Result<Maps, DatapathError> {
+fn open_maps(dir: &PinDir, specs: &[MapSpec]) -> Result<Maps, DatapathError> {
     let open = |spec: &MapSpec| -> Result<Map, DatapathError> {
         let path = map_pin(spec.name).path(dir);
         let fd = sys::obj_get(&path).map_err(kernel(format!("open {}", path.display())))?;
         spec.open(fd.ok_or_else(|| gone(&path))?)
     };
     let mut all = Vec::new();
-    for spec in &SPECS {
+    for spec in specs {
         all.push(open(spec)?);
     }
     let all = all
@@ -169,11 +167,11 @@ pub(crate) fn open_maps(dir: &Path) -> Result<Maps, DatapathError> {
 
 /// A pinned map of another layout is replaced while nothing is attached, and
 /// refused otherwise.
-fn check_maps(dir: &Path, found: &[Pin]) -> Result<(), DatapathError> {
+fn check_maps(dir: &PinDir, specs: &[MapSpec], found: &[Pin]) -> Result<(), DatapathError> {
     let attached = found
         .iter()
         .any(|pin| matches!(pin, Pin::Link(_) | Pin::Filter(_)));
-    for spec in &SPECS {
+    for spec in specs {
         let pin = map_pin(spec.name);
         let path = pin.path(dir);
         let Some(fd) = sys::obj_get(&path).map_err(kernel(format!("open {}", path.display())))?
@@ -197,7 +195,7 @@ fn check_maps(dir: &Path, found: &[Pin]) -> Result<(), DatapathError> {
             .iter()
             .filter(|pin| matches!(pin, Pin::Program { .. }))
         {
-            pins::remove(dir, pin).map_err(kernel(format!("remove {}", pin.file())))?;
+            pins::remove(dir, pin).map_err(kernel(format!("remove {}", pin.file(dir))))?;
         }
     }
     Ok(())
@@ -206,9 +204,9 @@ fn check_maps(dir: &Path, found: &[Pin]) -> Result<(), DatapathError> {
 /// Pins that somebody removed are made again from the programs that are pinned
 /// or attached: what runs goes on with its maps. Where that fails, nothing of
 /// the old programs can be used, so their pins go and everything is loaded.
-fn repair(dir: &Path, found: Vec<Pin>) -> Result<Vec<Pin>, DatapathError> {
+fn repair(dir: &PinDir, specs: &[MapSpec], found: Vec<Pin>) -> Result<Vec<Pin>, DatapathError> {
     let missing = |spec: &&MapSpec| !found.contains(&map_pin(spec.name));
-    let mut lost: Vec<&MapSpec> = SPECS.iter().filter(missing).collect();
+    let mut lost: Vec<&MapSpec> = specs.iter().filter(missing).collect();
     let users: Vec<&Pin> = found
         .iter()
         .filter(|pin| matches!(pin, Pin::Program { .. }))
@@ -233,21 +231,21 @@ fn repair(dir: &Path, found: Vec<Pin>) -> Result<Vec<Pin>, DatapathError> {
             };
             let pin = map_pin(lost.swap_remove(place).name);
             sys::obj_pin(map.as_fd(), &pin.path(dir)).map_err(fail())?;
-            tracing::warn!(pin = pin.file(), "a pin was lost and is made again");
+            tracing::warn!(pin = pin.file(dir), "a pin was lost and is made again");
         }
     }
     // Only the agent uses the record of the slots: it is created when missing.
     lost.retain(|spec| spec.map != MapName::Meta);
     if !lost.is_empty() {
         for user in users {
-            pins::remove(dir, user).map_err(kernel(format!("remove {}", user.file())))?;
+            pins::remove(dir, user).map_err(kernel(format!("remove {}", user.file(dir))))?;
         }
     }
     pins::list(dir).map_err(kernel(format!("list {}", dir.display())))
 }
 
 fn load(options: &KernelOptions, hash: &str) -> Result<(), DatapathError> {
-    let dir = options.bpffs.as_path();
+    let dir = &options.layout.pins(&options.bpffs);
     create_meta(dir)?;
     let mut loader = EbpfLoader::new();
     for spec in SPECS.iter().filter(|spec| spec.map != MapName::Meta) {
@@ -259,7 +257,7 @@ fn load(options: &KernelOptions, hash: &str) -> Result<(), DatapathError> {
     for name in ["pal_half4", "pal_half6"] {
         loader.map_max_entries(name, options.half_entries_max);
     }
-    let mut object = loader.load(OBJECT).map_err(|error| {
+    let mut object = loader.load(options.layout.object).map_err(|error| {
         DatapathError::Other(format!("load the eBPF object: {}", chain(&error)))
     })?;
     for name in PROGRAMS {
@@ -300,7 +298,7 @@ fn load_uninterrupted(program: &mut SchedClassifier) -> Result<(), ProgramError>
 }
 
 /// The map that only user space knows.
-fn create_meta(dir: &Path) -> Result<(), DatapathError> {
+fn create_meta(dir: &PinDir) -> Result<(), DatapathError> {
     let spec = &SPECS[MapName::Meta as usize];
     let path = map_pin(spec.name).path(dir);
     if path.exists() {

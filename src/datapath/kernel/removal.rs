@@ -1,5 +1,5 @@
-//! Removing elements of hash maps by bpf(2): many at once, and one with a look
-//! at what is removed.
+//! Removing by bpf(2): elements of hash maps, many at once, and one with a look
+//! at what is removed; links from their devices.
 //!
 //! Every function works on its arguments alone: no state, any thread.
 
@@ -10,6 +10,7 @@ use super::sys::{self, MapBatch, MapElem};
 
 const MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
 const MAP_DELETE_BATCH: libc::c_long = 27;
+const LINK_DETACH: libc::c_long = 34;
 
 /// Deletes the elements of `keys`, which stand one after another; how many were
 /// there.
@@ -43,6 +44,12 @@ pub(crate) fn delete_batch(
         }
     }
     Ok(deleted)
+}
+
+/// Takes a link off its device, whoever still holds a descriptor of it.
+pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = sys::raw(link);
+    sys::bpf(LINK_DETACH, &mut attr).map(|_| ())
 }
 
 /// Deletes the element of `key` and gives its value as it was when it went, in

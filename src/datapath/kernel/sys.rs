@@ -21,6 +21,7 @@ const OBJ_GET: libc::c_long = 7;
 const PROG_TEST_RUN: libc::c_long = 10;
 const PROG_GET_NEXT_ID: libc::c_long = 11;
 const MAP_GET_NEXT_ID: libc::c_long = 12;
+const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const MAP_GET_FD_BY_ID: libc::c_long = 14;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
@@ -395,12 +396,20 @@ struct ById {
 }
 
 pub(crate) fn map_by_id(id: u32) -> io::Result<OwnedFd> {
+    by_id(MAP_GET_FD_BY_ID, id)
+}
+
+pub(crate) fn prog_by_id(id: u32) -> io::Result<OwnedFd> {
+    by_id(PROG_GET_FD_BY_ID, id)
+}
+
+fn by_id(command: libc::c_long, id: u32) -> io::Result<OwnedFd> {
     let mut attr = ById {
         id,
         next_id: 0,
         open_flags: 0,
     };
-    owned(bpf(MAP_GET_FD_BY_ID, &mut attr)?)
+    owned(bpf(command, &mut attr)?)
 }
 
 /// Whether the kernel still has an object of this number. Asks without opening

@@ -216,7 +216,7 @@ pub(crate) fn run(plan: &Plan, flips: u32) -> Outcome {
             bpffs: world.sandbox.path("bpf"),
             ct_entries_max: FLOWS_MAX,
             half_entries_max: FLOWS_MAX,
-            force_clsact: false,
+            ..KernelOptions::default()
         },
         device: device(&world),
         datapath: None,

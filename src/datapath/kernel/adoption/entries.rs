@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use palisade_abi::conntrack::{CtEntry, CtKey4, CtKey6, Judged, flags, kind};
+use palisade_abi::conntrack::{CtEntry, CtKey4, CtKey6, Judged, RESERVED, flags, kind};
 use palisade_abi::proto;
 use palisade_abi::settings::Settings;
 use palisade_abi::table::{Cell, action};
@@ -188,7 +188,7 @@ impl<'a> Writer<'a> {
             identity: 0,
             packets: [0; 2],
             bytes: [0; 2],
-            pad: 0,
+            reserved: [0; RESERVED],
         }
     }
 }

@@ -1,0 +1,26 @@
+//! Other versions of the layout, played by this version's code.
+
+use palisade::datapath::kernel::Layout;
+use palisade_abi::ABI_VERSION;
+use palisade_abi::conntrack::KNOWN_OCTETS;
+
+/// The programs with smaller conntrack values, committed beside the shipped ones.
+static OLDER: &[u8] = aya::include_bytes_aligned!("../../bpf-prog/older.bpf.o");
+
+/// The version before this one: its conntrack values lack the last word.
+pub(crate) fn older() -> Layout {
+    Layout {
+        version: ABI_VERSION - 1,
+        object: OLDER,
+        flow_octets: KNOWN_OCTETS,
+    }
+}
+
+/// A later version, whose conntrack is as it is now.
+#[allow(dead_code, reason = "not every test binary plays all versions")]
+pub(crate) fn newer() -> Layout {
+    Layout {
+        version: ABI_VERSION + 29,
+        ..Layout::current()
+    }
+}
