@@ -59,6 +59,8 @@ impl Clock for SystemClock {
 #[derive(Debug, Default)]
 pub struct ManualClock {
     now_ms: AtomicU64,
+    /// Wall-clock time at the start of monotonic time.
+    epoch_ms: AtomicU64,
 }
 
 impl ManualClock {
@@ -67,6 +69,12 @@ impl ManualClock {
         let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         self.now_ms.fetch_add(ms, Ordering::SeqCst);
     }
+
+    /// Sets the wall clock, back or forth; monotonic time does not notice.
+    pub fn set_wall_ms(&self, wall_ms: u64) {
+        let epoch_ms = wall_ms.saturating_sub(self.now_ms.load(Ordering::SeqCst));
+        self.epoch_ms.store(epoch_ms, Ordering::SeqCst);
+    }
 }
 
 impl Clock for ManualClock {
@@ -74,6 +82,6 @@ impl Clock for ManualClock {
         Moment(Duration::from_millis(self.now_ms.load(Ordering::SeqCst)))
     }
     fn wall_ms(&self) -> u64 {
-        self.now_ms.load(Ordering::SeqCst)
+        self.epoch_ms.load(Ordering::SeqCst) + self.now_ms.load(Ordering::SeqCst)
     }
 }

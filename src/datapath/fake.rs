@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::{Datapath, DatapathError, Generation, GenerationNumber, Realized, StageReport};
 use crate::events::Revision;
-use crate::policy::DirectionPolicy;
+use crate::policy::{DirectionPolicy, EndpointPolicy};
 
 /// A fault that the next call of that kind meets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +27,40 @@ pub enum Fault {
     Adopt,
 }
 
+/// A call on the datapath that reads or changes the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KernelCall {
+    Stage,
+    Commit,
+    /// `matches_current`.
+    Compare,
+    Adopt,
+}
+
+/// What becomes of such a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KernelFate {
+    Works,
+    /// Nothing is done.
+    Fails,
+    /// Half of it is done: a stage stops in the middle, a commit before the flip.
+    FailsHalfway,
+    /// It is done, and told as a failure.
+    FailsLate,
+    /// It is not done, or by half, and told as a success: no kernel that can be
+    /// trusted. A stage leaves the old verdicts of egress in the slot.
+    Lies,
+}
+
+/// Decides about every call.
+struct Director(Box<dyn FnMut(KernelCall) -> KernelFate + Send>);
+
+impl std::fmt::Debug for Director {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Director")
+    }
+}
+
 /// The kernel's side: two slots and the commit word. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct FakeKernel {
@@ -40,7 +74,8 @@ struct Kernel {
     current: Option<(usize, Realized)>,
     faults: Vec<Fault>,
     writes: usize,
-    commits: Vec<Realized>,
+    commits: u64,
+    director: Option<Director>,
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +101,31 @@ impl FakeKernel {
         self.state.lock().faults.clear();
     }
 
+    /// From now on, `director` decides about every call, over reboots too.
+    pub fn direct(&self, director: impl FnMut(KernelCall) -> KernelFate + Send + 'static) {
+        self.state.lock().director = Some(Director(Box::new(director)));
+    }
+
+    /// A kernel of its own that holds what this one holds.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        let state = self.state.lock();
+        let copy = Kernel {
+            slots: state.slots.clone(),
+            current: state.current,
+            ..Kernel::default()
+        };
+        Self {
+            state: Arc::new(Mutex::new(copy)),
+        }
+    }
+
+    /// What the commit word and the record of its slot say.
+    #[must_use]
+    pub fn realized(&self) -> Option<Realized> {
+        self.state.lock().current.map(|(_, realized)| realized)
+    }
+
     /// What is enforced, with the whole generation. None before the first
     /// commit. Panics if a packet would see half a generation.
     #[must_use]
@@ -85,15 +145,20 @@ impl FakeKernel {
         self.state.lock().writes
     }
 
-    /// Every flip so far.
+    /// Flips so far.
     #[must_use]
-    pub fn commits(&self) -> Vec<Realized> {
-        self.state.lock().commits.clone()
+    pub fn commits(&self) -> u64 {
+        self.state.lock().commits
     }
 
     /// A reboot: nothing is left.
     pub fn reboot(&self) {
-        *self.state.lock() = Kernel::default();
+        let mut state = self.state.lock();
+        let director = state.director.take();
+        *state = Kernel {
+            director,
+            ..Kernel::default()
+        };
     }
 
     /// The agent's hold on this kernel.
@@ -110,6 +175,13 @@ impl Kernel {
     fn fails(&mut self, fault: Fault) -> bool {
         let place = self.faults.iter().position(|waiting| *waiting == fault);
         place.map(|place| self.faults.remove(place)).is_some()
+    }
+
+    fn fate(&mut self, call: KernelCall) -> KernelFate {
+        match &mut self.director {
+            Some(Director(decide)) => decide(call),
+            None => KernelFate::Works,
+        }
     }
 
     fn inactive(&self) -> usize {
@@ -130,29 +202,35 @@ pub struct FakeDatapath {
 
 impl Datapath for FakeDatapath {
     fn realized(&self) -> Option<Realized> {
-        self.kernel
-            .state
-            .lock()
-            .current
-            .map(|(_, realized)| realized)
+        self.kernel.realized()
     }
 
     fn stage(&mut self, generation: &Generation) -> Result<StageReport, DatapathError> {
         let mut state = self.kernel.state.lock();
         self.staged = false;
-        if state.fails(Fault::Stage) {
-            return Err(injected("stage"));
+        let fate = if state.fails(Fault::Stage) {
+            KernelFate::Fails
+        } else if state.fails(Fault::StageHalf) {
+            KernelFate::FailsHalfway
+        } else {
+            state.fate(KernelCall::Stage)
+        };
+        let place = state.inactive();
+        let mut slot = Slot {
+            generation: generation.clone(),
+            whole: true,
+        };
+        match fate {
+            KernelFate::Fails => return Err(injected("stage")),
+            KernelFate::FailsHalfway => slot.whole = false,
+            KernelFate::Lies => keep_egress(&mut slot.generation, state.slots[place].as_ref()),
+            KernelFate::Works | KernelFate::FailsLate => {}
         }
-        let slot = state.inactive();
-        let half = state.fails(Fault::StageHalf);
         let writes = elements(generation);
         state.writes += writes;
-        state.slots[slot] = Some(Slot {
-            generation: generation.clone(),
-            whole: !half,
-        });
-        if half {
-            return Err(injected("stage, half way"));
+        state.slots[place] = Some(slot);
+        if matches!(fate, KernelFate::FailsHalfway | KernelFate::FailsLate) {
+            return Err(injected("stage, after it has written"));
         }
         self.staged = true;
         Ok(StageReport {
@@ -166,16 +244,23 @@ impl Datapath for FakeDatapath {
         if !std::mem::take(&mut self.staged) {
             return Err(DatapathError::Other("nothing is staged".to_owned()));
         }
-        if state.fails(Fault::Commit) {
+        let fate = if state.fails(Fault::Commit) {
+            KernelFate::Fails
+        } else if state.fails(Fault::CommitAfterFlip) {
+            KernelFate::FailsLate
+        } else {
+            state.fate(KernelCall::Commit)
+        };
+        if matches!(fate, KernelFate::Fails | KernelFate::FailsHalfway) {
             return Err(injected("commit"));
         }
-        let slot = state.inactive();
+        let place = state.inactive();
         let last = state
             .current
             .map_or(0, |(_, realized)| realized.generation.0);
         let Some(Slot {
             generation: staged, ..
-        }) = &state.slots[slot]
+        }) = &state.slots[place]
         else {
             return Err(DatapathError::Other("the slot is empty".to_owned()));
         };
@@ -185,9 +270,12 @@ impl Datapath for FakeDatapath {
             enforced: by_direction(staged, |direction| direction.enforced),
             watched: by_direction(staged, |direction| direction.watched),
         };
-        state.current = Some((slot, realized));
-        state.commits.push(realized);
-        if state.fails(Fault::CommitAfterFlip) {
+        if fate == KernelFate::Lies {
+            return Ok(realized);
+        }
+        state.current = Some((place, realized));
+        state.commits += 1;
+        if fate == KernelFate::FailsLate {
             return Err(injected("commit, after the flip"));
         }
         Ok(realized)
@@ -195,8 +283,17 @@ impl Datapath for FakeDatapath {
 
     fn matches_current(&mut self, generation: &Generation) -> Result<bool, DatapathError> {
         let mut state = self.kernel.state.lock();
-        if state.fails(Fault::Adopt) {
-            return Err(injected("the comparison"));
+        let fate = if state.fails(Fault::Adopt) {
+            KernelFate::Fails
+        } else {
+            state.fate(KernelCall::Compare)
+        };
+        match fate {
+            KernelFate::Works => {}
+            KernelFate::Lies => return Ok(true),
+            KernelFate::Fails | KernelFate::FailsHalfway | KernelFate::FailsLate => {
+                return Err(injected("the comparison"));
+            }
         }
         let current = state
             .current
@@ -206,16 +303,40 @@ impl Datapath for FakeDatapath {
 
     fn adopt(&mut self, revision: Revision) -> Result<Realized, DatapathError> {
         let mut state = self.kernel.state.lock();
+        let fate = state.fate(KernelCall::Adopt);
+        if matches!(fate, KernelFate::Fails | KernelFate::FailsHalfway) {
+            return Err(injected("adopt"));
+        }
         let (slot, realized) = state
             .current
             .as_mut()
             .ok_or_else(|| DatapathError::Other("nothing to adopt".to_owned()))?;
-        realized.revision = revision;
-        let (slot, realized) = (*slot, *realized);
+        let adopted = Realized {
+            revision,
+            ..*realized
+        };
+        if fate == KernelFate::Lies {
+            return Ok(adopted);
+        }
+        *realized = adopted;
+        let slot = *slot;
         if let Some(slot) = &mut state.slots[slot] {
             slot.generation.revision = revision;
         }
-        Ok(realized)
+        if fate == KernelFate::FailsLate {
+            return Err(injected("adopt, after it is written"));
+        }
+        Ok(adopted)
+    }
+}
+
+/// Puts the verdicts of egress that a slot held before into its new generation.
+fn keep_egress(new: &mut Generation, old: Option<&Slot>) {
+    let Some(old) = old else { return };
+    for (policy, before) in new.endpoints.iter_mut().zip(&old.generation.endpoints) {
+        let mut mixed = EndpointPolicy::clone(policy);
+        mixed.directions[1] = Arc::clone(&before.directions[1]);
+        *policy = Arc::new(mixed);
     }
 }
 

@@ -190,6 +190,7 @@ impl Committer {
 
     /// Makes it current. Also tells how much was written.
     fn execute(&mut self, generation: &Generation) -> Result<(Realized, usize), CommitError> {
+        let audit = is_audited(generation);
         if let Some(current) = self.datapath.realized()
             && self.datapath.matches_current(generation)?
         {
@@ -199,14 +200,15 @@ impl Committer {
                 self.datapath.adopt(generation.revision)?
             };
             meters::written(0);
-            self.persist_realized(realized, &commit_message(realized, 0));
+            self.persist_realized(realized, audit, &commit_message(realized, 0));
             return Ok((realized, 0));
         }
         let report = self.datapath.stage(generation)?;
         meters::written(report.writes);
         self.persist_staged(generation)?;
         let realized = self.datapath.commit()?;
-        self.persist_realized(realized, &commit_message(realized, report.writes));
+        let message = commit_message(realized, report.writes);
+        self.persist_realized(realized, audit, &message);
         Ok((realized, report.writes))
     }
 
@@ -220,6 +222,7 @@ impl Committer {
         record.staged = Some(GenerationRecord {
             generation: next,
             revision: generation.revision.0,
+            audit: Some(is_audited(generation)),
         });
         store.put_generations(&record)?;
         for endpoint in self.parts.endpoints.iter() {
@@ -230,7 +233,7 @@ impl Committer {
 
     /// The datapath enforces it, whatever the disk says: a failure is told and
     /// the next flush carries the record, and the line of the history.
-    fn persist_realized(&mut self, realized: Realized, message: &str) {
+    fn persist_realized(&mut self, realized: Realized, audit: bool, message: &str) {
         self.parts.published.enter(HistoryEntry {
             generation: Some(realized.generation.0),
             ..self.parts.published.entry(
@@ -246,6 +249,7 @@ impl Committer {
         record.realized = Some(GenerationRecord {
             generation: realized.generation.0,
             revision: realized.revision.0,
+            audit: Some(audit),
         });
         let result = store
             .put_generations(&record)
@@ -323,6 +327,30 @@ fn commit_message(realized: Realized, written: usize) -> String {
         "revision {revision} enforced by generation {}, {written} writes",
         realized.generation.0
     )
+}
+
+fn is_audited(generation: &Generation) -> bool {
+    let mut directions = generation.endpoints.iter().flat_map(|one| &one.directions);
+    directions.any(|direction| direction.audit)
+}
+
+/// Enforcement by direction, as the datapath was found. `audit`: whether its
+/// verdicts are those of an endpoint in audit mode.
+#[must_use]
+pub fn found_status(realized: Realized, audit: bool) -> EndpointPolicyStatus {
+    let of = |direction: Direction| {
+        let place = direction as usize;
+        match (realized.enforced[place], realized.watched[place]) {
+            (true, _) if !audit => Enforcement::Enabled,
+            (true, _) | (false, true) => Enforcement::Audit,
+            (false, false) => Enforcement::Disabled,
+        }
+    };
+    EndpointPolicyStatus {
+        ingress: of(Direction::Ingress),
+        egress: of(Direction::Egress),
+        audit_mode: audit,
+    }
 }
 
 /// Enforcement by direction, as a policy brings it.

@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use palisade_state::{NewSnapshot, Retention};
+use palisade_state::{NewSnapshot, Retention, StoreError};
 
 use super::desk::{Desk, Done, JournalEvent};
 use super::event_queue::{EnqueueError, Taken};
@@ -19,8 +19,8 @@ use crate::clock::Moment;
 use crate::endpoint::{Attempts, Progress, meters};
 use crate::events::{RegenerationCause, RepositoryChange, RuleReaction, Sequence};
 use crate::limits::{
-    FLUSH_RETRY, JOURNAL_GROUP_MAX, PAST_AGE_MAX, PAST_BYTES_MAX, PAST_EVENTS_MAX,
-    PAST_SNAPSHOTS_MAX, PAST_SWEEP_MIN, SNAPSHOT_EVENTS_MAX,
+    FLUSH_ATTEMPTS_MAX, FLUSH_RETRY, JOURNAL_GROUP_MAX, PAST_AGE_MAX, PAST_BYTES_MAX,
+    PAST_EVENTS_MAX, PAST_SNAPSHOTS_MAX, PAST_SWEEP_MIN, SNAPSHOT_EVENTS_MAX,
 };
 use crate::policy::{Applied, Change};
 
@@ -253,23 +253,33 @@ impl RepositoryWorker {
 
     /// Saves what the journal amounts to. A failure costs only a longer replay.
     pub fn save_snapshot(&mut self) {
-        self.save(false);
+        if let Err(error) = self.save(false) {
+            tracing::warn!("no snapshot of the repository could be saved: {error}");
+        }
     }
 
-    /// Saves a state that does not follow from the events before it.
+    /// Saves a state that does not follow from the events before it. Without
+    /// that snapshot a replay would give its revisions another meaning: where it
+    /// cannot be saved, the agent goes on without history.
     pub fn begin_anew(&mut self) {
-        self.save(true);
+        let mut attempt = 1;
+        while let Err(error) = self.save(true) {
+            if attempt == FLUSH_ATTEMPTS_MAX {
+                return self.shared.store.abandon(&error.to_string());
+            }
+            attempt += 1;
+        }
     }
 
-    fn save(&mut self, begins: bool) {
+    fn save(&mut self, begins: bool) -> Result<(), StoreError> {
         if self.since_snapshot == 0 {
-            return;
+            return Ok(());
         }
         self.since_snapshot = 0;
         let store = &self.shared.store;
         let now_ms = self.shared.clock.wall_ms();
         let saved = serde_json::to_vec(&self.desk.export())
-            .map_err(Into::into)
+            .map_err(StoreError::from)
             .and_then(|bytes| {
                 let new = NewSnapshot {
                     sequence: self.applied.0,
@@ -280,15 +290,15 @@ impl RepositoryWorker {
                 };
                 store.save_snapshot(&new, &RETENTION, now_ms)
             });
-        if let Err(error) = saved {
+        if saved.is_err() {
             // Due again after the next group.
             self.since_snapshot = SNAPSHOT_EVENTS_MAX;
-            tracing::warn!("no snapshot of the repository could be saved: {error}");
         }
         let oldest_ms = now_ms.saturating_sub(RETENTION.age_ms_max);
         if let Err(error) = self.shared.published.drop_older(oldest_ms) {
             tracing::warn!("old lines of the history could not be deleted: {error}");
         }
+        saved
     }
 
     /// Told when the thread ends.

@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::datapath::{Datapath, Realized};
 use crate::endpoint::{
     Attempts, BuildPermits, Committer, CommitterParts, Endpoint, EndpointManager, GenerationNames,
-    HOST_ENDPOINT, OfferBox, Published, policy_status,
+    HOST_ENDPOINT, OfferBox, Published, found_status,
 };
 use crate::events::{
     EndpointRegenerationEvent, HistoryEntry, RegenerationCause, Sequence, SourceName,
@@ -77,7 +77,7 @@ pub(super) fn start(
             ..Default::default()
         }
     });
-    let records = store.generations().unwrap_or_default();
+    let records = records_of_boot(&store, &options.boot_id);
     let published = Published::new(Arc::clone(&clock), Arc::clone(&store), realized);
     let published = Arc::new(published);
     let shared = share(
@@ -321,7 +321,15 @@ fn same(realized: Realized, record: GenerationRecord) -> bool {
     realized.generation.0 == record.generation && realized.revision.0 == record.revision
 }
 
-/// Generations of an earlier boot are void.
+/// Generations of an earlier boot are void: numbers begin anew with each.
+fn records_of_boot(store: &Store, boot_id: &str) -> GenerationsRecord {
+    match store.boot() {
+        Ok(Some(boot)) if boot.boot_id == boot_id => store.generations().unwrap_or_default(),
+        Ok(_) | Err(_) => GenerationsRecord::default(),
+    }
+}
+
+/// Voids the records of an earlier boot on the disk, too.
 fn note_boot(shared: &Shared, boot_id: &str) {
     let store = &shared.store;
     let before = store.boot().ok().flatten();
@@ -403,17 +411,19 @@ fn adopt(
     let ours = [records.realized, records.staged]
         .into_iter()
         .flatten()
-        .any(|record| same(realized, record));
-    if !ours || realized.revision > snapshot.revision {
+        .find(|record| same(realized, *record));
+    let Some(ours) = ours else { return };
+    if realized.revision > snapshot.revision {
         return;
     }
     for endpoint in shared.endpoints.iter() {
-        let audit = shared.audit.effective(endpoint.id());
-        let Ok(policy) = resolve(snapshot, endpoint.subject(), audit) else {
-            continue;
-        };
-        endpoint.adopt(realized.revision, policy_status(&policy));
-        if realized.revision == snapshot.revision {
+        // What the kernel does, whatever was wanted when the last agent ended.
+        let wanted = shared.audit.effective(endpoint.id());
+        let audit = ours.audit.unwrap_or(wanted);
+        endpoint.adopt(realized.revision, found_status(realized, audit));
+        if realized.revision == snapshot.revision
+            && let Ok(policy) = resolve(snapshot, endpoint.subject(), audit)
+        {
             shared
                 .published
                 .commit(realized, names(realized, snapshot, &policy));

@@ -29,7 +29,7 @@ mod store;
 pub use envelope::{ENVELOPE_BYTES, EnvelopeError, RecordKind, decode, encode};
 pub use journal::Replay;
 pub use lock::is_in_use;
-pub use memory::MemoryDisk;
+pub use memory::{DiskCall, DiskFate, MemoryDisk};
 pub use records::{
     AuditFlag, AuditRecord, BootRecord, EndpointRecord, GenerationRecord, GenerationsRecord,
     StoreIdentity,

@@ -10,6 +10,35 @@ use parking_lot::Mutex;
 
 use crate::backend::{Entry, Limit, MediumError};
 
+/// A call that changes the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DiskCall {
+    /// Of one key, a deletion too.
+    Write,
+    Flush,
+}
+
+/// What becomes of such a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DiskFate {
+    Works,
+    /// Nothing is done.
+    Fails,
+    /// It is done, and told as a failure.
+    FailsLate,
+    /// Nothing is done, and told as a success: no disk that can be trusted.
+    Lies,
+}
+
+/// Decides about every call.
+struct Director(Box<dyn FnMut(DiskCall) -> DiskFate + Send>);
+
+impl std::fmt::Debug for Director {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Director")
+    }
+}
+
 /// A handle to one disk in memory; clones share it, so that it outlives the
 /// store that wrote to it.
 #[derive(Clone, Debug, Default)]
@@ -28,9 +57,17 @@ struct Image {
     flushes: u64,
     /// Writes and flushes until the process dies; None: it lives.
     life: Option<u64>,
+    director: Option<Director>,
 }
 
 impl Image {
+    fn fate(&mut self, call: DiskCall) -> DiskFate {
+        match &mut self.director {
+            Some(Director(decide)) => decide(call),
+            None => DiskFate::Works,
+        }
+    }
+
     /// Whether the process is dead, or dies by what it does now.
     fn is_dead(&mut self) -> bool {
         match &mut self.life {
@@ -49,6 +86,26 @@ impl MemoryDisk {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// From now on, `director` decides about every write and flush, over crashes
+    /// too.
+    pub fn direct(&self, director: impl FnMut(DiskCall) -> DiskFate + Send + 'static) {
+        self.image.lock().director = Some(Director(Box::new(director)));
+    }
+
+    /// A disk of its own with what is durable on this one.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        let durable = self.image.lock().durable.clone();
+        let image = Image {
+            current: durable.clone(),
+            durable,
+            ..Image::default()
+        };
+        Self {
+            image: Arc::new(Mutex::new(image)),
+        }
     }
 
     /// The next `count` flushes fail.
@@ -77,6 +134,14 @@ impl MemoryDisk {
     #[must_use]
     pub fn unflushed(&self) -> usize {
         self.image.lock().unflushed.len()
+    }
+
+    /// Bytes of all keys and values, those that are not durable too.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        let image = self.image.lock();
+        let entries = image.durable.iter().chain(&image.current);
+        entries.map(|(key, value)| key.len() + value.len()).sum()
     }
 
     /// Flushes that succeeded.
@@ -151,9 +216,15 @@ impl MemoryDisk {
             image.failing_writes -= 1;
             return Err(MediumError("injected fault of a write".into()));
         }
-        write(&mut image.current, key.to_vec(), value.clone());
-        image.unflushed.push((key.to_vec(), value));
-        Ok(())
+        let fate = image.fate(DiskCall::Write);
+        match fate {
+            DiskFate::Works | DiskFate::FailsLate => {
+                write(&mut image.current, key.to_vec(), value.clone());
+                image.unflushed.push((key.to_vec(), value));
+            }
+            DiskFate::Fails | DiskFate::Lies => {}
+        }
+        told(fate, "write")
     }
 
     pub(crate) fn visit(&self, prefix: u8, see: &mut dyn FnMut(&[u8], &[u8])) {
@@ -193,11 +264,26 @@ impl MemoryDisk {
             image.failing_flushes -= 1;
             return Err(MediumError("injected fault of a flush".into()));
         }
-        for (key, value) in std::mem::take(&mut image.unflushed) {
-            write(&mut image.durable, key, value);
+        let fate = image.fate(DiskCall::Flush);
+        match fate {
+            DiskFate::Works | DiskFate::FailsLate => {
+                for (key, value) in std::mem::take(&mut image.unflushed) {
+                    write(&mut image.durable, key, value);
+                }
+                image.flushes += 1;
+            }
+            DiskFate::Fails | DiskFate::Lies => {}
         }
-        image.flushes += 1;
-        Ok(())
+        told(fate, "flush")
+    }
+}
+
+fn told(fate: DiskFate, call: &str) -> Result<(), MediumError> {
+    match fate {
+        DiskFate::Works | DiskFate::Lies => Ok(()),
+        DiskFate::Fails | DiskFate::FailsLate => {
+            Err(MediumError(format!("injected fault of a {call}")))
+        }
     }
 }
 

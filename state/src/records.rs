@@ -38,6 +38,10 @@ pub struct AuditRecord {
 pub struct GenerationRecord {
     pub generation: u32,
     pub revision: u64,
+    /// Whether its verdicts are those of an endpoint in audit mode; None in
+    /// records of older agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<bool>,
 }
 
 /// The last generations: what was about to be committed, and what is.

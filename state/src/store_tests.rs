@@ -243,6 +243,7 @@ fn records_come_back() {
     assert_eq!(store.endpoint(1).expect("reads"), Some(endpoint));
     let generations = GenerationsRecord {
         staged: Some(GenerationRecord {
+            audit: None,
             generation: 4,
             revision: 7,
         }),

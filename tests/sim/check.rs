@@ -1,158 +1,209 @@
 //! What must hold after each step, after each restart and at the end.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use palisade::endpoint::{AuditSetting, HOST_ENDPOINT};
-use palisade::events::{EndpointState, RepositoryChange, Revision};
-use palisade::policy::{
-    Direction, Packet, PolicySnapshot, Query, Repository, Subject, explain, resolve,
-};
+use palisade::datapath::{Generation, Realized};
+use palisade::endpoint::{AuditSetting, HOST_ENDPOINT, policy_status};
+use palisade::events::{EndpointState, RepositoryChange, ResourceKey, Revision, SourceName};
+use palisade::policy::{EndpointPolicy, PolicySnapshot, Repository, Subject, resolve};
 use palisade::queues::PastError;
 
-use crate::manifests;
-use crate::world::{World, policy_options};
+use crate::objects::{self, PEERS_COUNT};
+use crate::verdicts::{of_kernel, of_rules};
+use crate::world::World;
 
 const SUBJECT: Subject = Subject::Host(HOST_ENDPOINT);
+/// Peers on which each commit is compared with the plain reading.
+const SAMPLED_PEERS: usize = 3;
 
 impl World {
     /// After each step.
     pub(crate) fn check(&mut self) {
-        self.note_snapshot();
-        let pipeline = &self.agent.pipeline;
-        let status = pipeline.endpoint(HOST_ENDPOINT).expect("it exists");
-        assert!(
-            status.revision.realized <= status.revision.desired,
-            "{:?}",
-            status.revision
-        );
-        assert!(status.revision.desired <= pipeline.repository().revision);
-        if let Some((realized, _)) = self.kernel.enforced() {
+        let endpoint = self.agent.workers.endpoints[0].endpoint();
+        let revisions = endpoint.revisions();
+        let newest = self.agent.pipeline.repository().revision;
+        assert!(revisions.realized <= revisions.desired, "{revisions:?}");
+        assert!(revisions.desired <= newest, "{revisions:?} of {newest}");
+        let enforced = self.kernel.realized();
+        if let Some(realized) = enforced {
             assert!(
-                status.revision.realized <= realized.revision,
-                "{:?} is told, {realized:?} is enforced",
-                status.revision
+                revisions.realized <= realized.revision,
+                "{revisions:?} is told, {realized:?} is enforced"
             );
+            self.check_commit(realized);
+            self.check_told(realized);
         }
-        assert_eq!(status.audit, self.audit);
-        self.check_commits();
-        self.check_gate();
+        self.check_gate(enforced);
     }
 
-    /// A revision means one thing, in every life of the agent.
-    fn note_snapshot(&mut self) {
+    /// What the repository published last: the resources that the contract
+    /// wants, under numbers that never mean two things.
+    pub(crate) fn published(&mut self) {
         let snapshot = self.agent.pipeline.repository();
-        match self.seen.get(&snapshot.revision) {
-            Some(known) if Arc::ptr_eq(known, &snapshot) => {}
-            Some(known) => {
-                assert_same(known, &snapshot);
-                self.seen.insert(snapshot.revision, snapshot);
-            }
-            None => {
-                self.seen.insert(snapshot.revision, snapshot);
-            }
+        self.plain.compare_with(&snapshot);
+        if self.agent.pipeline.status().store_problem.is_none() {
+            self.lasting = self.lasting.max(snapshot.revision);
         }
+        for (number, entry) in &snapshot.rules {
+            let meant = self
+                .rules
+                .entry(*number)
+                .or_insert_with(|| entry.rule.clone());
+            assert_eq!(*meant, entry.rule, "{number:?}");
+        }
+        let entries = snapshot.ipcache4.values().chain(snapshot.ipcache6.values());
+        for entry in entries {
+            let identity = snapshot.identities.live_at(entry.index).expect("it lives");
+            assert_eq!(identity.number, entry.identity);
+            let meant = self.identities.entry(entry.identity);
+            let meant = meant.or_insert_with(|| identity.key.clone());
+            assert_eq!(*meant, identity.key, "{:?}", entry.identity);
+        }
+        if let Some(known) = self.seen.get(&snapshot.revision) {
+            assert_same(known, &snapshot);
+        }
+        self.seen.insert(snapshot.revision, snapshot);
     }
 
-    /// Each new generation is one whole revision, and none goes back.
-    fn check_commits(&mut self) {
-        let commits = self.kernel.commits();
-        for pair in commits.windows(2) {
-            assert!(pair[0].revision <= pair[1].revision, "{pair:?}");
-        }
-        let Some((realized, generation)) = self.kernel.enforced() else {
-            return;
-        };
-        // An adoption raises the revision without a commit.
+    /// The verdicts of a revision, from nothing.
+    fn resolve(&mut self, snapshot: &PolicySnapshot, audit: bool) -> Arc<EndpointPolicy> {
+        let entry = self.resolved.entry((snapshot.revision, audit));
+        let policy =
+            entry.or_insert_with(|| Arc::new(resolve(snapshot, SUBJECT, audit).expect("it fits")));
+        Arc::clone(policy)
+    }
+
+    /// What the kernel enforces is one whole revision, and none goes back.
+    pub(crate) fn check_commit(&mut self, realized: Realized) {
         if self.checked == Some(realized) {
             return;
         }
+        if let Some(before) = self.checked {
+            assert!(before.generation <= realized.generation);
+            assert!(before.revision <= realized.revision);
+        }
+        self.counts.commits += 1;
         self.checked = Some(realized);
+        let (_, generation) = self.kernel.enforced().expect("something is realized");
         assert_eq!(generation.revision, realized.revision);
-        let snapshot = self
-            .seen
-            .get(&realized.revision)
-            .unwrap_or_else(|| panic!("{realized:?} was never published"));
+        let snapshot = self.seen.get(&realized.revision);
+        let snapshot =
+            Arc::clone(snapshot.unwrap_or_else(|| panic!("{realized:?} was never published")));
         assert_eq!(generation.ipcache4, snapshot.ipcache4);
         assert_eq!(generation.ipcache6, snapshot.ipcache6);
         let policy = &generation.endpoints[0];
         let audited = policy.directions[0].audit;
-        let expected = resolve(snapshot, SUBJECT, audited).expect("it fits");
-        assert_eq!(policy.directions, expected.directions);
+        assert!(self.audit_modes.contains(&audited), "audit: {audited}");
+        let expected = self.resolve(&snapshot, audited);
+        assert!(
+            policy.directions == expected.directions,
+            "{realized:?} is a mix"
+        );
+        let first = self.random.below(PEERS_COUNT);
+        check_verdicts(&generation, &snapshot, audited, SAMPLED_PEERS, first);
+        self.enforced = Some((policy_status(policy), audited));
     }
 
-    /// While the source has not told everything, nothing is deleted, and what
-    /// is enforced is what was enforced or what was restored.
-    fn check_gate(&self) {
+    /// What is told of the endpoint is what the kernel does.
+    fn check_told(&self, realized: Realized) {
+        let endpoint = self.agent.workers.endpoints[0].endpoint();
+        let told = self.agent.pipeline.realized() == Some(realized)
+            && endpoint.revisions().realized == realized.revision;
+        if told {
+            let enforced = self.enforced.map(|(status, _)| status);
+            assert_eq!(Some(endpoint.policy()), enforced);
+        }
+    }
+
+    /// While a source has not told everything, nothing is deleted, and what is
+    /// enforced is what was enforced or what was restored.
+    fn check_gate(&self, enforced: Option<Realized>) {
         let pipeline = &self.agent.pipeline;
-        if pipeline.status().waiting_for.is_empty() {
+        let newest = pipeline.repository();
+        let restored = &self.agent.restored;
+        if newest.revision == restored.revision
+            && enforced.map(|it| it.revision) == self.agent.kernel_at_start
+            || pipeline.status().waiting_for.is_empty()
+        {
             return;
         }
-        let restored = &self.agent.restored;
-        let now = pipeline.repository();
         for key in restored.policies.keys() {
-            assert!(now.policies.contains_key(key), "{key} was deleted");
+            assert!(newest.policies.contains_key(key), "{key} was deleted");
         }
-        let enforced = self
-            .kernel
-            .enforced()
-            .map(|(realized, _)| realized.revision);
+        for key in restored.objects.keys() {
+            assert!(newest.objects.contains_key(key), "{key} was deleted");
+        }
+        let enforced = enforced.map(|realized| realized.revision);
         if enforced == self.agent.kernel_at_start {
             return;
         }
         assert_eq!(enforced, Some(restored.revision));
         let may = self.agent.kernel_at_start.is_none() || self.agent.asked;
-        assert!(may, "regenerated before the source was in sync");
+        assert!(may, "regenerated before every source was in sync");
     }
 
     /// After each restart: what was told is there, bit for bit.
     pub(crate) fn check_restart(&mut self) {
         let restored = Arc::clone(&self.agent.restored);
+        if std::mem::take(&mut self.forgetful) {
+            // Revisions since then are gone, as the agent said.
+            self.seen.clear();
+            self.resolved.clear();
+            self.rules.clear();
+            self.identities.clear();
+        }
         assert!(
-            restored.revision >= self.told,
-            "{} was told, {} was restored",
-            self.told,
+            restored.revision >= self.lasting,
+            "{} was published or told, {} was restored",
+            self.lasting,
             restored.revision
         );
-        let newest = self.seen.keys().next_back().copied().unwrap_or_default();
-        assert!(
-            restored.revision >= newest,
-            "{newest} was published, {} was restored",
-            restored.revision
-        );
-        if let Some((realized, _)) = self.kernel.enforced() {
+        if let Some(realized) = self.kernel.realized() {
             assert!(realized.revision <= restored.revision);
         }
-        let pipeline = &self.agent.pipeline;
-        let audit = pipeline.endpoint(HOST_ENDPOINT).expect("it exists").audit;
-        if std::mem::take(&mut self.audit_refused).contains(&audit) {
-            self.audit = audit;
-        }
+        let status = self.agent.pipeline.endpoint(HOST_ENDPOINT);
+        let status = status.expect("it exists");
+        let maybe = std::mem::take(&mut self.audit_maybe);
+        assert!(
+            status.audit == self.audit || maybe.contains(&status.audit),
+            "audit was {:?} and is {:?}",
+            self.audit,
+            status.audit
+        );
+        self.audit = status.audit;
+        self.audit_modes = BTreeSet::from([status.audit_effective]);
+        self.audit_modes
+            .extend(self.enforced.map(|(_, audit)| audit));
+        self.published();
         self.check_past();
-        self.check();
     }
 
     /// A revision that was published is rebuilt as it was, or no longer kept.
     fn check_past(&mut self) {
         let newest = self.agent.pipeline.repository().revision;
         let known: Vec<Revision> = self.seen.keys().copied().collect();
-        if known.is_empty() {
-            return;
-        }
         let asked = *self.random.pick(&known);
         match self.agent.pipeline.snapshot_at(asked) {
             Ok(found) => {
-                assert_same(&self.seen[&asked], &found);
-                self.rebuilt += u32::from(asked < newest);
+                let known = Arc::clone(&self.seen[&asked]);
+                assert_same(&known, &found);
+                let verdicts = self.resolve(&known, false);
+                let again = resolve(&found, SUBJECT, false).expect("it fits");
+                assert!(verdicts.directions == again.directions, "{asked}");
+                self.counts.rebuilt += u64::from(asked < newest);
             }
             Err(PastError::Gone { oldest, .. }) => assert!(asked < oldest && oldest <= newest),
+            Err(PastError::Forgotten { .. }) => {
+                assert!(self.agent.pipeline.status().store_problem.is_some());
+            }
             Err(error) => panic!("{error}"),
         }
     }
 
     /// At the end: ready, realized, and right.
-    pub(crate) fn check_converged(&self) {
-        let pipeline = &self.agent.pipeline;
+    pub(crate) fn check_converged(&mut self) {
+        let pipeline = Arc::clone(&self.agent.pipeline);
         let snapshot = pipeline.repository();
         let status = pipeline.endpoint(HOST_ENDPOINT).expect("it exists");
         assert_eq!(status.state, EndpointState::Ready, "{:#?}", status.log);
@@ -161,74 +212,80 @@ impl World {
         assert_eq!(status.revision.desired, snapshot.revision);
         assert_eq!(pipeline.status().datapath_problem, None);
         assert_eq!(pipeline.status().store_problem, None);
+        assert_eq!(pipeline.status().waiting_for, Vec::<SourceName>::new());
         let (realized, generation) = self.kernel.enforced().expect("enforced");
         assert_eq!(realized.revision, snapshot.revision);
         assert_eq!(pipeline.realized(), Some(realized));
-        let audit = self.audit == AuditSetting::Enabled;
-        let expected = resolve(&snapshot, SUBJECT, audit).expect("it fits");
-        assert_eq!(generation.endpoints[0].directions, expected.directions);
+        assert_eq!(*generation.settings, self.config.settings());
+        let audit = match self.audit {
+            AuditSetting::Inherited => self.config.audit,
+            AuditSetting::Enabled => true,
+            AuditSetting::Disabled => false,
+        };
+        let expected = self.resolve(&snapshot, audit);
+        assert!(generation.endpoints[0].directions == expected.directions);
         assert_eq!(generation.ipcache4, snapshot.ipcache4);
+        assert_eq!(generation.ipcache6, snapshot.ipcache6);
         let names = pipeline.rules_of(realized.generation).expect("named");
         assert_eq!(names.revision, snapshot.revision);
-        self.check_against_files(&snapshot);
+        self.plain.compare_with(&snapshot);
+        self.check_held();
+        self.check_from_nothing(&generation, audit);
     }
 
-    /// The same verdicts as of a repository that only ever saw these files.
-    fn check_against_files(&self, snapshot: &PolicySnapshot) {
-        let mut fresh = Repository::new(policy_options());
-        for (key, body) in &self.files {
-            fresh.apply(&RepositoryChange::Upsert(manifests::resource(key, body)));
-        }
-        let fresh = fresh.snapshot();
-        assert_eq!(snapshot.host_labels, fresh.host_labels);
-        let names =
-            |snapshot: &PolicySnapshot| -> Vec<_> { snapshot.policies.keys().cloned().collect() };
-        assert_eq!(names(snapshot), names(&fresh));
-        let peers = [
-            "10.1.0.1",
-            "10.1.0.2",
-            "10.9.9.9",
-            "192.0.2.5",
-            "198.51.100.7",
-            "203.0.113.1",
-            "2001:db8::1",
-            "2001:db9::1",
-        ];
-        for peer in peers {
-            let peer: IpAddr = peer.parse().expect("an address");
-            for port in manifests::PORTS {
-                for direction in Direction::BOTH {
-                    let packet = Packet::Port { proto: 6, port };
-                    let query = Query {
-                        direction,
-                        peer,
-                        packet,
-                    };
-                    let ours = explain(snapshot, SUBJECT, false, &query);
-                    let plain = explain(&fresh, SUBJECT, false, &query);
-                    assert_eq!(
-                        (ours.verdict, ours.rule, ours.enforced),
-                        (plain.verdict, plain.rule, plain.enforced),
-                        "{query:?}"
-                    );
-                }
+    /// What is in force is what the sources hold; who holds a key with another,
+    /// one of the two.
+    fn check_held(&self) {
+        let configured = self.config.sources();
+        let speaks = |name: SourceName| name == SourceName::Api || configured.contains(&name);
+        let mut held: BTreeSet<&ResourceKey> = BTreeSet::new();
+        for source in &self.sources {
+            if speaks(source.name) {
+                held.extend(source.holds.keys());
             }
         }
+        let in_force = self.plain.resources();
+        assert_eq!(held, in_force.keys().collect());
+        for (key, (owner, body)) in in_force {
+            let mut sources = self.sources.iter();
+            let source = sources.find(|source| source.name == *owner);
+            let holds = &source.expect("a source").holds;
+            assert_eq!(holds.get(key), Some(body), "{key}");
+        }
+    }
+
+    /// The same verdicts as of a repository that only ever saw these resources.
+    fn check_from_nothing(&self, generation: &Generation, audit: bool) {
+        let mut fresh = Repository::new(self.config.policy());
+        let local = self.plain.local_addresses().to_vec();
+        fresh.apply(&RepositoryChange::LocalAddresses(local));
+        for (key, (source, body)) in self.plain.resources() {
+            let resource = objects::resource(key, body, *source);
+            fresh.apply(&RepositoryChange::Upsert(resource));
+        }
+        check_verdicts(generation, &fresh.snapshot(), audit, PEERS_COUNT, 0);
     }
 }
 
+fn check_verdicts(
+    generation: &Generation,
+    snapshot: &PolicySnapshot,
+    audit: bool,
+    peers: usize,
+    first: usize,
+) {
+    let samples = objects::samples(peers, first);
+    let plain = of_rules(snapshot, SUBJECT, audit, &samples);
+    for (sample, plain) in samples.iter().zip(plain) {
+        assert_eq!(of_kernel(generation, sample), plain, "{sample:?}");
+    }
+}
+
+/// A revision means one thing, in every life of the agent.
 fn assert_same(known: &PolicySnapshot, again: &PolicySnapshot) {
     assert_eq!(known.revision, again.revision);
     assert_eq!(known.host_labels, again.host_labels);
     assert_eq!(known.ipcache4, again.ipcache4);
     assert_eq!(known.ipcache6, again.ipcache6);
     assert_eq!(known.rules, again.rules);
-    if known.revision > Revision(1) {
-        let verdicts = |snapshot| {
-            resolve(snapshot, SUBJECT, false)
-                .expect("it fits")
-                .directions
-        };
-        assert_eq!(verdicts(known), verdicts(again));
-    }
 }

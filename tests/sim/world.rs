@@ -1,344 +1,468 @@
-//! The world: an operator's files, a kernel, a disk, and an agent that lives
-//! and dies between them.
+//! The world: sources, a kernel, a disk, and an agent that lives and dies
+//! between them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use palisade::clock::{Clock, ManualClock};
-use palisade::datapath::fake::{FakeKernel, Fault};
-use palisade::datapath::{DatapathSettings, Realized};
-use palisade::endpoint::{AuditSetting, HOST_ENDPOINT, NodeFacts, Progress};
+use palisade::datapath::Realized;
+use palisade::datapath::fake::FakeKernel;
+use palisade::endpoint::{AuditSetting, EndpointPolicyStatus, HOST_ENDPOINT, Progress};
 use palisade::events::{RepositoryChange, ResourceKey, Revision, SourceName};
-use palisade::policy::{PolicyOptions, PolicySnapshot};
-use palisade::queues::{ChangeOutcome, Pipeline, PipelineOptions, Submission, Workers};
+use palisade::identity::{IdentityKey, IdentityNumber};
+use palisade::policy::{EndpointPolicy, PolicySnapshot, RuleNumber, RuleRef};
+use palisade::queues::{ChangeOutcome, JournalEvent};
 use palisade_state::{MemoryDisk, Store};
-use serde_json::Value;
+use parking_lot::Mutex;
 
-use crate::manifests;
+use crate::agent::{Agent, Config, WORKERS};
+use crate::ledger::{Ledger, Plain};
 use crate::random::Random;
+use crate::source::Source;
+use crate::trouble::{Plant, Trouble};
+
+/// Events that wait before a producer would have to.
+const BACKLOG_MAX: u64 = 40;
+/// Rounds over all workers after the faults stopped.
+const ROUNDS_MAX: u32 = 1_000;
+/// 2026, in milliseconds: the wall clock at the beginning.
+const BEGIN_MS: u64 = 1_767_225_600_000;
 
 pub(crate) struct World {
     pub(crate) random: Random,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) kernel: FakeKernel,
     pub(crate) disk: MemoryDisk,
-    /// What lies in the manifests directory.
-    pub(crate) files: BTreeMap<ResourceKey, Value>,
+    pub(crate) trouble: Arc<Mutex<Trouble>>,
+    pub(crate) sources: Vec<Source>,
+    pub(crate) config: Config,
     pub(crate) agent: Agent,
+    pub(crate) ledger: Ledger,
+    /// The last event that the repository has taken, and what follows from all
+    /// of them.
+    applied: u64,
+    pub(crate) plain: Plain,
+    /// The last event of the group that waits for its flush.
+    group: Option<u64>,
     /// Every snapshot that was ever published, by revision.
     pub(crate) seen: BTreeMap<Revision, Arc<PolicySnapshot>>,
-    /// Revision of the newest change whose success was told.
-    pub(crate) told: Revision,
+    /// Verdicts from nothing, by revision and audit switch.
+    pub(crate) resolved: BTreeMap<(Revision, bool), Arc<EndpointPolicy>>,
+    /// What each number meant, ever.
+    pub(crate) rules: BTreeMap<RuleNumber, RuleRef>,
+    pub(crate) identities: BTreeMap<IdentityNumber, IdentityKey>,
+    /// Newest revision that was published or told while the store was well.
+    pub(crate) lasting: Revision,
+    /// The agent said that it runs without history.
+    pub(crate) forgetful: bool,
     /// What the kernel enforced when it was last compared with the repository.
     pub(crate) checked: Option<Realized>,
-    /// What the operator wants, durably.
+    /// How that reads in the endpoint's status, and its audit mode.
+    pub(crate) enforced: Option<(EndpointPolicyStatus, bool)>,
+    /// What the operator wants of the endpoint.
     pub(crate) audit: AuditSetting,
-    /// What the operator was refused; a crash may have kept it all the same.
-    pub(crate) audit_refused: Vec<AuditSetting>,
+    /// What a restart may find instead: what was refused, and what was set
+    /// while the store was ill.
+    pub(crate) audit_maybe: Vec<AuditSetting>,
+    /// Audit modes that the kernel may be found in.
+    pub(crate) audit_modes: BTreeSet<bool>,
+    pub(crate) counts: Counts,
+    /// Whether what happens is printed.
+    pub(crate) is_told: bool,
+}
+
+/// What a run has seen.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Counts {
+    pub(crate) steps: u64,
+    pub(crate) lives: u64,
+    pub(crate) deaths: u64,
+    pub(crate) faults: u64,
+    pub(crate) commits: u64,
     /// Old revisions that were rebuilt and compared.
-    pub(crate) rebuilt: u32,
+    pub(crate) rebuilt: u64,
+    /// Lives that went on without history.
+    pub(crate) forgetful: u64,
 }
 
-pub(crate) struct Agent {
-    pub(crate) pipeline: Arc<Pipeline>,
-    pub(crate) workers: Workers,
-    /// What the source has not told yet, in order.
-    untold: Vec<RepositoryChange>,
-    /// What the source has told in this life.
-    listed: BTreeSet<ResourceKey>,
-    in_sync: bool,
-    submissions: Vec<Submission>,
-    /// What the kernel enforced, and what was restored, when it started.
-    pub(crate) kernel_at_start: Option<Revision>,
-    pub(crate) restored: Arc<PolicySnapshot>,
-    /// Whether somebody asked for a regeneration in this life.
-    pub(crate) asked: bool,
-}
-
-fn options(audit: bool) -> PipelineOptions {
-    PipelineOptions {
-        sources: BTreeSet::from([SourceName::Manifests]),
-        policy: PolicyOptions {
-            node_name: manifests::NODE.to_owned(),
-            audit,
-            ..PolicyOptions::default()
-        },
-        settings: DatapathSettings::default(),
-        build_permits: 2,
-        facts: NodeFacts::default(),
-        boot_id: "boot".to_owned(),
+impl Counts {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.steps += other.steps;
+        self.lives += other.lives;
+        self.deaths += other.deaths;
+        self.faults += other.faults;
+        self.commits += other.commits;
+        self.rebuilt += other.rebuilt;
+        self.forgetful += other.forgetful;
     }
 }
 
-pub(crate) fn policy_options() -> PolicyOptions {
-    options(false).policy
-}
-
-impl Agent {
-    fn start(
-        kernel: &FakeKernel,
-        disk: &MemoryDisk,
-        clock: &Arc<ManualClock>,
-        files: &BTreeMap<ResourceKey, Value>,
-        random: &mut Random,
-    ) -> Self {
-        let store = Store::on(disk.clone()).expect("the disk opens");
-        let kernel_at_start = kernel.enforced().map(|(realized, _)| realized.revision);
-        let pipeline = Pipeline::start(
-            options(false),
-            Box::new(kernel.datapath()),
-            store,
-            Arc::clone(clock) as Arc<dyn Clock>,
-        );
-        let workers = pipeline.take_workers().expect("not yet taken");
-        let mut untold: Vec<RepositoryChange> = files
-            .iter()
-            .map(|(key, body)| RepositoryChange::Upsert(manifests::resource(key, body)))
-            .collect();
-        // A directory is read in any order.
-        for place in (1..untold.len()).rev() {
-            untold.swap(place, random.below(place + 1));
-        }
-        let restored = pipeline.repository();
-        Self {
-            pipeline,
-            workers,
-            untold,
-            listed: BTreeSet::new(),
-            in_sync: false,
-            submissions: Vec::new(),
-            kernel_at_start,
-            restored,
-            asked: false,
-        }
-    }
-
-    /// The source tells the next change, or that this was all.
-    fn tell(&mut self, files: &BTreeMap<ResourceKey, Value>) {
-        // A producer waits while the queue is full; here it comes again.
-        if self.pipeline.queue_stats()[0].depth > 40 {
-            return;
-        }
-        if self.untold.is_empty() {
-            if !self.in_sync {
-                let owned: BTreeSet<ResourceKey> = files.keys().cloned().collect();
-                self.in_sync = self
-                    .pipeline
-                    .source_in_sync(SourceName::Manifests, &owned)
-                    .is_ok();
-            }
-            return;
-        }
-        let change = self.untold.remove(0);
-        self.listed.extend(change.key().cloned());
-        let submission = self.pipeline.submit(change).expect("taken");
-        if submission.sequence.is_some() {
-            self.submissions.push(submission);
-        }
-    }
-
-    /// One worker does one step; `false` if it had nothing to do.
-    fn work(&mut self, which: usize, clock: &ManualClock) -> bool {
-        let now = clock.now();
-        let workers = &mut self.workers;
-        let progress = match which {
-            0 => workers.repository.step(now),
-            1 => workers.reaction.step(now),
-            2 => workers.endpoints[0].step(now),
-            _ => workers.committer.step(),
-        };
-        progress == Progress::Busy
-    }
+/// How a life ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// SIGKILL, or death in the middle of a call.
+    Killed,
+    /// Loss of power: the kernel is empty afterwards.
+    PowerLost,
+    /// SIGTERM.
+    Stopped,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, plant: Option<Plant>) -> Self {
         let mut random = Random::new(seed);
         let kernel = FakeKernel::new();
         let disk = MemoryDisk::new();
         let clock = Arc::new(ManualClock::default());
-        let files = BTreeMap::new();
-        let agent = Agent::start(&kernel, &disk, &clock, &files, &mut random);
-        Self {
+        clock.set_wall_ms(BEGIN_MS);
+        let config = Config::new();
+        let store = Store::on(disk.clone()).expect("an empty disk opens");
+        let agent = Agent::start(&config, &kernel, store, &clock);
+        let mut ledger = Ledger::default();
+        ledger.add(1, config.started());
+        let plain = ledger.state(1, &config.policy());
+        let trouble = Trouble::begin(seed, plant, &clock, &disk, &kernel);
+        let mut sources = Vec::from(
+            [
+                SourceName::Manifests,
+                SourceName::Kubernetes,
+                SourceName::Api,
+            ]
+            .map(Source::new),
+        );
+        for source in &mut sources {
+            source.begin(clock.now(), &mut random);
+        }
+        let mut world = Self {
             random,
             clock,
             kernel,
             disk,
-            files,
+            trouble,
+            sources,
+            config,
             agent,
+            ledger,
+            applied: 1,
+            plain,
+            group: None,
             seen: BTreeMap::new(),
-            told: Revision(1),
+            resolved: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            identities: BTreeMap::new(),
+            lasting: Revision(1),
+            forgetful: false,
             checked: None,
+            enforced: None,
             audit: AuditSetting::Inherited,
-            audit_refused: Vec::new(),
-            rebuilt: 0,
+            audit_maybe: Vec::new(),
+            audit_modes: BTreeSet::from([false]),
+            counts: Counts::default(),
+            is_told: false,
+        };
+        world.published();
+        world
+    }
+
+    /// A line of the story of one seed.
+    pub(crate) fn tell_story(&self, line: impl FnOnce() -> String) {
+        if self.is_told {
+            let (events, applied) = (self.ledger.last(), self.applied);
+            println!(
+                "{:5} event {applied}/{events}: {}",
+                self.counts.steps,
+                line()
+            );
         }
     }
 
-    /// Something happens.
-    pub(crate) fn step(&mut self) {
-        match self.random.below(100) {
-            0..50 => {
-                let which = self.random.below(4);
-                self.agent.work(which, &self.clock);
-            }
-            50..70 => self.agent.tell(&self.files),
-            70..84 => self.edit(),
-            84..90 => self.fault(),
-            90..94 => {
-                let span = [10, 300, 3_000, 130_000][self.random.below(4)];
-                self.clock.advance(Duration::from_millis(span));
-            }
-            95..97 => self.set_audit(),
-            // Much more often than the limit makes it happen.
-            94 => self.agent.workers.repository.save_snapshot(),
-            97 => {
-                self.agent.asked = true;
-                let asked = self.agent.pipeline.regenerate(HOST_ENDPOINT);
-                assert_eq!(asked, Ok(true));
-            }
-            _ => self.crash(),
+    /// Looks after what just happened: the agent may have died of it.
+    pub(crate) fn settle(&mut self) {
+        self.counts.steps += 1;
+        if self.trouble.lock().is_dead() {
+            self.counts.deaths += 1;
+            self.tell_story(|| "died in the middle of that".to_owned());
+            let end = if self.random.chance(25) {
+                End::PowerLost
+            } else {
+                End::Killed
+            };
+            return self.end(end);
         }
         self.collect();
+        self.check();
     }
 
-    /// The operator writes or removes a file.
-    fn edit(&mut self) {
-        let key = self.random.pick(&manifests::keys()).clone();
-        let change = if self.files.contains_key(&key) && self.random.chance(35) {
-            self.files.remove(&key);
-            RepositoryChange::Delete {
-                key: key.clone(),
-                source: SourceName::Manifests,
+    /// One worker does one step; false if it had nothing to do.
+    pub(crate) fn work(&mut self, which: usize) -> bool {
+        let waiting = self.ledger.last();
+        let progress = self.agent.work(which, &self.clock);
+        if progress != Progress::IDLE {
+            let worker = ["repository", "reaction", "endpoint", "committer"][which];
+            self.tell_story(|| format!("{worker}: {progress:?}"));
+        }
+        if which == 0 && !self.trouble.lock().is_dead() {
+            match progress {
+                Progress::Busy => {
+                    let last = self.group.take().unwrap_or(waiting);
+                    self.apply(last);
+                    self.published();
+                }
+                Progress::Idle { wake_at: Some(_) } => {
+                    self.group.get_or_insert(waiting);
+                }
+                Progress::Idle { wake_at: None } => {}
             }
-        } else {
-            let body = manifests::version(&key, &mut self.random);
-            self.files.insert(key.clone(), body.clone());
-            RepositoryChange::Upsert(manifests::resource(&key, &body))
-        };
-        // A source that has not listed a file yet finds its newest version.
-        self.agent
-            .untold
-            .retain(|waiting| waiting.key() != Some(&key));
-        let deletes_unlisted =
-            matches!(change, RepositoryChange::Delete { .. }) && !self.agent.listed.contains(&key);
-        if !deletes_unlisted {
-            self.agent.untold.push(change);
         }
+        progress == Progress::Busy
     }
 
-    fn fault(&mut self) {
-        match self.random.below(7) {
-            0 => self.kernel.inject(Fault::Stage),
-            1 => self.kernel.inject(Fault::StageHalf),
-            2 => self.kernel.inject(Fault::Commit),
-            3 => self.kernel.inject(Fault::CommitAfterFlip),
-            4 => self.kernel.inject(Fault::Adopt),
-            // Fewer in a row than make the agent give the disk up.
-            5 => self.disk.fail_flushes(1),
-            _ => self.disk.fail_writes(1),
+    /// The repository has taken all events up to this one.
+    fn apply(&mut self, last: u64) {
+        for event in self.ledger.between(self.applied, last) {
+            self.plain.take(event);
         }
+        self.applied = last;
     }
 
-    fn set_audit(&mut self) {
-        let setting = *self.random.pick(&[
-            AuditSetting::Inherited,
-            AuditSetting::Enabled,
-            AuditSetting::Disabled,
-        ]);
-        if self
-            .agent
-            .pipeline
-            .set_audit(HOST_ENDPOINT, setting)
-            .is_ok()
+    /// A producer waits while the queue is full; here it comes again.
+    pub(crate) fn has_room(&self) -> bool {
+        self.ledger.last() - self.applied <= BACKLOG_MAX
+    }
+
+    /// A source tells the next change, or that this was all.
+    pub(crate) fn tell(&mut self, which: usize) {
+        if !self.has_room() {
+            return;
+        }
+        let source = &mut self.sources[which];
+        let is_api = source.name == SourceName::Api;
+        if !is_api && !self.config.sources().contains(&source.name)
+            || source.is_silent(self.clock.now())
         {
-            self.audit = setting;
-            self.audit_refused.clear();
-            self.agent.asked = true;
-        } else {
-            self.audit_refused.push(setting);
+            return;
+        }
+        match source.next() {
+            Some(change) => self.submit(change),
+            None if is_api => source.in_sync = true,
+            None if !source.in_sync => self.say_in_sync(which),
+            None => {}
         }
     }
 
-    /// SIGKILL, or a loss of power: what was not flushed may be lost, and in
-    /// the second case the kernel's state is.
-    fn crash(&mut self) {
-        let unflushed = self.disk.unflushed();
-        let kept = if self.random.chance(50) {
-            0
-        } else {
-            self.random.below(unflushed + 1)
-        };
-        self.disk.crash(kept);
-        if self.random.chance(20) {
-            self.kernel.reboot();
-            self.checked = None;
+    pub(crate) fn submit(&mut self, change: RepositoryChange) {
+        self.tell_story(|| format!("{} from {}", change.subject(), change.source().as_str()));
+        let submission = self.agent.pipeline.submit(change.clone()).expect("taken");
+        if let Some(sequence) = submission.sequence {
+            let event = JournalEvent::Change {
+                accepted_ms: 0,
+                change,
+            };
+            self.ledger.add(sequence.0, event);
+            self.agent.submissions.push(submission);
         }
-        self.kernel.heal();
-        self.agent = Agent::start(
-            &self.kernel,
-            &self.disk,
-            &self.clock,
-            &self.files,
-            &mut self.random,
-        );
-        self.check_restart();
+    }
+
+    /// What the source told in an earlier life and holds no more is deleted; so
+    /// is what came from sources that the agent is no longer configured with.
+    fn say_in_sync(&mut self, which: usize) {
+        self.tell_story(|| format!("{} is in sync", self.sources[which].name.as_str()));
+        let source = &mut self.sources[which];
+        let name = source.name;
+        let owned: BTreeSet<ResourceKey> = source.holds.keys().cloned().collect();
+        source.in_sync = true;
+        let mut gone = vec![(name, self.ledger.vanished(name, &owned))];
+        for other in self.ledger.sources() {
+            let stays = matches!(other, SourceName::Api | SourceName::Local);
+            if !stays && other != name && !self.config.sources().contains(&other) {
+                gone.push((other, self.ledger.vanished(other, &BTreeSet::new())));
+            }
+        }
+        for (source, keys) in gone {
+            for key in keys {
+                self.ledger.push(JournalEvent::Change {
+                    accepted_ms: 0,
+                    change: RepositoryChange::Delete { key, source },
+                });
+            }
+        }
+        let pipeline = &self.agent.pipeline;
+        if pipeline.status().waiting_for.contains(&name) {
+            self.ledger.push(JournalEvent::InSync {
+                source: name,
+                accepted_ms: 0,
+            });
+        }
+        let said = pipeline.source_in_sync(name, &owned);
+        assert_eq!(said, Ok(()));
     }
 
     /// What the producers learnt.
     fn collect(&mut self) {
+        if !self.forgetful && self.agent.pipeline.status().store_problem.is_some() {
+            self.forgetful = true;
+            self.counts.forgetful += 1;
+        }
         let submissions = std::mem::take(&mut self.agent.submissions);
         for submission in submissions {
-            // A wait of no time: the answer is there or not.
-            let probe = submission.try_outcome();
-            match probe {
+            match submission.try_outcome() {
                 None => self.agent.submissions.push(submission),
-                Some(ChangeOutcome::Applied { revision, .. }) => {
-                    self.told = self.told.max(revision);
+                Some(_) if self.forgetful => {}
+                Some(outcome) => {
+                    let sequence = submission.sequence.expect("it was journaled");
+                    self.ledger.acknowledge(sequence.0);
+                    if let ChangeOutcome::Applied { revision, .. } = outcome {
+                        self.lasting = self.lasting.max(revision);
+                    }
                 }
-                Some(
-                    ChangeOutcome::Refused { .. }
-                    | ChangeOutcome::Unchanged { .. }
-                    | ChangeOutcome::Deferred { .. },
-                ) => {}
             }
         }
     }
 
-    /// The faults stop and the operator rests: everything must come right.
-    pub(crate) fn converge(&mut self) {
-        self.kernel.heal();
-        self.disk.fail_flushes(0);
-        self.disk.fail_writes(0);
-        for (key, body) in self.files.clone() {
-            if !manifests::is_valid(&body) {
-                let valid = manifests::valid_policy(&key.name, &mut self.random);
-                self.files.insert(key.clone(), valid.clone());
-                self.agent
-                    .untold
-                    .retain(|waiting| waiting.key() != Some(&key));
-                let change = RepositoryChange::Upsert(manifests::resource(&key, &valid));
-                self.agent.untold.push(change);
+    pub(crate) fn set_audit(&mut self, setting: AuditSetting) {
+        self.tell_story(|| format!("audit {setting:?}"));
+        let before = self.audit;
+        let done = self.agent.pipeline.set_audit(HOST_ENDPOINT, setting);
+        if self.trouble.lock().is_dead() {
+            self.audit_maybe.push(setting);
+            return;
+        }
+        if done.is_err() {
+            self.audit_maybe.push(setting);
+        } else {
+            self.audit = setting;
+            self.agent.asked = true;
+            if self.agent.pipeline.status().store_problem.is_some() {
+                self.audit_maybe.push(before);
+            } else {
+                self.audit_maybe.clear();
             }
         }
-        let mut quiet = 0;
-        for _ in 0..10_000 {
-            self.agent.tell(&self.files);
-            let mut busy = false;
-            for which in 0..4 {
-                busy |= self.agent.work(which, &self.clock);
-            }
+        let status = self.agent.pipeline.endpoint(HOST_ENDPOINT);
+        self.audit_modes
+            .extend(status.map(|status| status.audit_effective));
+    }
+
+    /// A life ends and the next one begins. What was not flushed may be lost.
+    pub(crate) fn end(&mut self, end: End) {
+        self.tell_story(|| format!("{end:?}; the kernel has {:?}", self.kernel.realized()));
+        if end == End::Stopped {
+            self.agent.stop();
             self.collect();
-            self.check();
-            if busy || !self.agent.untold.is_empty() || !self.agent.in_sync {
+        }
+        // What the last step of that life did.
+        if let Some(realized) = self.kernel.realized() {
+            self.check_commit(realized);
+        }
+        if self.random.chance(15) {
+            self.config.change(&mut self.random);
+        }
+        if end == End::PowerLost {
+            self.kernel.reboot();
+            self.config.boot += 1;
+            self.checked = None;
+            self.enforced = None;
+        }
+        loop {
+            self.lose_unflushed();
+            self.counts.lives += 1;
+            if let Some(agent) = self.start() {
+                self.agent = agent;
+                break;
+            }
+            self.counts.deaths += 1;
+        }
+        for source in &mut self.sources {
+            source.begin(self.clock.now(), &mut self.random);
+        }
+        self.tell_story(|| {
+            let status = self.agent.pipeline.status();
+            format!("started with {:?}: {status:?}", self.config)
+        });
+        self.check_restart();
+        self.check();
+    }
+
+    fn lose_unflushed(&mut self) {
+        let unflushed = self.disk.unflushed();
+        let kept = match self.random.below(3) {
+            0 => 0,
+            1 => unflushed,
+            _ => self.random.below(unflushed + 1),
+        };
+        self.disk.crash(kept);
+        self.trouble.lock().revive();
+    }
+
+    /// None if it died of its start.
+    fn start(&mut self) -> Option<Agent> {
+        let store = Store::on(self.disk.clone()).ok()?;
+        self.ledger.compare_with(&store);
+        let agent = Agent::start(&self.config, &self.kernel, store, &self.clock);
+        if self.trouble.lock().is_dead() {
+            return None;
+        }
+        let before = self.ledger.last();
+        self.plain = self.ledger.state(before, &self.config.policy());
+        let status = agent.pipeline.status();
+        let started = self.config.started();
+        self.plain.take(&started);
+        // A disk that fails at once: the start is an event without a place.
+        if status.store_problem.is_none() || status.journal.0 > before {
+            self.ledger.push(started);
+        }
+        self.applied = self.ledger.last();
+        self.group = None;
+        Some(agent)
+    }
+
+    /// The faults stop and the operators rest: everything must come right.
+    pub(crate) fn converge(&mut self) {
+        self.trouble.lock().end();
+        self.collect();
+        if self.forgetful {
+            // What the agent asks the operator for.
+            self.end(End::Stopped);
+        }
+        for source in &mut self.sources {
+            source.correct(&mut self.random);
+        }
+        // The second time, a key that its owner has let go of is told again.
+        for _ in 0..2 {
+            for source in &mut self.sources {
+                source.list_again(&self.ledger, &mut self.random);
+            }
+            self.rest();
+        }
+        self.check_converged();
+        self.counts.faults = self.trouble.lock().count;
+    }
+
+    /// Until nobody has anything to do.
+    fn rest(&mut self) {
+        let mut quiet = 0;
+        for _ in 0..ROUNDS_MAX {
+            for source in 0..self.sources.len() {
+                self.tell(source);
+            }
+            let mut busy = false;
+            for worker in 0..WORKERS {
+                busy |= self.work(worker);
+                self.settle();
+            }
+            let configured = self.config.sources();
+            let told = self.sources.iter().all(|source| {
+                source.is_done()
+                    || source.name != SourceName::Api && !configured.contains(&source.name)
+            });
+            if busy || !told {
                 quiet = 0;
                 continue;
             }
             quiet += 1;
-            self.clock.advance(Duration::from_secs(130));
+            self.clock.advance(std::time::Duration::from_secs(130));
             if quiet == 3 {
-                return self.check_converged();
+                return;
             }
         }
         panic!("it never came to rest");

@@ -261,6 +261,7 @@ const FENCES: &[Fence] = &[
             "tests/kernel",
             "tests/kernel.rs",
             "tests/e2e/frames.rs",
+            "tests/sim/heap.rs",
         ],
         false,
     ),

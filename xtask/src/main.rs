@@ -9,6 +9,7 @@ mod fuzz_targets;
 mod kernels;
 mod long_tests;
 mod object;
+mod sim;
 mod stamp;
 mod test;
 mod toolchain;
@@ -56,6 +57,9 @@ usage: cargo xtask <command>
   upgrades [--count N]
                 takeovers between versions, ended at every step; N starts killed
                 under traffic (root), 200
+  sim [--seeds N | --seed N | --hours N]
+                crashes and faults at every step, simulated: 20,000 seeds; one seed
+                again; so many hours of churn on a virtual clock, memory printed
 ";
 
 /// `cargo run --release -- lab`, with the same words.
@@ -88,6 +92,7 @@ fn main() -> ExitCode {
         ["imports", rest @ ..] => long_tests::imports(rest),
         ["stops", rest @ ..] => long_tests::stops(rest),
         ["upgrades", rest @ ..] => upgrades::run(rest),
+        ["sim", rest @ ..] => sim::run(rest),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -75,7 +75,9 @@ impl Columns {
 fn by_key(columns: &Classes) -> [Vec<u32>; 4] {
     let mut line = Vec::with_capacity(KEYS + 1);
     for run in &columns.runs {
-        line.resize(run.positions.end, number(run.class));
+        // Copies of a whole run, not one key after another.
+        let keys = run.positions.end - line.len();
+        line.extend_from_slice(&[number(run.class)].repeat(keys));
     }
     // The column after all others is that of fragments, the key after all others too.
     line.push(number(columns.members.len()));

@@ -1,0 +1,192 @@
+//! Hours of churn on a virtual clock: the heap that is in use stays flat.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use palisade::clock::ManualClock;
+use palisade::datapath::fake::{FakeKernel, KernelFate};
+use palisade::endpoint::{AuditSetting, HOST_ENDPOINT, Progress};
+use palisade::events::{EndpointState, RepositoryChange, ResourceKey, ResourceKind, SourceName};
+use palisade_state::{MemoryDisk, Store};
+use serde_json::json;
+
+use crate::agent::{Agent, Config, WORKERS};
+use crate::heap::live_bytes;
+use crate::objects;
+use crate::random::Random;
+use crate::runs::number;
+
+/// Hours of the test command, in which a step is longer.
+const HOURS: u64 = 4;
+const STEP_S: u64 = 20;
+/// Changes of one step, which wait together.
+const CHANGES: usize = 10;
+/// The hour from which on nothing may grow.
+const SETTLED_HOUR: u64 = 2;
+/// What a moment may differ from another one: 10 % and this.
+const SLACK_BYTES: i64 = 1 << 20;
+
+struct Churn {
+    random: Random,
+    clock: Arc<ManualClock>,
+    kernel: FakeKernel,
+    disk: MemoryDisk,
+    agent: Agent,
+    changes: u64,
+}
+
+/// The end of one hour.
+#[derive(Clone, Copy)]
+struct Line {
+    hour: u64,
+    /// Without the disk, which is in memory here.
+    heap: i64,
+    disk: i64,
+}
+
+impl Churn {
+    fn new() -> Self {
+        let (clock, kernel, disk) = (Arc::default(), FakeKernel::new(), MemoryDisk::new());
+        let mut random = Random::new(24);
+        let mut faults = Random::new(random.below(1 << 30) as u64);
+        kernel.direct(move |_| match faults.below(1_000) {
+            0 => KernelFate::Fails,
+            1 => KernelFate::FailsHalfway,
+            2 => KernelFate::FailsLate,
+            _ => KernelFate::Works,
+        });
+        let config = Config {
+            kubernetes: false,
+            ..Config::new()
+        };
+        let store = Store::on(disk.clone()).expect("opens");
+        let agent = Agent::start(&config, &kernel, store, &clock);
+        let said = agent
+            .pipeline
+            .source_in_sync(SourceName::Manifests, &BTreeSet::new());
+        assert_eq!(said, Ok(()));
+        Self {
+            random,
+            clock,
+            kernel,
+            disk,
+            agent,
+            changes: 0,
+        }
+    }
+
+    fn step(&mut self, seconds: u64) {
+        for _ in 0..CHANGES {
+            let change = self.change();
+            let submission = self.agent.pipeline.submit(change).expect("taken");
+            self.changes += u64::from(submission.sequence.is_some());
+        }
+        if self.random.below(600) == 0 {
+            let setting = *self
+                .random
+                .pick(&[AuditSetting::Inherited, AuditSetting::Enabled]);
+            let set = self.agent.pipeline.set_audit(HOST_ENDPOINT, setting);
+            assert_eq!(set, Ok(true));
+        }
+        self.drive();
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    fn drive(&mut self) {
+        loop {
+            let mut busy = false;
+            for worker in 0..WORKERS {
+                busy |= self.agent.work(worker, &self.clock) == Progress::Busy;
+            }
+            if !busy {
+                return;
+            }
+        }
+    }
+
+    /// Objects of the simulation, and prefixes that nobody has seen before.
+    fn change(&mut self) -> RepositoryChange {
+        let random = &mut self.random;
+        if random.chance(50) {
+            return RepositoryChange::Upsert(prefixes(random));
+        }
+        let key = random.pick(&objects::keys()).clone();
+        if random.chance(30) {
+            return RepositoryChange::Delete {
+                key,
+                source: SourceName::Manifests,
+            };
+        }
+        let body = objects::version(&key, random);
+        RepositoryChange::Upsert(objects::resource(&key, &body, SourceName::Manifests))
+    }
+
+    fn line(&self, hour: u64) -> Line {
+        let disk = i64::try_from(self.disk.size_bytes()).expect("fits");
+        Line {
+            hour,
+            heap: live_bytes() - disk,
+            disk,
+        }
+    }
+}
+
+/// A group whose addresses change with each version, so that identities come
+/// and go for ever.
+fn prefixes(random: &mut Random) -> palisade::events::Resource {
+    let key = ResourceKey {
+        kind: ResourceKind::CiliumCIDRGroup,
+        namespace: None,
+        name: (*random.pick(&["g0", "g1"])).to_owned(),
+    };
+    let mut prefix = || {
+        let [a, b, c] = [256; 3].map(|bound| random.below(bound));
+        format!("100.{a}.{b}.{c}/32")
+    };
+    let cidrs: Vec<String> = (0..8).map(|_| prefix()).collect();
+    let body = json!({
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumCIDRGroup",
+        "metadata": {"name": key.name},
+        "spec": {"externalCIDRs": cidrs},
+    });
+    objects::resource(&key, &body, SourceName::Manifests)
+}
+
+#[test]
+fn hours_of_churn_leave_memory_flat() {
+    let asked = number("PALISADE_SIM_HOURS");
+    let hours = asked.unwrap_or(HOURS).max(SETTLED_HOUR + 1);
+    let step_s = if asked.is_some() { 1 } else { STEP_S };
+    let mut churn = Churn::new();
+    let mut lines = Vec::new();
+    println!("hour   changes   commits   heap KiB   disk KiB");
+    for hour in 1..=hours {
+        for _ in 0..3_600 / step_s {
+            churn.step(step_s);
+        }
+        let line = churn.line(hour);
+        println!(
+            "{hour:4} {:9} {:9} {:10} {:10}",
+            churn.changes,
+            churn.kernel.commits(),
+            line.heap >> 10,
+            line.disk >> 10
+        );
+        lines.push(line);
+    }
+    let settled = lines.iter().find(|line| line.hour == SETTLED_HOUR);
+    let (settled, last) = (settled.expect("it ran so long"), lines[lines.len() - 1]);
+    let may = |bytes: i64| bytes + bytes / 10 + SLACK_BYTES;
+    assert!(last.heap <= may(settled.heap), "the heap grows");
+    if asked.is_some() {
+        assert!(last.disk <= may(settled.disk), "the disk grows");
+    }
+    let status = churn
+        .agent
+        .pipeline
+        .endpoint(HOST_ENDPOINT)
+        .expect("it exists");
+    assert_eq!(status.state, EndpointState::Ready);
+}
