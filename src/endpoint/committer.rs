@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use imbl::OrdSet;
 use palisade_state::{EndpointRecord, GenerationRecord, Store, StoreError};
 use parking_lot::Mutex;
 
@@ -270,7 +271,7 @@ impl Committer {
         written: usize,
     ) {
         let host = generation.endpoints.first();
-        let of_host = |of: &dyn Fn(&DirectionPolicy) -> Vec<ResourceKey>| {
+        let of_host = |of: &dyn Fn(&DirectionPolicy) -> OrdSet<ResourceKey>| {
             Direction::BOTH.map(|direction| {
                 host.map(|policy| of(policy.direction(direction)))
                     .unwrap_or_default()

@@ -161,8 +161,8 @@ fn audit_by_policies_is_told_from_audit_mode() {
             enforced,
             watched,
             audit,
-            enforcing: Vec::new(),
-            auditing: Vec::new(),
+            enforcing: Default::default(),
+            auditing: Default::default(),
             table,
         })
     };

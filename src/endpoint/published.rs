@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use imbl::OrdSet;
 use palisade_state::{Store, StoreError};
 use parking_lot::{Condvar, Mutex};
 
@@ -26,9 +27,9 @@ pub struct GenerationNames {
     pub revision: Revision,
     pub rules: RuleCatalogue,
     /// The policies that made each direction default-deny.
-    pub enforcing: [Vec<ResourceKey>; 2],
+    pub enforcing: [OrdSet<ResourceKey>; 2],
     /// The policies in audit that would make it default-deny.
-    pub auditing: [Vec<ResourceKey>; 2],
+    pub auditing: [OrdSet<ResourceKey>; 2],
     /// Labels of the identities, and all else of that revision.
     pub snapshot: Arc<PolicySnapshot>,
 }

@@ -54,7 +54,7 @@ fn names() -> GenerationNames {
         generation: GenerationNumber(7),
         revision: Revision(9),
         rules: imbl::OrdMap::unit(RuleNumber(4), entry.into()),
-        enforcing: [vec![key], Vec::new()],
+        enforcing: [imbl::OrdSet::unit(key), Default::default()],
         auditing: Default::default(),
         snapshot: Repository::new(PolicyOptions::default()).snapshot(),
     }
@@ -93,12 +93,12 @@ fn a_default_deny_names_the_policies_that_enforce() {
 #[test]
 fn an_audited_default_deny_names_the_policies_in_audit() {
     let mut names = names();
-    let demo = names.enforcing[0][0].clone();
+    let demo = names.enforcing[0].get_min().expect("one").clone();
     let staged = ResourceKey {
         name: "staged".to_owned(),
         ..demo.clone()
     };
-    names.auditing = [vec![staged.clone()], vec![staged.clone()]];
+    names.auditing = [0, 1].map(|_| imbl::OrdSet::unit(staged.clone()));
     let policies = |names: &GenerationNames, kind, direction| {
         let event = Event {
             direction,

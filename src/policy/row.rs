@@ -278,35 +278,40 @@ impl<T: Copy + Eq> Maker<T> for Loose {
 }
 
 impl Loose {
-    /// The lesser of two values in each column; `most` is the largest. Costs
-    /// what both tell apart.
-    pub(crate) fn least<T: Copy + Ord>(
+    /// The lesser of two values in each column, by their places in `order`;
+    /// `most` is the largest. Costs what both tell apart.
+    pub(crate) fn least<T: Copy + Eq, O: Ord>(
         &mut self,
         one: &Part<T>,
         other: &Part<T>,
         most: T,
+        order: &impl Fn(T) -> O,
     ) -> Part<T> {
         match (one, other) {
-            (Part::All(one), Part::All(other)) => Part::All(*one.min(other)),
+            (Part::All(one), Part::All(other)) => {
+                let is_other = order(*other) < order(*one);
+                Part::All(if is_other { *other } else { *one })
+            }
             (Part::All(value), part) | (part, Part::All(value)) if *value == most => part.clone(),
-            (Part::All(_), Part::Block(parts)) => self.least_of(parts, one, most),
-            (Part::Block(parts), Part::All(_)) => self.least_of(parts, other, most),
+            (Part::All(_), Part::Block(parts)) => self.least_of(parts, one, most, order),
+            (Part::Block(parts), Part::All(_)) => self.least_of(parts, other, most, order),
             (Part::Block(one), Part::Block(other)) if Arc::ptr_eq(one, other) => {
                 Part::Block(Arc::clone(one))
             }
-            (Part::Block(parts), Part::Block(_)) => self.least_of(parts, other, most),
+            (Part::Block(parts), Part::Block(_)) => self.least_of(parts, other, most, order),
         }
     }
 
-    fn least_of<T: Copy + Ord>(
+    fn least_of<T: Copy + Eq, O: Ord>(
         &mut self,
         own: &Arc<[Part<T>]>,
         other: &Part<T>,
         most: T,
+        order: &impl Fn(T) -> O,
     ) -> Part<T> {
         let parts = own.iter().enumerate();
         let parts: Vec<Part<T>> = parts
-            .map(|(digit, part)| self.least(part, other.part(digit), most))
+            .map(|(digit, part)| self.least(part, other.part(digit), most, order))
             .collect();
         let mut both = own.iter().zip(&parts);
         if both.all(|(old, new)| old.identity() == new.identity()) {
@@ -418,8 +423,9 @@ mod tests {
             let (left, right) = (loose.row(columns, &ranks(&one)), loose.row(columns, &ranks(other)));
             let least: Vec<Cell> = one.iter().zip(other).map(|(one, other)| Cell(one.0.min(other.0))).collect();
             let expected = Loose::default().row(columns, &ranks(&least));
-            prop_assert_eq!(&loose.least(&left, &right, 2 << 8), &expected);
-            prop_assert_eq!(&loose.least(&right, &left, 2 << 8), &expected);
+            let order = |cell: u32| cell;
+            prop_assert_eq!(&loose.least(&left, &right, 2 << 8, &order), &expected);
+            prop_assert_eq!(&loose.least(&right, &left, 2 << 8, &order), &expected);
             prop_assert_eq!(second.cells(columns), other);
         }
     }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use palisade_abi::table::Cell;
 use serde::{Deserialize, Serialize};
 
@@ -163,7 +163,7 @@ impl EndpointPolicy {
 }
 
 /// The verdicts of one endpoint in one direction.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct DirectionPolicy {
     /// Whether anything can be dropped. Neither enforced nor watched: the table
     /// is not asked.
@@ -174,15 +174,15 @@ pub struct DirectionPolicy {
     /// Denials are reported and passed (the cells carry the audit bit).
     pub audit: bool,
     /// The policies that made the direction default-deny.
-    pub enforcing: Vec<ResourceKey>,
+    pub enforcing: OrdSet<ResourceKey>,
     /// The policies in audit that would make it default-deny.
-    pub auditing: Vec<ResourceKey>,
+    pub auditing: OrdSet<ResourceKey>,
     pub table: VerdictTable,
 }
 
 /// The lookups of `palisade_abi::table`, as data. Two tables share what they
-/// have in common: columns while the classes of ports stay, and parts of rows.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// have in common: columns while the ports in use stay, and parts of rows.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct VerdictTable {
     /// Row of each identity, by index; what is past the end has row 0, the row
     /// of the unknown identity.
@@ -190,7 +190,7 @@ pub struct VerdictTable {
     /// Column of each key, for each class of `palisade_abi::table::column`.
     /// TCP, UDP, SCTP: 65,536 keys each; OTHER: `OTHER_KEYS`.
     pub columns: Arc<[Vec<u32>; 4]>,
-    /// Number of columns.
+    /// The numbers of columns are below it; not every number is a column's.
     pub column_count: u32,
     /// The distinct rows, of `column_count` columns each.
     pub cells: Vec<Row>,

@@ -171,7 +171,7 @@ fn threads_and_sled_from_the_first_policy_to_a_restart_that_writes_nothing() {
     let (pipeline, running) = threads(dir.path(), &kernel);
     assert_eq!(pipeline.repository().revision, revision);
     let names = pipeline.rules_of(generation).expect("named from the start");
-    assert_eq!(names.enforcing[0], [key("a")]);
+    assert_eq!(names.enforcing[0], imbl::OrdSet::unit(key("a")));
     let again = pipeline.submit(policy("a", "22")).expect("taken");
     assert_eq!(again.sequence, None, "the same content is not news");
     pipeline

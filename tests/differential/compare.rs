@@ -367,13 +367,16 @@ fn spoil(policy: &mut EndpointPolicy, seed: u64) {
     use palisade_abi::table::{Cell, action};
     for direction in &mut policy.directions {
         let table = &mut Arc::make_mut(direction).table;
-        let cells = table.cell_count();
-        if cells == 0 {
+        let columns = table.column_count as usize;
+        let mut used: Vec<u32> = table.columns.iter().flatten().copied().collect();
+        used.sort_unstable();
+        used.dedup();
+        if table.cells.is_empty() || used.is_empty() {
             continue;
         }
-        let cell = Random::new(seed).below(cells);
-        let columns = table.column_count as usize;
-        let (row, cell) = (cell / columns, cell % columns);
+        let mut random = Random::new(seed);
+        let row = random.below(table.cells.len());
+        let cell = used[random.below(used.len())] as usize;
         let mut cells = table.cells[row].cells(columns);
         let is = cells[cell];
         let wrong = match is.action() {

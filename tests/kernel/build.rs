@@ -62,8 +62,8 @@ pub(crate) fn generation(
             enforced: table.is_some(),
             watched: false,
             audit: false,
-            enforcing: Vec::new(),
-            auditing: Vec::new(),
+            enforcing: Default::default(),
+            auditing: Default::default(),
             table: table.unwrap_or_else(|| tcp_ports(&[])),
         })
     };

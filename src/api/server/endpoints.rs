@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use imbl::OrdSet;
 
 use super::reply::{Refusal, Reply, blocking};
 use crate::api::Agent;
@@ -34,7 +35,7 @@ pub(super) async fn get(
 fn detail(agent: &Agent, id: u16) -> Reply<EndpointDetail> {
     let status = find(agent, id)?;
     let names = current_names(&agent.pipeline);
-    let by_direction = |of: fn(&GenerationNames) -> &[Vec<ResourceKey>; 2]| -> Enforcing {
+    let by_direction = |of: fn(&GenerationNames) -> &[OrdSet<ResourceKey>; 2]| -> Enforcing {
         let words = Direction::BOTH.map(|direction| {
             let policies = names.as_ref().map(|names| {
                 let policies = of(names)[direction as usize].iter();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Query, State};
+use imbl::OrdSet;
 use serde::Deserialize;
 
 use super::problems;
@@ -65,7 +66,7 @@ fn enforcing(agent: &Agent, endpoint: Option<&EndpointStatus>) -> EnforcementSta
         (Direction::Egress, policy.egress),
     ] {
         let place = direction as usize;
-        let of = |policies: &[ResourceKey]| {
+        let of = |policies: &OrdSet<ResourceKey>| {
             let names: Vec<_> = policies.iter().map(|key| key.name.as_str()).collect();
             names.join(", ")
         };

@@ -2,23 +2,27 @@
 //!
 //! Invariant: a table made from what was kept equals one made from nothing, bit
 //! for bit. Rows are numbered by the first identity that has them, columns by
-//! their first port, and nothing else of a table depends on what came before.
+//! the ports alone, and nothing else of a table depends on what came before.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use palisade_abi::table::{Cell, action};
 
-use super::cells::{Ground, RowMaker};
-use super::columns::Columns;
-use super::gather::{Gathered, number};
-use super::names::Names;
-use super::population::{NONE, Population};
-use super::reach::Reach;
+use super::cells::RowMaker;
+use super::holders::Holders;
+use super::items::{Items, Stance, Touched, number};
+use super::layout::{Borders, Layout};
+use super::paint::Ground;
+use super::population::{NONE, Population, meanings};
+use super::sets::Set;
 use super::{ResolveError, Work};
+use crate::events::ResourceKey;
 use crate::identity::IdentityIndex;
 use crate::policy::row::{Identity, Row, Shelf, block_count};
-use crate::policy::{Direction, DirectionPolicy, Selections, VerdictTable};
+use crate::policy::{
+    Direction, DirectionPolicy, PolicySnapshot, Selections, StoredPolicy, VerdictTable,
+};
 
 /// What may be kept although nobody needs it any more, besides as much again
 /// as is needed: classes, rows, blocks, nodes of sets.
@@ -29,7 +33,8 @@ const STALE_MAX: usize = 4_096;
 pub(super) struct DirectionState {
     limits: Limits,
     audit: bool,
-    pub(super) gathered: Gathered,
+    items: Items,
+    stance: Stance,
     /// None where no table is asked.
     tables: Option<Tables>,
     pub(super) policy: Arc<DirectionPolicy>,
@@ -38,14 +43,24 @@ pub(super) struct DirectionState {
 /// Everything between the items and the table.
 #[derive(Debug)]
 struct Tables {
-    names: Names,
-    reach: Reach,
     population: Population,
-    columns: Columns,
+    borders: Borders,
+    layout: Layout,
     maker: RowMaker,
     rows: Rows,
     /// Nodes of sets after the full computation.
     sets_at_first: usize,
+}
+
+/// What is different in the snapshot that is followed.
+#[derive(Debug)]
+pub(super) struct Changes<'a> {
+    /// With what they are now.
+    pub(super) policies: Vec<(&'a ResourceKey, Option<&'a StoredPolicy>)>,
+    /// Identities that others select, or whose named ports are others.
+    pub(super) identities: Vec<IdentityIndex>,
+    /// Who is selected by whom, now.
+    pub(super) holders: &'a Holders,
 }
 
 /// The distinct rows, in no particular order.
@@ -100,9 +115,8 @@ impl DirectionState {
     /// Computes everything. What is equal in `before` is shared with it.
     pub(super) fn new(
         limits: Limits,
-        gathered: Gathered,
+        snapshot: &PolicySnapshot,
         audit: bool,
-        selections: &Selections,
         before: Option<Before>,
         work: &mut Work,
     ) -> Result<Self, ResolveError> {
@@ -110,9 +124,14 @@ impl DirectionState {
         let (before, shelf) = before.map_or_else(Default::default, |before| {
             (Some(before.policy), before.shelf)
         });
-        let (tables, mut table) = if gathered.decides() {
-            let mut tables = Tables::new(&gathered, audit, selections, shelf, work);
-            let table = tables.table(&gathered, audit, limits, work)?;
+        let mut items = Items::new(snapshot, limits.direction);
+        let stance = items.stance();
+        let (tables, mut table) = if stance.decides() {
+            let maker = RowMaker::new(stance, audit);
+            let mut tables = Tables::new(&mut items, maker, shelf);
+            tables.settle_all(&mut items, &snapshot.selections, work);
+            tables.lay_out(&mut items, work);
+            let table = tables.table(&items, limits, work)?;
             (Some(tables), table)
         } else {
             (None, open_table())
@@ -122,23 +141,25 @@ impl DirectionState {
         {
             table.columns = Arc::clone(&before.table.columns);
         }
-        Ok(Self {
+        let mut state = Self {
             limits,
             audit,
-            policy: Arc::new(policy(&gathered, audit, table)),
-            gathered,
+            items,
+            stance,
             tables,
-        })
+            policy: Arc::new(DirectionPolicy::default()),
+        };
+        state.policy = Arc::new(state.policy(table));
+        Ok(state)
     }
 
-    /// What the next one is made from: its items, and what it may share.
-    pub(super) fn into_before(self) -> (Gathered, Before) {
+    /// What the next one may share.
+    pub(super) fn into_before(self) -> Before {
         let shelf = self.tables.map(|tables| tables.rows.shelf);
-        let before = Before {
+        Before {
             policy: self.policy,
             shelf: shelf.unwrap_or_default(),
-        };
-        (self.gathered, before)
+        }
     }
 
     /// Blocks of the table, or more: those of tables before it.
@@ -147,117 +168,189 @@ impl DirectionState {
         tables.map_or(0, |tables| tables.rows.shelf.len())
     }
 
-    /// Follows a change of these identities.
-    pub(super) fn update(
-        &mut self,
-        selections: &Selections,
-        changed: &[IdentityIndex],
-        work: &mut Work,
-    ) -> Result<(), ResolveError> {
-        let Some(tables) = &mut self.tables else {
-            return Ok(());
-        };
-        let mut news = false;
-        for index in changed {
-            news |= tables.settle(&self.gathered, selections, *index);
-        }
-        work.identities += changed.len();
-        if !news {
-            return Ok(());
-        }
-        let limits = self.limits;
-        let table = tables.table(&self.gathered, self.audit, limits, work)?;
-        if table != self.policy.table {
-            self.policy = Arc::new(policy(&self.gathered, self.audit, table));
-        }
-        Ok(())
+    /// How many columns of ports there are.
+    pub(super) fn columns(&self) -> usize {
+        self.tables
+            .as_ref()
+            .map_or(1, |tables| tables.layout.count())
     }
 
-    /// Whether so much is kept for nothing that it is better to begin anew.
-    pub(super) fn is_worn(&self) -> bool {
-        self.tables.as_ref().is_some_and(Tables::is_worn)
+    /// Follows a change. False where it is better to begin anew.
+    pub(super) fn follow(
+        &mut self,
+        snapshot: &PolicySnapshot,
+        changes: &Changes<'_>,
+        work: &mut Work,
+    ) -> Result<bool, ResolveError> {
+        let selections = &snapshot.selections;
+        let mut touched = Touched::default();
+        for (key, stored) in &changes.policies {
+            if stored.is_some_and(|stored| !self.items.has_room_for(stored)) {
+                return Ok(false);
+            }
+            self.items.put(key, *stored, selections, &mut touched);
+        }
+        if self.items.stance() != self.stance || touched.names_of_everyone {
+            return Ok(false);
+        }
+        let Some(tables) = &mut self.tables else {
+            return Ok(true);
+        };
+        if tables.is_worn(&self.items) {
+            return Ok(false);
+        }
+        let mut news = tables.follow(&mut self.items, selections, changes, &touched, work);
+        if touched.everyone {
+            tables.population.forget_rows(|_| false);
+            news = true;
+        }
+        news |= tables.lay_out(&mut self.items, work);
+        if news {
+            let table = tables.table(&self.items, self.limits, work)?;
+            if table != self.policy.table {
+                self.policy = Arc::new(self.policy(table));
+            }
+        }
+        let same_names = self.items.enforcing == self.policy.enforcing
+            && self.items.auditing == self.policy.auditing;
+        if !changes.policies.is_empty() && !same_names {
+            self.policy = Arc::new(self.policy(self.policy.table.clone()));
+        }
+        Ok(true)
+    }
+
+    fn policy(&self, table: VerdictTable) -> DirectionPolicy {
+        DirectionPolicy {
+            enforced: self.stance.enforced,
+            watched: self.stance.watched,
+            audit: self.audit,
+            enforcing: self.items.enforcing.clone(),
+            auditing: self.items.auditing.clone(),
+            table,
+        }
     }
 }
 
 impl Tables {
-    fn new(
-        gathered: &Gathered,
-        audit: bool,
-        selections: &Selections,
-        shelf: Shelf<Cell>,
-        work: &mut Work,
-    ) -> Self {
-        let reach = Reach::new(gathered);
-        let names = Names::new(gathered);
-        let columns = Columns::new(&gathered.ports, std::iter::empty());
-        let mut tables = Self {
-            population: Population::new(reach.stranger()),
-            maker: RowMaker::new(gathered, &columns, audit),
-            names,
-            reach,
-            columns,
+    fn new(items: &mut Items, maker: RowMaker, shelf: Shelf<Cell>) -> Self {
+        let mut borders = Borders::default();
+        for (range, is_more) in items.ports.take_changes() {
+            borders.count(&range, is_more);
+        }
+        Self {
+            population: Population::new(),
+            layout: Layout::new(&borders),
+            borders,
+            maker,
             rows: Rows::on(shelf),
             sets_at_first: 0,
-        };
+        }
+    }
+
+    fn settle_all(&mut self, items: &mut Items, selections: &Selections, work: &mut Work) {
         for index in selections.by_identity.keys() {
-            tables.settle(gathered, selections, *index);
+            self.settle(items, selections, *index);
         }
         work.identities += selections.by_identity.len();
-        tables.sets_at_first = tables.reach.sets.size();
-        tables
+        self.sets_at_first = items.sets.size();
+    }
+
+    /// Looks up the identities that a change has touched. Whether that changed
+    /// anything.
+    fn follow(
+        &mut self,
+        items: &mut Items,
+        selections: &Selections,
+        changes: &Changes<'_>,
+        touched: &Touched,
+        work: &mut Work,
+    ) -> bool {
+        let mut identities = changes.identities.clone();
+        for (selector, before) in &touched.selectors {
+            if items.of_selector(*selector) != *before {
+                identities.extend(changes.holders.of(*selector));
+            }
+        }
+        identities.sort_unstable();
+        identities.dedup();
+        let mut news = false;
+        for index in &identities {
+            news |= self.settle(items, selections, *index);
+        }
+        work.identities += identities.len();
+        news
     }
 
     /// Looks an identity up again. Whether that changed anything.
-    fn settle(
-        &mut self,
-        gathered: &Gathered,
-        selections: &Selections,
-        index: IdentityIndex,
-    ) -> bool {
+    fn settle(&mut self, items: &mut Items, selections: &Selections, index: IdentityIndex) -> bool {
         let signature = selections.by_identity.get(&index);
         let key = signature.map(|signature| {
-            let peers = self.reach.peers(signature);
+            let own = items.of_signature(signature);
             let named = selections.named_ports.get(&index);
-            let named = named.filter(|_| !self.names.is_empty());
-            let meanings = named.map_or_else(Vec::new, |ports| {
-                let sets = &self.reach.sets;
-                self.names.meanings(gathered, sets, peers, ports)
-            });
-            self.population.key(peers, meanings)
+            let named = named.filter(|_| items.uses_names());
+            let meanings = named.map_or_else(Vec::new, |ports| meanings(items, own, ports));
+            self.population.key(own, meanings)
         });
         // The unknown identity is always there.
-        let unknown = (index == IdentityIndex(0)).then(|| {
-            let stranger = self.reach.stranger();
-            self.population.key(stranger, Vec::new())
-        });
+        let unknown =
+            (index == IdentityIndex(0)).then(|| self.population.key(Set::EMPTY, Vec::new()));
         self.population.put(index.0 as usize, key.or(unknown))
+    }
+
+    /// Gives the columns their numbers, if ports have come or gone. Rows that
+    /// do not tell apart what has another number now stay. Whether there is
+    /// anything new.
+    fn lay_out(&mut self, items: &mut Items, work: &mut Work) -> bool {
+        let named = self.population.take_port_changes().into_iter();
+        let named = named.map(|(key, is_more)| (key..key + 1, is_more));
+        let changes: Vec<_> = items
+            .ports
+            .take_changes()
+            .into_iter()
+            .chain(named)
+            .collect();
+        if changes.is_empty() {
+            return false;
+        }
+        for (range, is_more) in &changes {
+            self.borders.count(range, *is_more);
+        }
+        let layout = Layout::new(&self.borders);
+        if layout.is_like(&self.layout) {
+            return false;
+        }
+        work.columns += 1;
+        self.maker.forget();
+        let moves = layout.moves(&self.layout);
+        let old = std::mem::replace(&mut self.layout, layout);
+        let Some(moves) = moves else {
+            self.rows = Rows::on(std::mem::take(&mut self.rows.shelf));
+            self.population.forget_rows(|_| false);
+            return true;
+        };
+        let (rows, width) = (&self.rows.contents, old.width());
+        self.population.forget_rows(|row| {
+            let says = |column: u32| rows[row as usize].get(width, column as usize);
+            moves.iter().all(|(was, is)| says(*was) == says(*is))
+        });
+        true
     }
 
     fn table(
         &mut self,
-        gathered: &Gathered,
-        audit: bool,
+        items: &Items,
         limits: Limits,
         work: &mut Work,
     ) -> Result<VerdictTable, ResolveError> {
-        if self.population.take_ports_changed() {
-            self.columns = Columns::new(&gathered.ports, self.population.ports());
-            self.maker = RowMaker::new(gathered, &self.columns, audit);
-            self.rows = Rows::on(std::mem::take(&mut self.rows.shelf));
-            self.population.forget_rows();
-            work.columns += 1;
-        }
-        self.paint(gathered, limits, work)?;
+        self.paint(items, limits, work)?;
         self.maker.rest();
-        let signatures_max = 2 * self.population.by_index().len() + STALE_MAX;
-        self.reach.forget_beyond(signatures_max);
         let (rows, cells) = self.numbered();
         self.rows.in_table = cells.len();
         self.rows.tidy();
         Ok(VerdictTable {
             rows,
-            columns: Arc::clone(&self.columns.by_key),
-            column_count: number(self.columns.count() + 1),
+            columns: Arc::clone(&self.layout.by_key),
+            column_count: number(self.layout.width()),
             cells,
         })
     }
@@ -265,15 +358,13 @@ impl Tables {
     /// Paints the classes that have no row yet.
     fn paint(
         &mut self,
-        gathered: &Gathered,
+        items: &Items,
         limits: Limits,
         work: &mut Work,
     ) -> Result<(), ResolveError> {
         let ground = Ground {
-            gathered,
-            names: &self.names,
-            columns: &self.columns,
-            sets: &self.reach.sets,
+            items,
+            layout: &self.layout,
         };
         let rows = &mut self.rows;
         // Counted now and then, which bounds the work.
@@ -286,7 +377,7 @@ impl Tables {
             work.rows += 1;
             if rows.shelf.len() > count_at {
                 rows.shelf.sweep();
-                limits.blocks(rows, self.columns.count() + 1)?;
+                limits.blocks(rows, self.layout.count())?;
                 count_at = rows.shelf.len() + limits.blocks_max;
             }
         }
@@ -312,22 +403,12 @@ impl Tables {
         (by_index.collect(), cells)
     }
 
-    fn is_worn(&self) -> bool {
+    /// Whether so much is kept for nothing that it is better to begin anew.
+    fn is_worn(&self, items: &Items) -> bool {
         let population = &self.population;
         population.kept() > 2 * population.live() + STALE_MAX
             || self.rows.is_worn()
-            || self.reach.sets.size() > 4 * (self.sets_at_first + STALE_MAX)
-    }
-}
-
-fn policy(gathered: &Gathered, audit: bool, table: VerdictTable) -> DirectionPolicy {
-    DirectionPolicy {
-        enforced: gathered.enforced,
-        watched: gathered.watched,
-        audit,
-        enforcing: gathered.enforcing.clone(),
-        auditing: gathered.auditing.clone(),
-        table,
+            || items.sets.size() > 4 * (self.sets_at_first + STALE_MAX)
     }
 }
 
@@ -336,7 +417,7 @@ fn policy(gathered: &Gathered, audit: bool, table: VerdictTable) -> DirectionPol
 fn open_table() -> VerdictTable {
     VerdictTable {
         rows: vec![0],
-        columns: Arc::new(Columns::one()),
+        columns: Arc::new(Layout::one()),
         column_count: 1,
         cells: vec![Row::All(Cell::new(action::ALLOW, false, 0))],
     }

@@ -426,8 +426,18 @@ fn what_is_done_is_what_changed() {
     };
     world.take(Step::Named(6, vec![named]));
     assert_eq!(work(&world), done(0, 1, 0));
-    // A policy changes its direction, and only that.
-    let [first, _] = both;
-    world.take(Step::Policy(0, Some(policy(vec![first]))));
-    assert_eq!(work(&world), done(1, INDEXES as usize - 1, 2));
+    // A rule that goes touches those whom it held, and one that comes too.
+    let [first, second] = both;
+    world.take(Step::Policy(0, Some(policy(vec![first.clone()]))));
+    let held = world
+        .identities
+        .values()
+        .filter(|selectors| selectors.contains(&1));
+    let held = held.count();
+    assert!(held > 0 && held < INDEXES as usize / 2);
+    let without = work(&world);
+    assert_eq!((without.directions, without.identities), (0, held));
+    world.take(Step::Policy(0, Some(policy(vec![first, second]))));
+    let with = work(&world);
+    assert_eq!((with.directions, with.identities), (0, held));
 }

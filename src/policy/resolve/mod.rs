@@ -1,24 +1,24 @@
 //! From snapshots to the verdict tables of one endpoint. Pure.
 //!
-//! In reading order: the items that select the endpoint (gather, ports), whom
-//! they hold (reach, population), the columns, which item decides where (paint,
-//! names), verdicts (cells), the table of a direction and what is kept of it
-//! (direction), the resolver. Sets and classes are their tools.
+//! In reading order: the items that select the endpoint (items, ports), whom
+//! they hold (holders, population), the columns (layout), which item decides
+//! where (paint), verdicts (cells), the table of a direction and what is kept of
+//! it (direction), the resolver. Sets are their tool.
 
 mod cells;
-mod classes;
-mod columns;
 mod direction;
 #[cfg(test)]
+mod edit_tests;
+#[cfg(test)]
 mod follow_tests;
-mod gather;
-mod names;
+mod holders;
+mod items;
+mod layout;
 mod paint;
 mod population;
 mod ports;
 #[cfg(test)]
 mod property_tests;
-mod reach;
 mod resolver;
 mod sets;
 #[cfg(test)]

@@ -1,35 +1,52 @@
-//! Which item decides in each column, for a set of peers: the least rank.
+//! Which item decides in each column, for a set of items: the first of them.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::columns::Columns;
-use super::gather::Gathered;
-use super::sets::{Node, Set, Sets, elements, half};
-use crate::policy::row::{Loose, Maker as _, Part};
+use super::items::{Items, NOBODY};
+use super::layout::{Layout, Said};
+use super::ports::KEYS;
+use super::sets::{Node, Set, elements, half};
+use crate::policy::row::{Loose, Part};
 
-/// Rank of "no item".
-pub(super) const NOBODY: u32 = u32::MAX;
 /// Blocks kept in parts of rows while a table is computed (64 MiB), and from
 /// one table to the next (4 MiB).
 const DONE_BLOCKS_MAX: usize = 1 << 18;
 const DONE_BLOCKS_KEPT: usize = 1 << 14;
 
-/// What a set of peers makes of each column: the least rank.
+/// What rows are painted from.
+#[derive(Clone, Copy)]
+pub(super) struct Ground<'a> {
+    pub(super) items: &'a Items,
+    pub(super) layout: &'a Layout,
+}
+
+impl Ground<'_> {
+    /// The one of two items that decides.
+    pub(super) fn first(self, one: u32, other: u32) -> u32 {
+        if self.items.order(other) < self.items.order(one) {
+            other
+        } else {
+            one
+        }
+    }
+}
+
+/// What a set of items makes of each column: the one that decides.
 #[derive(Clone, Debug)]
 pub(super) struct Painted {
     /// By column; what it says of that of fragments means nothing.
     pub(super) columns: Part<u32>,
-    /// Least rank of an L3-only deny, an L3-only allow, and a deny by port that
-    /// a fragment without ports may be meant by.
+    /// The first L3-only deny, L3-only allow, and deny by port that a fragment
+    /// without ports may be meant by.
     pub(super) all_deny: u32,
     pub(super) all_allow: u32,
     pub(super) port_deny: u32,
 }
 
-/// The same for one set of peers, as runs of columns; where there is none,
-/// nobody decides.
+/// The same for a few items, as runs of keys; where there is none, nobody
+/// decides.
 #[derive(Debug)]
 struct Layer {
     runs: Vec<(Range<usize>, u32)>,
@@ -48,51 +65,57 @@ impl Painted {
         }
     }
 
-    fn least(&mut self, all_deny: u32, all_allow: u32, port_deny: u32) {
-        self.all_deny = self.all_deny.min(all_deny);
-        self.all_allow = self.all_allow.min(all_allow);
-        self.port_deny = self.port_deny.min(port_deny);
+    fn of(layer: Layer, ground: Ground<'_>, blocks: &mut Loose) -> Self {
+        let Layer {
+            runs,
+            all_deny,
+            all_allow,
+            port_deny,
+        } = layer;
+        let said = Said {
+            runs: &runs,
+            uncovered: ground.first(all_deny, all_allow),
+            others: NOBODY,
+        };
+        Self {
+            columns: ground.layout.row(blocks, said),
+            all_deny,
+            all_allow,
+            port_deny,
+        }
     }
 
-    fn merge(&mut self, other: &Self, blocks: &mut Loose) {
-        self.columns = blocks.least(&self.columns, &other.columns, NOBODY);
-        self.least(other.all_deny, other.all_allow, other.port_deny);
+    pub(super) fn merge(&mut self, other: &Self, ground: Ground<'_>, blocks: &mut Loose) {
+        self.merge_columns(&other.columns, ground, blocks);
+        self.all_deny = ground.first(self.all_deny, other.all_deny);
+        self.all_allow = ground.first(self.all_allow, other.all_allow);
+        self.port_deny = ground.first(self.port_deny, other.port_deny);
     }
 
-    fn merge_layer(&mut self, layer: &Layer, columns: usize, blocks: &mut Loose) {
-        let row = blocks.row(columns, &layer.filled(columns));
-        self.columns = blocks.least(&self.columns, &row, NOBODY);
-        self.least(layer.all_deny, layer.all_allow, layer.port_deny);
+    /// With another item for one key.
+    pub(super) fn put(&mut self, key: usize, item: u32, ground: Ground<'_>) {
+        let mut blocks = Loose::default();
+        let said = Said {
+            runs: &[(key..key + 1, item)],
+            uncovered: NOBODY,
+            others: NOBODY,
+        };
+        let row = ground.layout.row(&mut blocks, said);
+        self.merge_columns(&row, ground, &mut blocks);
+    }
+
+    fn merge_columns(&mut self, other: &Part<u32>, ground: Ground<'_>, blocks: &mut Loose) {
+        let order = |item| ground.items.order(item);
+        self.columns = blocks.least(&self.columns, other, NOBODY, &order);
     }
 }
 
-impl Layer {
-    /// Runs of all columns.
-    fn filled(&self, columns: usize) -> Vec<(Range<usize>, u32)> {
-        let mut filled = Vec::with_capacity(2 * self.runs.len() + 1);
-        let mut end = 0;
-        for (run, rank) in &self.runs {
-            if end < run.start {
-                filled.push((end..run.start, NOBODY));
-            }
-            filled.push((run.clone(), *rank));
-            end = run.end;
-        }
-        if end < columns {
-            filled.push((end..columns, NOBODY));
-        }
-        filled
-    }
-}
-
-/// Paints sets of peers with some of the items.
+/// Paints sets of items.
 #[derive(Debug)]
 pub(super) struct Painter {
-    /// By number of the peers.
-    layers: Vec<Layer>,
-    /// With that of fragments.
-    columns: usize,
-    /// Parts of rows that are done: of a set of peers that stands so far from
+    /// With policies in audit, or without them.
+    audited: bool,
+    /// Parts of rows that are done: of a set of items that stands so far from
     /// the first. Neighbours share most of them.
     done: HashMap<(Set, usize), Arc<Painted>>,
     /// Blocks that were made for what is done, and one for each.
@@ -101,58 +124,62 @@ pub(super) struct Painter {
 
 impl Painter {
     /// With the items that `audited` admits: policies in audit, or none of them.
-    pub(super) fn new(gathered: &Gathered, columns: &Columns, audited: bool) -> Self {
-        let mut by_peers: Vec<Vec<u32>> = vec![Vec::new(); gathered.peers.len()];
-        for (rank, item) in (0..).zip(&gathered.items) {
-            if audited || !item.audited {
-                by_peers[item.peers as usize].push(rank);
-            }
-        }
-        let sets = gathered.ports.iter();
-        let covered: Vec<Vec<Range<usize>>> = sets.map(|set| columns.covered(set)).collect();
-        let count = columns.count() + 1;
+    pub(super) fn new(audited: bool) -> Self {
         Self {
-            layers: by_peers
-                .iter()
-                .map(|ranks| paint(gathered, ranks, &covered, count))
-                .collect(),
-            columns: count,
+            audited,
             done: HashMap::new(),
             kept: 0,
         }
     }
 
-    /// What the items make of the identities that exactly these peers hold.
-    pub(super) fn painted(&mut self, sets: &Sets, peers: Set) -> Arc<Painted> {
-        self.merged(sets, peers, sets.height(), 0)
+    /// What everyone's items and these make of each column.
+    pub(super) fn painted(&mut self, ground: Ground<'_>, items: Set) -> Arc<Painted> {
+        let height = ground.items.sets.height();
+        let own = self.merged(ground, items, height, 0);
+        let everyone = ground.items.everyone;
+        if everyone == Set::EMPTY {
+            return own;
+        }
+        let everyone = self.merged(ground, everyone, height, 0);
+        if items == Set::EMPTY {
+            return everyone;
+        }
+        let mut painted = Painted::clone(&everyone);
+        painted.merge(&own, ground, &mut Loose::default());
+        Arc::new(painted)
     }
 
     /// Keeps little of what is only there to be fast.
     pub(super) fn rest(&mut self) {
         if self.kept > DONE_BLOCKS_KEPT {
-            self.done = HashMap::new();
-            self.kept = 0;
+            self.forget();
         }
     }
 
-    fn merged(&mut self, sets: &Sets, peers: Set, height: u32, base: usize) -> Arc<Painted> {
-        if let Some(done) = self.done.get(&(peers, base)) {
+    /// Keeps nothing: columns have other numbers.
+    pub(super) fn forget(&mut self) {
+        self.done = HashMap::new();
+        self.kept = 0;
+    }
+
+    fn merged(&mut self, ground: Ground<'_>, set: Set, height: u32, base: usize) -> Arc<Painted> {
+        if let Some(done) = self.done.get(&(set, base)) {
             return Arc::clone(done);
         }
         let mut merged = Painted::nobody();
         let mut blocks = Loose::default();
-        match sets.node(peers) {
+        match ground.items.sets.node(set) {
             Node::Leaf(bits) => {
-                for bit in elements(bits) {
-                    merged.merge_layer(&self.layers[base + bit], self.columns, &mut blocks);
-                }
+                let items = elements(bits).map(|bit| super::items::number(base + bit));
+                let layer = paint(ground.items, self.admitted(ground.items, items));
+                merged = Painted::of(layer, ground, &mut blocks);
             }
             Node::Pair(low, high) => {
                 let upper = base + half(height);
                 for (part, base) in [(low, base), (high, upper)] {
                     if part != Set::EMPTY {
-                        let part = self.merged(sets, part, height - 1, base);
-                        merged.merge(&part, &mut blocks);
+                        let part = self.merged(ground, part, height - 1, base);
+                        merged.merge(&part, ground, &mut blocks);
                     }
                 }
             }
@@ -160,49 +187,59 @@ impl Painter {
         let merged = Arc::new(merged);
         if self.kept < DONE_BLOCKS_MAX {
             self.kept += blocks.made + 1;
-            self.done.insert((peers, base), Arc::clone(&merged));
+            self.done.insert((set, base), Arc::clone(&merged));
         }
         merged
     }
+
+    /// Those that count, the first one first.
+    fn admitted(&self, items: &Items, found: impl Iterator<Item = u32>) -> Vec<u32> {
+        let counts = |item: &u32| {
+            let item = items.get(*item);
+            item.is_some_and(|item| self.audited || !item.audited)
+        };
+        let mut admitted: Vec<u32> = found.filter(counts).collect();
+        admitted.sort_unstable_by_key(|item| items.order(*item));
+        admitted
+    }
 }
 
-/// Paints the columns of one set of peers, best rank first; each stretch between
-/// two borders is painted once, however many items cover it.
-fn paint(
-    gathered: &Gathered,
-    ranks: &[u32],
-    covered: &[Vec<Range<usize>>],
-    columns: usize,
-) -> Layer {
+/// Paints the keys, the first item first; each stretch between two borders is
+/// painted once, however many items cover it.
+fn paint(items: &Items, found: Vec<u32>) -> Layer {
     let mut layer = Layer {
         runs: Vec::new(),
         all_deny: NOBODY,
         all_allow: NOBODY,
         port_deny: NOBODY,
     };
-    let ports = |rank: &u32| gathered.items[*rank as usize].ports as usize;
-    let borders = borders(ranks.iter().map(|rank| &covered[ports(rank)][..]), columns);
+    let known = || {
+        found
+            .iter()
+            .filter_map(|item| Some((*item, items.get(*item)?)))
+    };
+    let ranges = known().map(|(_, item)| &items.ports_of(item).ranges[..]);
+    let borders = borders(ranges);
     let place = |border: usize| borders.partition_point(|at| *at < border);
     let mut painted = vec![NOBODY; borders.len() - 1];
     // next[n]: the first stretch from n on that is not painted yet.
     let mut next: Vec<usize> = (0..borders.len()).collect();
-    for rank in ranks {
-        let item = &gathered.items[*rank as usize];
-        let set = &gathered.ports[item.ports as usize];
-        let least = match (set.all, item.allows) {
+    for (number, item) in known() {
+        let set = items.ports_of(item);
+        let first = match (set.all, item.allows) {
             (true, false) => Some(&mut layer.all_deny),
             (true, true) => Some(&mut layer.all_allow),
             (false, false) if set.may_be_fragment => Some(&mut layer.port_deny),
             (false, _) => None,
         };
-        if let Some(least) = least {
-            *least = (*least).min(*rank);
+        if let Some(first) = first.filter(|first| **first == NOBODY) {
+            *first = number;
         }
-        for range in &covered[item.ports as usize] {
+        for range in &set.ranges {
             let end = place(range.end);
             let mut stretch = find(&mut next, place(range.start));
             while stretch < end {
-                painted[stretch] = *rank;
+                painted[stretch] = number;
                 next[stretch] = stretch + 1;
                 stretch = find(&mut next, stretch + 1);
             }
@@ -218,17 +255,11 @@ fn paint(
     layer
 }
 
-/// The columns where any of these ranges may begin or end, rising; with the
-/// first, and the one behind the last.
-fn borders<'a>(
-    ranges: impl Iterator<Item = &'a [Range<usize>]> + Clone,
-    columns: usize,
-) -> Vec<usize> {
-    if 2 * ranges.clone().map(<[_]>::len).sum::<usize>() >= columns {
-        return (0..=columns).collect();
-    }
+/// The keys where any of these ranges begins or ends, rising; with the first,
+/// and the one behind the last.
+fn borders<'a>(ranges: impl Iterator<Item = &'a [Range<usize>]>) -> Vec<usize> {
     let ends = ranges.flatten().flat_map(|range| [range.start, range.end]);
-    let mut borders: Vec<usize> = ends.chain([0, columns]).collect();
+    let mut borders: Vec<usize> = ends.chain([0, KEYS]).collect();
     borders.sort_unstable();
     borders.dedup();
     borders

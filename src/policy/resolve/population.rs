@@ -1,22 +1,33 @@
-//! The identities of one direction, by the items' peers that hold them.
+//! The identities of one direction, by the items that hold them.
 //!
-//! Identities that the same peers hold, with the same named ports, are one
+//! Identities that the same items hold, with the same named ports, are one
 //! class: they have one row.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::gather::number;
-use super::names::Meaning;
+use super::items::{Items, NOBODY, number};
+use super::ports::{PortName, position};
 use super::sets::Set;
+use crate::policy::language::NamedPort;
 
 /// No class, or no row.
 pub(super) const NONE: u32 = u32::MAX;
 
+/// What the name of a port of an egress rule means to an identity.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) struct Meaning {
+    /// Number of the name.
+    pub(super) name: u32,
+    /// The port, as a key of the line.
+    pub(super) key: usize,
+}
+
 /// What tells classes apart.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Key {
-    pub(super) peers: Set,
+    /// The items that hold it, but for those for everyone.
+    pub(super) items: Set,
     /// What names of ports mean to it, of those that matter to it.
     pub(super) named: Arc<[Meaning]>,
 }
@@ -40,7 +51,8 @@ pub(super) struct Population {
     live: usize,
     /// Ports that named ports stand for, with how many live classes mean them.
     ports: BTreeMap<usize, u32>,
-    ports_changed: bool,
+    /// Those that have come into use (true) or gone out of it.
+    port_changes: Vec<(usize, bool)>,
     /// Classes that had no row when they came to life; maybe more than once.
     unpainted: Vec<u32>,
     nothing_named: Arc<[Meaning]>,
@@ -48,30 +60,30 @@ pub(super) struct Population {
 
 impl Population {
     /// Of the unknown identity alone: what nothing selects.
-    pub(super) fn new(stranger: Set) -> Self {
+    pub(super) fn new() -> Self {
         let mut population = Self {
             class_of: Vec::new(),
             classes: Vec::new(),
             known: HashMap::new(),
             live: 0,
             ports: BTreeMap::new(),
-            ports_changed: false,
+            port_changes: Vec::new(),
             unpainted: Vec::new(),
             nothing_named: Arc::from([]),
         };
-        let key = population.key(stranger, Vec::new());
+        let key = population.key(Set::EMPTY, Vec::new());
         population.put(0, Some(key));
         population
     }
 
-    /// The key of an identity that these peers hold.
-    pub(super) fn key(&self, peers: Set, named: Vec<Meaning>) -> Key {
+    /// The key of an identity that these items hold.
+    pub(super) fn key(&self, items: Set, named: Vec<Meaning>) -> Key {
         let named = if named.is_empty() {
             Arc::clone(&self.nothing_named)
         } else {
             named.into()
         };
-        Key { peers, named }
+        Key { items, named }
     }
 
     /// Gives an index to an identity, or to nobody. Whether that is news.
@@ -105,14 +117,10 @@ impl Population {
         self.live
     }
 
-    /// The keys on the line of ports that names stand for.
-    pub(super) fn ports(&self) -> impl Iterator<Item = usize> + '_ {
-        self.ports.keys().copied()
-    }
-
-    /// Whether those have changed since this was asked last.
-    pub(super) fn take_ports_changed(&mut self) -> bool {
-        std::mem::take(&mut self.ports_changed)
+    /// Keys that names have come to stand for, or ceased to, since this was
+    /// asked last.
+    pub(super) fn take_port_changes(&mut self) -> Vec<(usize, bool)> {
+        std::mem::take(&mut self.port_changes)
     }
 
     /// What a class is.
@@ -142,12 +150,14 @@ impl Population {
         unpainted
     }
 
-    /// No class has a row any more.
-    pub(super) fn forget_rows(&mut self) {
-        for class in &mut self.classes {
-            class.row = NONE;
+    /// The classes whose row is not `right` have none any more.
+    pub(super) fn forget_rows(&mut self, right: impl Fn(u32) -> bool) {
+        for (place, class) in (0..).zip(&mut self.classes) {
+            if class.row != NONE && !right(class.row) {
+                class.row = NONE;
+                self.unpainted.push(place);
+            }
         }
-        self.unpainted = (0..number(self.classes.len())).collect();
     }
 
     /// Classes kept, with identities or without.
@@ -184,7 +194,9 @@ impl Population {
         for meaning in class.key.named.iter() {
             let users = self.ports.entry(meaning.key).or_insert(0);
             *users += 1;
-            self.ports_changed |= *users == 1;
+            if *users == 1 {
+                self.port_changes.push((meaning.key, true));
+            }
         }
     }
 
@@ -204,8 +216,36 @@ impl Population {
             *users -= 1;
             if *users == 0 {
                 self.ports.remove(&meaning.key);
-                self.ports_changed = true;
+                self.port_changes.push((meaning.key, false));
             }
         }
     }
+}
+
+/// What an identity that these items hold makes of its named ports: those that
+/// an item of theirs names.
+pub(super) fn meanings(items: &Items, own: Set, ports: &[NamedPort]) -> Vec<Meaning> {
+    let meaning = |port: &NamedPort| {
+        let name = items.ports.name_number(&PortName {
+            protocol: port.protocol,
+            name: port.name.clone(),
+        })?;
+        let key = position(port.protocol, port.port);
+        (named(items, own, name, true) != NOBODY).then_some(Meaning { name, key })
+    };
+    let mut meanings: Vec<Meaning> = ports.iter().filter_map(meaning).collect();
+    meanings.sort_unstable();
+    meanings.dedup();
+    meanings
+}
+
+/// The first item that names the port and holds who has these of its own.
+pub(super) fn named(items: &Items, own: Set, name: u32, audited: bool) -> u32 {
+    let holds = items.of_name(name).filter(|item| {
+        let counts = audited || items.get(*item).is_some_and(|item| !item.audited);
+        counts && items.holds(own, *item)
+    });
+    holds
+        .min_by_key(|item| items.order(*item))
+        .unwrap_or(NOBODY)
 }

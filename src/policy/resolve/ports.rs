@@ -5,8 +5,7 @@ use std::ops::Range;
 
 use palisade_abi::table::column;
 
-use super::classes::joined;
-use super::gather::number;
+use super::items::number;
 use crate::policy::FailsafeEntry;
 use crate::policy::language::{L4Match, NamedPort, PortProtocol, Ports};
 
@@ -22,7 +21,7 @@ const OTHER: usize = 3 * PORT_KEYS;
 pub(super) struct PortSet {
     /// Sorted, neither touching nor overlapping.
     pub(super) ranges: Vec<Range<usize>>,
-    /// Ports whose number is the peer's: places in the list of names.
+    /// Ports whose number is the peer's: numbers of names.
     pub(super) names: Vec<u32>,
     /// Whether it is every protocol.
     pub(super) all: bool,
@@ -43,24 +42,28 @@ pub(super) fn position(protocol: PortProtocol, port: u16) -> usize {
     protocol as usize * PORT_KEYS + usize::from(port)
 }
 
-/// Numbers distinct ports and names.
-pub(super) struct PortSets<'a> {
+/// Numbers distinct ports and names, and counts the items that use them.
+#[derive(Debug)]
+pub(super) struct PortSets {
     /// What names mean, where that is the same for all peers.
-    named: Option<&'a [NamedPort]>,
+    named: Option<Vec<NamedPort>>,
     numbers: HashMap<Ports, u32>,
     sets: Vec<PortSet>,
+    users: Vec<u32>,
+    /// Ranges that have come into use (true) or gone out of it.
+    changes: Vec<(Range<usize>, bool)>,
     name_numbers: HashMap<PortName, u32>,
-    names: Vec<PortName>,
 }
 
-impl<'a> PortSets<'a> {
-    pub(super) fn new(named: Option<&'a [NamedPort]>) -> Self {
+impl PortSets {
+    pub(super) fn new(named: Option<Vec<NamedPort>>) -> Self {
         Self {
             named,
             numbers: HashMap::new(),
             sets: Vec::new(),
+            users: Vec::new(),
+            changes: Vec::new(),
             name_numbers: HashMap::new(),
-            names: Vec::new(),
         }
     }
 
@@ -73,12 +76,35 @@ impl<'a> PortSets<'a> {
         self.numbers.insert(ports.clone(), next);
         let set = self.port_set(ports);
         self.sets.push(set);
+        self.users.push(0);
         next
     }
 
-    /// The sets and the names, by number.
-    pub(super) fn done(self) -> (Vec<PortSet>, Vec<PortName>) {
-        (self.sets, self.names)
+    /// The ports with a number.
+    pub(super) fn get(&self, number: u32) -> &PortSet {
+        &self.sets[number as usize]
+    }
+
+    /// The number of a name, if an item has ever used it.
+    pub(super) fn name_number(&self, name: &PortName) -> Option<u32> {
+        self.name_numbers.get(name).copied()
+    }
+
+    /// One item more uses these ports, or one less.
+    pub(super) fn count(&mut self, number: u32, is_more: bool) {
+        let users = &mut self.users[number as usize];
+        *users = if is_more { *users + 1 } else { *users - 1 };
+        let set = &self.sets[number as usize];
+        // All ports tell none apart.
+        if *users == u32::from(is_more) && !set.all {
+            let ranges = set.ranges.iter().cloned();
+            self.changes.extend(ranges.map(|range| (range, is_more)));
+        }
+    }
+
+    /// Ranges that have come into use or gone out of it since this was asked last.
+    pub(super) fn take_changes(&mut self) -> Vec<(Range<usize>, bool)> {
+        std::mem::take(&mut self.changes)
     }
 
     fn port_set(&mut self, ports: &Ports) -> PortSet {
@@ -101,7 +127,7 @@ impl<'a> PortSets<'a> {
                     first,
                     last,
                 } => ranges.push(position(*protocol, *first)..position(*protocol, *last) + 1),
-                L4Match::Named { protocol, name } => match self.named {
+                L4Match::Named { protocol, name } => match &self.named {
                     Some(named) => ranges.extend(
                         named
                             .iter()
@@ -134,12 +160,23 @@ impl<'a> PortSets<'a> {
             protocol,
             name: name.to_owned(),
         };
-        let next = number(self.names.len());
-        *self.name_numbers.entry(name).or_insert_with_key(|name| {
-            self.names.push(name.clone());
-            next
-        })
+        let next = number(self.name_numbers.len());
+        *self.name_numbers.entry(name).or_insert(next)
     }
+}
+
+/// Sorts ranges and joins those that touch or overlap.
+fn joined(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    ranges.retain(|range| !range.is_empty());
+    ranges.sort_by_key(|range| (range.start, range.end));
+    let mut joined: Vec<Range<usize>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            Some(_) | None => joined.push(range),
+        }
+    }
+    joined
 }
 
 fn one(position: usize) -> Range<usize> {

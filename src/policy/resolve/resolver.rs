@@ -1,10 +1,11 @@
 //! The resolver of one endpoint: keeps what it computed, and follows the
 //! difference between two snapshots.
 //!
-//! Everything is computed anew when the policies that select the endpoint or
-//! the options change what a direction is made of; else only the identities
-//! whose selectors or named ports changed are looked up again. Either way the
-//! result equals that of a resolver that has seen nothing before.
+//! Only the identities are looked up again whose selectors or named ports
+//! changed, or that a changed item selects. Everything is computed anew when the
+//! options or the labels of the host change, or when a direction begins or
+//! ceases to be enforced. Either way the result equals that of a resolver that
+//! has seen nothing before.
 
 use std::sync::Arc;
 
@@ -12,11 +13,11 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use palisade_abi::table::BLOCKS_MAX;
 
-use super::direction::{DirectionState, Limits};
-use super::gather::gather;
+use super::direction::{Changes, DirectionState, Limits};
+use super::holders::Holders;
 use super::{ResolveError, Subject};
 use crate::events::ResourceKey;
-use crate::identity::{IdentityIndex, LabelSet};
+use crate::identity::LabelSet;
 use crate::policy::{
     Direction, EndpointPolicy, PolicyOptions, PolicySnapshot, Selections, StoredPolicy,
     VerdictTable,
@@ -27,7 +28,7 @@ use crate::policy::{
 pub struct Work {
     /// Directions computed from nothing.
     pub directions: usize,
-    /// Times that columns were made again for the ports of named ports.
+    /// Times that columns were numbered again.
     pub columns: usize,
     /// Identities looked up.
     pub identities: usize,
@@ -64,43 +65,13 @@ impl Ask {
 /// What the last result was made from, and the machinery to follow.
 #[derive(Debug)]
 struct Last {
-    rules: RuleInputs,
-    selections: Selections,
-    directions: [DirectionState; 2],
-}
-
-/// What decides which items a direction has.
-#[derive(Debug)]
-struct RuleInputs {
     audit: bool,
     options: Arc<PolicyOptions>,
     host_labels: Arc<LabelSet>,
     policies: OrdMap<ResourceKey, Arc<StoredPolicy>>,
-}
-
-impl RuleInputs {
-    fn of(snapshot: &PolicySnapshot, audit: bool) -> Self {
-        Self {
-            audit,
-            options: Arc::clone(&snapshot.options),
-            host_labels: Arc::clone(&snapshot.host_labels),
-            policies: snapshot.policies.clone(),
-        }
-    }
-
-    /// Whether the items are the same in `snapshot`, selectors aside.
-    fn hold(&self, snapshot: &PolicySnapshot) -> bool {
-        let selects = |stored: &Arc<StoredPolicy>| stored.selects_host;
-        self.options == snapshot.options
-            && self.host_labels == snapshot.host_labels
-            && self
-                .policies
-                .diff(&snapshot.policies)
-                .all(|item| match item {
-                    DiffItem::Add(_, stored) | DiffItem::Remove(_, stored) => !selects(stored),
-                    DiffItem::Update { old, new } => !selects(old.1) && !selects(new.1),
-                })
-    }
+    selections: Selections,
+    holders: Holders,
+    directions: [DirectionState; 2],
 }
 
 impl Resolver {
@@ -139,7 +110,7 @@ impl Resolver {
         let audit = audit || snapshot.options.audit;
         let last = match self.last.take() {
             Some(last) => last.follow(self.ask, snapshot, audit, &mut self.work)?,
-            None => Last::new(self.ask, snapshot, audit, &mut self.work)?,
+            None => Last::new(self.ask, snapshot, audit, None, &mut self.work)?,
         };
         last.fits(self.ask.blocks_max)?;
         let last = self.last.insert(last);
@@ -157,25 +128,37 @@ impl Last {
         ask: Ask,
         snapshot: &PolicySnapshot,
         audit: bool,
+        before: Option<[DirectionState; 2]>,
         work: &mut Work,
     ) -> Result<Self, ResolveError> {
-        let mut of = |direction| {
-            let gathered = gather(snapshot, ask.subject, direction);
-            let selections = &snapshot.selections;
-            DirectionState::new(
-                ask.limits(direction),
-                gathered,
-                audit,
-                selections,
-                None,
-                work,
-            )
+        let [ingress, egress] = before.map_or_else(Default::default, |both| both.map(Some));
+        let mut of = |direction, before: Option<DirectionState>| {
+            let before = before.map(DirectionState::into_before);
+            DirectionState::new(ask.limits(direction), snapshot, audit, before, work)
         };
-        Ok(Self {
-            directions: [of(Direction::Ingress)?, of(Direction::Egress)?],
-            rules: RuleInputs::of(snapshot, audit),
+        let directions = [
+            of(Direction::Ingress, ingress)?,
+            of(Direction::Egress, egress)?,
+        ];
+        let holders = Holders::new(&snapshot.selections);
+        Ok(Self::of(snapshot, audit, holders, directions))
+    }
+
+    fn of(
+        snapshot: &PolicySnapshot,
+        audit: bool,
+        holders: Holders,
+        directions: [DirectionState; 2],
+    ) -> Self {
+        Self {
+            audit,
+            options: Arc::clone(&snapshot.options),
+            host_labels: Arc::clone(&snapshot.host_labels),
+            policies: snapshot.policies.clone(),
             selections: snapshot.selections.clone(),
-        })
+            holders,
+            directions,
+        }
     }
 
     fn follow(
@@ -185,37 +168,41 @@ impl Last {
         audit: bool,
         work: &mut Work,
     ) -> Result<Self, ResolveError> {
-        let same_items = self.rules.hold(snapshot) && self.same_selectors(&snapshot.selections);
-        let changed = changed(&self.selections, &snapshot.selections);
-        let audit_stays = self.rules.audit == audit;
+        if !self.can_follow(snapshot, audit) {
+            return Self::new(ask, snapshot, audit, Some(self.directions), work);
+        }
+        let mut holders = self.holders;
+        let changes = Changes {
+            identities: holders.follow(&self.selections, &snapshot.selections),
+            policies: changed_policies(&self.policies, &snapshot.policies),
+            holders: &holders,
+        };
         let mut of = |mut state: DirectionState, direction| {
-            let gathered = (!same_items).then(|| gather(snapshot, ask.subject, direction));
-            let gathered = gathered.filter(|gathered| *gathered != state.gathered);
-            let selections = &snapshot.selections;
-            if gathered.is_none() && audit_stays && !state.is_worn() {
-                state.update(selections, &changed, work)?;
+            if state.follow(snapshot, &changes, work)? {
                 return Ok(state);
             }
-            let (old, before) = state.into_before();
-            let gathered = gathered.unwrap_or(old);
-            DirectionState::new(
-                ask.limits(direction),
-                gathered,
-                audit,
-                selections,
-                Some(before),
-                work,
-            )
+            let before = Some(state.into_before());
+            DirectionState::new(ask.limits(direction), snapshot, audit, before, work)
         };
         let [ingress, egress] = self.directions;
-        Ok(Self {
-            directions: [
-                of(ingress, Direction::Ingress)?,
-                of(egress, Direction::Egress)?,
-            ],
-            rules: RuleInputs::of(snapshot, audit),
-            selections: snapshot.selections.clone(),
-        })
+        let directions = [
+            of(ingress, Direction::Ingress)?,
+            of(egress, Direction::Egress)?,
+        ];
+        Ok(Self::of(snapshot, audit, holders, directions))
+    }
+
+    /// Whether what was kept means in `snapshot` what it meant before.
+    fn can_follow(&self, snapshot: &PolicySnapshot, audit: bool) -> bool {
+        let (old, new) = (&self.selections.ids, &snapshot.selections.ids);
+        let renumbered = |item| match item {
+            DiffItem::Update { .. } => true,
+            DiffItem::Add(..) | DiffItem::Remove(..) => false,
+        };
+        self.audit == audit
+            && self.options == snapshot.options
+            && self.host_labels == snapshot.host_labels
+            && !old.diff(new).any(renumbered)
     }
 
     /// Both directions share the blocks of a slot. They are counted only where
@@ -236,31 +223,26 @@ impl Last {
         Err(ResolveError::Blocks {
             direction: larger.as_str(),
             rows: table.cells.len(),
-            columns: table.column_count as usize,
+            columns: self.directions[larger as usize].columns(),
             at_least: false,
             needed,
             max,
         })
     }
-
-    fn same_selectors(&self, selections: &Selections) -> bool {
-        self.selections.ids.diff(&selections.ids).next().is_none()
-    }
 }
 
-/// The identities of which something changed that decides about their row.
-fn changed(old: &Selections, new: &Selections) -> Vec<IdentityIndex> {
-    let signatures = old.by_identity.diff(&new.by_identity).map(index);
-    let ports = old.named_ports.diff(&new.named_ports).map(index);
-    let mut changed: Vec<IdentityIndex> = signatures.chain(ports).collect();
-    changed.sort_unstable();
-    changed.dedup();
-    changed
-}
-
-fn index<V>(item: DiffItem<'_, '_, IdentityIndex, V>) -> IdentityIndex {
-    match item {
-        DiffItem::Add(index, _) | DiffItem::Remove(index, _) => *index,
-        DiffItem::Update { new, .. } => *new.0,
-    }
+/// The policies that select the endpoint, or did, and are others now.
+fn changed_policies<'a>(
+    old: &'a OrdMap<ResourceKey, Arc<StoredPolicy>>,
+    new: &'a OrdMap<ResourceKey, Arc<StoredPolicy>>,
+) -> Vec<(&'a ResourceKey, Option<&'a StoredPolicy>)> {
+    let selects = |stored: &Arc<StoredPolicy>| stored.selects_host;
+    let changed = old.diff(new).filter_map(|item| match item {
+        DiffItem::Add(key, stored) => selects(stored).then_some((key, Some(&**stored))),
+        DiffItem::Remove(key, stored) => selects(stored).then_some((key, None)),
+        DiffItem::Update { old, new } => {
+            (selects(old.1) || selects(new.1)).then_some((new.0, Some(&**new.1)))
+        }
+    });
+    changed.collect()
 }

@@ -87,29 +87,6 @@ impl Sets {
         }
     }
 
-    /// The set of these elements, which rise.
-    pub(super) fn of(&mut self, elements: &[u32]) -> Set {
-        self.of_part(elements, 0, self.height)
-    }
-
-    fn of_part(&mut self, elements: &[u32], base: usize, height: u32) -> Set {
-        if elements.is_empty() {
-            return Set::EMPTY;
-        }
-        if height == 0 {
-            let bits = elements
-                .iter()
-                .fold(0, |bits, element| bits | 1 << (element % (1 << LEAF_BITS)));
-            return self.number(Node::Leaf(bits));
-        }
-        let upper = base + half(height);
-        let (low, high) =
-            elements.split_at(elements.partition_point(|element| (*element as usize) < upper));
-        let low = self.of_part(low, base, height - 1);
-        let high = self.of_part(high, upper, height - 1);
-        self.number(Node::Pair(low, high))
-    }
-
     /// The elements of either. Costs what the two do not share.
     pub(super) fn union(&mut self, one: Set, other: Set) -> Set {
         if one == other || other == Set::EMPTY {
@@ -224,9 +201,6 @@ mod tests {
                 again = sets.toggled(again, u32::try_from(*element).expect("small"));
             }
             prop_assert_eq!(again, set);
-            let elements: Vec<u32> =
-                model.iter().map(|element| u32::try_from(*element).expect("small")).collect();
-            prop_assert_eq!(sets.of(&elements), set);
             for element in 0..count {
                 let held = sets.contains(set, u32::try_from(element).expect("small"));
                 prop_assert_eq!(held, model.contains(&element));
@@ -241,8 +215,8 @@ mod tests {
         ) {
             let mut sets = Sets::new(count as usize);
             let mut of = |list: &BTreeSet<u32>| {
-                let inside: Vec<u32> = list.iter().copied().filter(|at| *at < count).collect();
-                sets.of(&inside)
+                let inside = list.iter().filter(|at| **at < count);
+                inside.fold(Set::EMPTY, |set, element| sets.toggled(set, *element))
             };
             let (left, right) = (of(&one), of(&other));
             let both = of(&one.union(&other).copied().collect());
