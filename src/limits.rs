@@ -69,6 +69,10 @@ pub const ERRORS_PER_RESOURCE_MAX: usize = 100;
 /// compares everything again without any word of a change.
 pub const LOCAL_POLL: Duration = Duration::from_millis(250);
 pub const LOCAL_RESYNC: Duration = Duration::from_secs(30);
+/// How soon a device is tried again that could not be protected, and after how
+/// long without protection `status` tells of it and the agent is not ready.
+pub const DEVICE_RETRY: Duration = Duration::from_secs(1);
+pub const DEVICE_UNPROTECTED_MAX: Duration = Duration::from_secs(2);
 /// How often the agent's own events and losses are told to the monitor.
 pub const MONITOR_NOTES_POLL: Duration = Duration::from_millis(200);
 /// How long a start waits for the lock of an agent that is just ending.
@@ -79,6 +83,9 @@ pub const STOP_MAX: Duration = Duration::from_secs(5);
 /// How often readiness is looked at until it is told to the service manager,
 /// and samples are moved into their buckets.
 pub const READY_POLL: Duration = Duration::from_millis(50);
+/// How long the service manager is kept waiting where nothing was ever enforced
+/// and the sources do not answer: they may need the network, which waits for us.
+pub const NOTIFY_READY_MAX: Duration = Duration::from_secs(10);
 pub const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// Flows that one request may list.
 pub const API_FLOWS_MAX: usize = 1_000_000;
@@ -112,6 +119,23 @@ pub const CT_WALK_BATCH_MAX: usize = 4_096;
 pub const CT_SWEEP_FIRST: Duration = Duration::from_secs(10);
 pub const CT_SWEEP_MIN: Duration = Duration::from_secs(5);
 pub const CT_SWEEP_MAX: Duration = Duration::from_secs(60);
+
+/// How long after the end of a whole audit the next one begins, in seconds, when
+/// the operator does not choose; how long the auditor rests between two pieces.
+pub const AUDIT_INTERVAL_S: u32 = 30;
+pub const AUDIT_PAUSE: Duration = Duration::from_millis(2);
+/// Elements of one piece: about a millisecond of work, which a commit may have to
+/// wait for.
+pub const AUDIT_BLOCKS_MAX: u32 = 8_192;
+pub const AUDIT_BUCKETS_MAX: u32 = 512;
+pub const AUDIT_PREFIXES_MAX: usize = 512;
+const _: () = assert!(AUDIT_BUCKETS_MAX.is_power_of_two());
+/// Findings of one pass that are told one by one, and of all passes that `status`
+/// remembers.
+pub const AUDIT_FINDINGS_MAX: usize = 64;
+pub const DRIFT_REMEMBERED_MAX: usize = 8;
+/// How long the audit waits for the generation that takes the place of a wrong one.
+pub const DRIFT_MEND_WAIT: Duration = Duration::from_secs(5);
 
 /// Monitor events buffered for one slow reader before it loses some.
 pub const MONITOR_BUFFER_MAX: usize = 4_096;

@@ -21,6 +21,10 @@ mod continuity;
 mod demo;
 #[path = "e2e/detach.rs"]
 mod detach;
+#[path = "e2e/drift.rs"]
+mod drift;
+#[path = "e2e/drift_boot.rs"]
+mod drift_boot;
 #[path = "e2e/files.rs"]
 mod files;
 #[path = "e2e/flips.rs"]

@@ -10,6 +10,8 @@ mod questions;
 mod robustness;
 #[path = "it/questions.rs"]
 mod semantics;
+#[path = "it/systemd.rs"]
+mod systemd;
 #[path = "it/usage.rs"]
 mod usage;
 #[path = "it/validate.rs"]

@@ -7,6 +7,8 @@
 
 #[path = "kernel/adoption.rs"]
 mod adoption;
+#[path = "kernel/adoption6.rs"]
+mod adoption6;
 #[path = "kernel/attach.rs"]
 mod attach;
 #[path = "kernel/bpffs.rs"]
@@ -17,6 +19,10 @@ mod build;
 mod commit;
 #[path = "kernel/conntrack.rs"]
 mod conntrack;
+#[path = "kernel/drift.rs"]
+mod drift;
+#[path = "kernel/drift_devices.rs"]
+mod drift_devices;
 #[path = "kernel/features.rs"]
 mod features;
 #[path = "kernel/guard.rs"]

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
+use crate::clock::Clock;
 use crate::datapath::kernel::{Inspector, StartReport};
 use crate::metrics::{Collector, KernelCounters, Metrics, Occupancy, kernel_counters};
 use crate::monitor::Monitor;
 use crate::policy::FailsafeEntry;
-use crate::queues::Pipeline;
+use crate::queues::{Drift, Pipeline};
 use crate::sources::SourceBoard;
 use crate::sources::local::DeviceBoard;
 
 /// Handles on the rooms of the running agent.
-#[derive(Debug)]
 pub struct Agent {
     pub node: String,
     pub failsafe: Vec<FailsafeEntry>,
@@ -25,6 +25,16 @@ pub struct Agent {
     pub monitor: Arc<Monitor>,
     pub metrics: Metrics,
     pub collector: Collector,
+    pub drift: Arc<Drift>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Agent")
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Agent {

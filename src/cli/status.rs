@@ -4,7 +4,9 @@ use super::CliError;
 use super::args::{HistoryOptions, MetricsCommand};
 use super::output::{Output, Table, timestamp};
 use crate::api::client::Client;
-use crate::api::model::{FeatureLine, HistoryLine, KernelStatus, Severity, Status};
+use crate::api::model::{
+    DriftStatus, FeatureLine, HistoryLine, KernelStatus, ProtectionStatus, Severity, Status,
+};
 use crate::endpoint::Enforcement;
 
 pub(super) fn status(client: &Client, out: Output, verify: bool) -> Result<(), CliError> {
@@ -83,6 +85,8 @@ fn sections(status: &Status) -> String {
         ]);
     }
     text.push_str(&table.render());
+    text.push_str(&protection(&status.protection));
+    text.push_str(&drift(&status.drift));
     text.push_str("\nSources:\n");
     let mut table = Table::default();
     for source in &status.sources {
@@ -151,6 +155,43 @@ fn findings(status: &Status) -> String {
         text.push_str(&format!(
             "\nVerify {}: {word} {}\n",
             check.name, check.detail
+        ));
+    }
+    text
+}
+
+/// How fast devices were protected.
+fn protection(status: &ProtectionStatus) -> String {
+    if status.measured == 0 {
+        return String::new();
+    }
+    let ms = |us: u64| format!("{}.{:03} ms", us / 1_000, us % 1_000);
+    format!(
+        "  from a device's appearance to its protection: last {} ({}), longest {} ({}) of {}\n",
+        ms(status.last_us),
+        status.last_device,
+        ms(status.longest_us),
+        status.longest_device,
+        status.measured
+    )
+}
+
+/// What audits found and mended.
+fn drift(status: &DriftStatus) -> String {
+    let last = match status.last_pass_ms {
+        0 => "no audit has ended yet".to_owned(),
+        time_ms => format!("audited until {}", timestamp(time_ms)),
+    };
+    let mut text = format!(
+        "\nDrift: {} found, {} repaired; {last}\n",
+        status.found, status.repaired
+    );
+    for line in &status.last {
+        text.push_str(&format!(
+            "  {} {}: {}\n",
+            timestamp(line.time_ms),
+            line.kind,
+            line.message
         ));
     }
     text

@@ -236,6 +236,16 @@ pub struct AgentOptions {
     )]
     pub ct_half_entries_max: String,
 
+    /// Seconds between the end of a whole audit of the kernel and the beginning of the next
+    #[arg(
+        long,
+        env = "PALISADE_AUDIT_INTERVAL",
+        value_name = "SECONDS",
+        default_value = "30",
+        id = "audit-interval"
+    )]
+    pub audit_interval: String,
+
     /// Form of the log on standard error: text or json
     #[arg(
         long,

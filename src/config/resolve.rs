@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::{AgentOptions, PolicyText};
 use crate::datapath::DatapathSettings;
@@ -41,6 +42,8 @@ pub struct Config {
     pub seal_confirmed: bool,
     pub conntrack: ConntrackLimits,
     pub settings: DatapathSettings,
+    /// Rest between two audits of the kernel.
+    pub audit_interval: Duration,
     pub log_format: LogFormat,
 }
 
@@ -149,6 +152,11 @@ impl Config {
                 ),
             },
             settings,
+            audit_interval: Duration::from_secs(
+                check
+                    .number("audit-interval", &options.audit_interval, 1)
+                    .into(),
+            ),
             log_format: check.choice(
                 "log-format",
                 &options.log_format,

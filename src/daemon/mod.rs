@@ -55,6 +55,7 @@ pub(crate) fn run_with(config: &Config, layout: Layout) -> Result<()> {
         &config.devices,
         datapath.attachments(),
         Arc::clone(&devices),
+        Arc::clone(&clock),
     )?;
     let rooms = Rooms::build(rooms::Parts {
         config,
@@ -72,6 +73,7 @@ pub(crate) fn run_with(config: &Config, layout: Layout) -> Result<()> {
     rooms.start_workers(&mut threads);
     rooms.start_monitor(&mut threads)?;
     rooms.start_sweeper(&mut threads);
+    rooms.start_audit(&mut threads, config.audit_interval);
     rooms.start_local(&mut threads, local, config.policy.node_labels.clone());
     rooms.start_manifests(&mut threads, &config.manifests);
     let outcome = runtime::run(config, &rooms, &mut threads);

@@ -1,7 +1,8 @@
-//! Word to the service manager (sd_notify): one datagram.
+//! Word to the service manager (sd_notify): one datagram each.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 /// Sends `state` to `$NOTIFY_SOCKET`, where there is one.
 pub(super) fn tell(state: &str) {
@@ -20,4 +21,13 @@ pub(super) fn tell(state: &str) {
     if let Err(error) = sent {
         tracing::warn!("service manager not told `{state}`: {error}");
     }
+}
+
+/// How often the service manager wants a sign of life; None if it wants none.
+/// Half of what it allows, as sd_watchdog_enabled(3) advises.
+pub(super) fn watchdog() -> Option<Duration> {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+    let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+    let allowed = number("WATCHDOG_USEC").filter(|us| ours && *us > 0)?;
+    Some(Duration::from_micros(allowed / 2))
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -13,13 +14,15 @@ use super::threads::Threads;
 use crate::api::Agent;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::datapath::kernel::{Inspector, KernelDatapath, StartReport, next_sweep};
+use crate::datapath::kernel::{
+    Auditor, Guarded, Inspector, KernelDatapath, StartReport, next_sweep,
+};
 use crate::endpoint::NodeFacts;
 use crate::events::{Resource, SourceName};
 use crate::limits::{BUILD_PERMITS_MIN, CT_SWEEP_FIRST};
 use crate::metrics::{self, Collector, Metrics};
 use crate::monitor::{EventPump, Monitor};
-use crate::queues::{Pipeline, PipelineOptions};
+use crate::queues::{Drift, Pipeline, PipelineOptions};
 use crate::sources::SourceBoard;
 use crate::sources::local::{DeviceBoard, LocalSource};
 use crate::sources::manifests::{ManifestWatch, Stopper};
@@ -50,9 +53,11 @@ pub(super) struct Rooms {
 impl Rooms {
     pub(super) fn build(parts: Parts<'_>) -> Result<Self> {
         let config = parts.config;
+        let datapath = Guarded::new(parts.datapath);
+        let auditor = Auditor::new(&datapath);
         let pipeline = Pipeline::start(
             pipeline_options(config, parts.facts)?,
-            Box::new(parts.datapath),
+            Box::new(datapath),
             parts.store,
             Arc::clone(&parts.clock),
         );
@@ -62,7 +67,10 @@ impl Rooms {
             Arc::clone(&pipeline),
             Arc::clone(&board),
             Arc::clone(&monitor),
+            Arc::clone(&parts.devices),
+            Arc::clone(&parts.clock),
         );
+        let drift = Drift::new(auditor, Arc::clone(&pipeline), Arc::clone(&parts.clock));
         let (stop, stopped) = bounded(0);
         Ok(Self {
             agent: Arc::new(Agent {
@@ -77,6 +85,8 @@ impl Rooms {
                 monitor,
                 metrics: parts.metrics,
                 collector,
+                drift: Arc::new(drift),
+                clock: Arc::clone(&parts.clock),
             }),
             clock: parts.clock,
             stop: Mutex::new(Some(stop)),
@@ -138,6 +148,13 @@ impl Rooms {
         });
     }
 
+    /// The audit of the kernel.
+    pub(super) fn start_audit(&self, threads: &mut Threads, interval: Duration) {
+        let drift = Arc::clone(&self.agent.drift);
+        let stopped = self.stopped.clone();
+        threads.spawn("audit", move || drift.run(interval, &stopped));
+    }
+
     /// Devices, addresses and labels of this node.
     pub(super) fn start_local(
         &self,
@@ -147,10 +164,9 @@ impl Rooms {
     ) {
         let pipeline = Arc::clone(&self.agent.pipeline);
         let board = Arc::clone(&self.agent.board);
-        let clock = Arc::clone(&self.clock);
         let stopped = self.stopped.clone();
         threads.spawn("local", move || {
-            local.run(labels, &pipeline, &board, &*clock, &stopped);
+            local.run(labels, &pipeline, &board, &stopped);
         });
     }
 

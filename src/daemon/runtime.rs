@@ -11,7 +11,7 @@ use super::rooms::Rooms;
 use super::threads::{End, Threads};
 use crate::api::{Agent, Servers};
 use crate::config::Config;
-use crate::limits::{METRICS_UPKEEP, READY_POLL};
+use crate::limits::{METRICS_UPKEEP, NOTIFY_READY_MAX, READY_POLL};
 
 /// Serves until a signal comes or a worker ends.
 pub(super) fn run(config: &Config, rooms: &Rooms, threads: &mut Threads) -> Result<()> {
@@ -64,19 +64,62 @@ fn worker_ended(end: &End) -> Result<()> {
     }
 }
 
-/// Tells the service manager once when the agent is ready; keeps samples of
-/// histograms from piling up. Never ends.
+/// Tells the service manager when the node is guarded, and signs of life; keeps
+/// samples of histograms from piling up. Never ends.
 async fn housekeeping(agent: Arc<Agent>) {
-    let mut ready = interval(READY_POLL);
-    ready.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let watchdog = tokio::spawn(signs_of_life(Arc::clone(&agent)));
+    let mut poll = interval(READY_POLL);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let began = agent.clock.now();
+    while !is_guarded(&agent) && agent.clock.now().since(began) < NOTIFY_READY_MAX {
+        poll.tick().await;
+    }
+    tracing::info!("the service manager is told that the node is guarded");
+    notify::tell(&format!("READY=1\nSTATUS={}", state_line(&agent)));
     while !agent.collector.is_ready() {
-        ready.tick().await;
+        poll.tick().await;
     }
     tracing::info!("ready: sources are in sync and the newest revision is enforced");
-    notify::tell("READY=1");
+    notify::tell(&format!("STATUS={}", state_line(&agent)));
     let mut upkeep = interval(METRICS_UPKEEP);
-    loop {
+    while !watchdog.is_finished() {
         upkeep.tick().await;
         agent.metrics.upkeep();
+    }
+}
+
+/// The last good policy is enforced: from the kernel, the store or the sources.
+/// The network may come up; sources that need it may answer later.
+fn is_guarded(agent: &Agent) -> bool {
+    agent.pipeline.realized().is_some() || agent.collector.is_ready()
+}
+
+fn state_line(agent: &Agent) -> String {
+    let state = match agent.pipeline.realized() {
+        Some(realized) => format!("revision {} is in the kernel", realized.revision),
+        None => "nothing is enforced yet".to_owned(),
+    };
+    let waiting = agent.pipeline.status().waiting_for;
+    let names: Vec<&str> = waiting.iter().map(|source| source.as_str()).collect();
+    if names.is_empty() {
+        state
+    } else {
+        format!("{state}; waiting for {}", names.join(", "))
+    }
+}
+
+/// A sign of life for as long as the pipeline's locks can be had. Never ends.
+async fn signs_of_life(agent: Arc<Agent>) {
+    let Some(pause) = notify::watchdog() else {
+        return std::future::pending().await;
+    };
+    let mut tick = interval(pause);
+    loop {
+        tick.tick().await;
+        let asked = Arc::clone(&agent);
+        let answers = tokio::task::spawn_blocking(move || asked.pipeline.status()).await;
+        if answers.is_ok() {
+            notify::tell("WATCHDOG=1");
+        }
     }
 }

@@ -35,6 +35,7 @@ const ATTRIBUTE_TYPE_MASK: u16 = 0x3fff;
 /// One message of the kernel.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
+    pub(crate) kind: u16,
     pub(crate) body: Vec<u8>,
 }
 
@@ -123,6 +124,7 @@ impl Netlink {
                         return Ok(Some(messages));
                     }
                     _ => messages.push(Message {
+                        kind: part.kind,
                         body: part.body.to_vec(),
                     }),
                 }
@@ -155,6 +157,7 @@ impl Netlink {
                 Err(error) => return Err(error),
             };
             messages.extend(Parts(&datagram).map(|part| Message {
+                kind: part.kind,
                 body: part.body.to_vec(),
             }));
         }

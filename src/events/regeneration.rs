@@ -19,6 +19,8 @@ pub enum RegenerationCause {
     EndpointRestored,
     RegenerationFailed,
     Requested,
+    /// The kernel does not hold what was committed.
+    Drift,
 }
 
 impl RegenerationCause {
@@ -35,6 +37,7 @@ impl RegenerationCause {
             Self::EndpointRestored => "endpoint-restored",
             Self::RegenerationFailed => "regeneration-failed",
             Self::Requested => "requested",
+            Self::Drift => "drift",
         }
     }
 }

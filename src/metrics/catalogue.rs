@@ -92,6 +92,7 @@ pub const CONNTRACK_GC_DURATION: &str = "datapath_conntrack_gc_duration_seconds"
 pub const CONNTRACK_GC_INTERVAL: &str = "datapath_conntrack_gc_interval_seconds";
 pub const GENERATION: &str = "datapath_generation";
 pub const PROTECTED_DEVICES: &str = "protected_devices";
+pub const UNPROTECTED_DEVICES: &str = "unprotected_devices";
 pub const LOST_EVENTS: &str = "lost_events_total";
 pub const MONITOR_READERS: &str = "monitor_readers";
 pub const SOURCE_IN_SYNC: &str = "source_in_sync";
@@ -254,6 +255,12 @@ pub const ALL: &[Metric] = &[
         &[],
         "Devices with our programs on them",
     ),
+    gauge(
+        UNPROTECTED_DEVICES,
+        Unit::Count,
+        &[],
+        "Devices that are to be protected and are not, or not yet",
+    ),
     counter(
         LOST_EVENTS,
         Unit::Count,
@@ -337,6 +344,22 @@ pub const ALL: &[Metric] = &[
         "journal_flush_seconds",
         &[],
         "Time of a flush of the journal to the disk",
+    ),
+    histogram(
+        "device_protection_seconds",
+        &[],
+        "Time from the kernel's word of a device that is to be protected to its protection",
+    ),
+    counter(
+        "datapath_drift_total",
+        Unit::Count,
+        &["kind", "outcome"],
+        "Elements that the kernel did not hold as they were written, by what became of them",
+    ),
+    histogram(
+        "datapath_audit_duration_seconds",
+        &[],
+        "Time of a whole audit of the kernel, with its rests",
     ),
 ];
 

@@ -8,6 +8,7 @@ use palisade_abi::reason;
 use parking_lot::Mutex;
 
 use super::catalogue as names;
+use crate::clock::Clock;
 use crate::endpoint::{EndpointPolicyStatus, EndpointStatus, Enforcement};
 use crate::events::EndpointState;
 use crate::identity::IdentityKey;
@@ -15,6 +16,7 @@ use crate::monitor::Monitor;
 use crate::policy::Direction;
 use crate::queues::{Pipeline, Timing};
 use crate::sources::SourceBoard;
+use crate::sources::local::DeviceBoard;
 
 /// How full a map of the kernel is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,13 +42,20 @@ pub struct KernelCounters {
 }
 
 /// Reads the rooms.
-#[derive(Debug)]
 pub struct Collector {
     pipeline: Arc<Pipeline>,
     board: Arc<SourceBoard>,
     monitor: Arc<Monitor>,
+    devices: Arc<DeviceBoard>,
+    clock: Arc<dyn Clock>,
     /// What was told of each queue's timings already.
     told: Mutex<BTreeMap<(String, &'static str), Timing>>,
+}
+
+impl std::fmt::Debug for Collector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Collector").finish_non_exhaustive()
+    }
 }
 
 const INGRESS_EGRESS: [(Direction, &str); 2] = [
@@ -57,11 +66,19 @@ const INGRESS_EGRESS: [(Direction, &str); 2] = [
 impl Collector {
     /// A collector of these rooms.
     #[must_use]
-    pub fn new(pipeline: Arc<Pipeline>, board: Arc<SourceBoard>, monitor: Arc<Monitor>) -> Self {
+    pub fn new(
+        pipeline: Arc<Pipeline>,
+        board: Arc<SourceBoard>,
+        monitor: Arc<Monitor>,
+        devices: Arc<DeviceBoard>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
             pipeline,
             board,
             monitor,
+            devices,
+            clock,
             told: Mutex::default(),
         }
     }
@@ -80,6 +97,8 @@ impl Collector {
         packets(kernel);
         maps(kernel);
         gauge!(names::PROTECTED_DEVICES).set(number(kernel.devices));
+        let unprotected = self.devices.report().unprotected.len();
+        gauge!(names::UNPROTECTED_DEVICES).set(number(unprotected));
         gauge!(names::MONITOR_READERS).set(number(self.monitor.readers()));
         for (cause, count) in &kernel.lost {
             counter!(names::LOST_EVENTS, "cause" => cause.clone()).absolute(*count);
@@ -88,9 +107,15 @@ impl Collector {
             .absolute(self.monitor.lost_by_readers());
     }
 
-    /// Sources in sync and the newest revision enforced.
+    /// Sources in sync, the newest revision enforced, and on every device that
+    /// is to be protected.
     #[must_use]
     pub fn is_ready(&self) -> bool {
+        let realized = self.pipeline.realized();
+        let enforces = realized.is_some_and(|realized| realized.enforced.contains(&true));
+        if enforces && self.devices.is_overdue(self.clock.now()) {
+            return false;
+        }
         let endpoints = self.pipeline.endpoints();
         let settled = |endpoint: &EndpointStatus| {
             endpoint.state == EndpointState::Ready

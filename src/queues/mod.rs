@@ -8,6 +8,7 @@
 //! `stats`.
 
 mod desk;
+mod drift;
 mod endpoint_worker;
 mod event_queue;
 mod intake;
@@ -25,6 +26,7 @@ mod workers;
 
 pub use crate::endpoint::GenerationNames;
 pub use desk::JournalEvent;
+pub use drift::{Drift, DriftReport, Found, line as drift_line};
 pub use endpoint_worker::EndpointWorker;
 pub use event_queue::{EnqueueError, EventQueue, NoResult, Taken, Ticket};
 pub use outcome::{ChangeOutcome, Submission, SubmitError};

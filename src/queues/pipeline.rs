@@ -198,6 +198,35 @@ impl Pipeline {
         self.ask(id, RegenerationCause::Requested)
     }
 
+    /// Has every endpoint built anew and made current by a new generation; waits
+    /// for that. The reason, if it does not happen within `span`.
+    pub fn renew(&self, span: Duration) -> Result<(), String> {
+        let before = self.realized().map(|realized| realized.generation);
+        for endpoint in self.shared.endpoints.iter() {
+            let asked = self.ask(endpoint.id(), RegenerationCause::Drift);
+            asked.map_err(|error| error.to_string())?;
+        }
+        let is_new = || self.realized().map(|realized| realized.generation) != before;
+        if self.shared.published.wait(span, is_new) {
+            return Ok(());
+        }
+        let waiting = self.status().waiting_for;
+        if waiting.is_empty() {
+            let problem = self.shared.published.problem();
+            return Err(problem.unwrap_or_else(|| "it is under way".to_owned()));
+        }
+        let names: Vec<&str> = waiting.iter().map(|source| source.as_str()).collect();
+        Err(format!(
+            "it waits until these sources are in sync: {}",
+            names.join(", ")
+        ))
+    }
+
+    /// Tells the history that the kernel did not hold what it should.
+    pub fn tell_drift(&self, kind: &str, message: &str) {
+        self.record("drift", kind, message);
+    }
+
     fn ask(&self, id: EndpointId, cause: RegenerationCause) -> Result<bool, SubmitError> {
         let Some(room) = self.shared.room(id) else {
             return Ok(false);

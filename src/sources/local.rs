@@ -8,18 +8,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, TryRecvError};
-use parking_lot::RwLock;
 
+pub use super::device_board::{DeviceBoard, DeviceReport, Gaps};
 use super::{ChangeSink, SourceBoard, SourceProblem, SourceReport};
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::datapath::DatapathError;
 use crate::datapath::devices::{self, DevicePattern, DeviceWatch, Scope, Selection};
-use crate::datapath::kernel::{Attachments, Unwanted};
+use crate::datapath::kernel::{Attached, Attachments, Unwanted};
 use crate::endpoint::NodeFacts;
 use crate::events::{RepositoryChange, SourceName};
-use crate::limits::{LOCAL_POLL, LOCAL_RESYNC};
+use crate::limits::{DEVICE_RETRY, LOCAL_POLL, LOCAL_RESYNC};
+use crate::policy::Direction;
 use crate::queues::{Pipeline, SubmitError};
 
 /// Why devices could not be looked at.
@@ -31,45 +33,28 @@ pub enum LocalError {
     Datapath(#[from] DatapathError),
 }
 
-/// The devices as last seen.
-#[derive(Clone, Debug, Default)]
-pub struct DeviceReport {
-    pub selections: Vec<Selection>,
-    pub problems: Vec<SourceProblem>,
-}
-
-/// The devices, for `status` and the monitor.
-#[derive(Debug, Default)]
-pub struct DeviceBoard {
-    report: RwLock<DeviceReport>,
-}
-
-impl DeviceBoard {
-    /// The devices as last seen.
-    #[must_use]
-    pub fn report(&self) -> DeviceReport {
-        self.report.read().clone()
-    }
-    /// Name of a device; `if<number>` when it is gone.
-    #[must_use]
-    pub fn name(&self, ifindex: u32) -> String {
-        let report = self.report.read();
-        let mut devices = report.selections.iter().map(|selection| &selection.device);
-        devices
-            .find(|device| device.ifindex == ifindex)
-            .map_or_else(|| format!("if{ifindex}"), |device| device.name.clone())
-    }
-}
-
 /// Watches devices and addresses.
-#[derive(Debug)]
 pub struct LocalSource {
+    clock: Arc<dyn Clock>,
     watch: DeviceWatch,
     named: Vec<DevicePattern>,
     attachments: Attachments,
     devices: Arc<DeviceBoard>,
     addresses: Vec<IpAddr>,
     facts: NodeFacts,
+    /// When the list of devices was read last.
+    listed: Moment,
+    unprotected: BTreeMap<u32, Moment>,
+    gaps: Gaps,
+}
+
+impl std::fmt::Debug for LocalSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalSource")
+            .field("named", &self.named)
+            .field("unprotected", &self.unprotected)
+            .finish_non_exhaustive()
+    }
 }
 
 impl LocalSource {
@@ -81,16 +66,26 @@ impl LocalSource {
         named: &[String],
         attachments: Attachments,
         devices: Arc<DeviceBoard>,
+        clock: Arc<dyn Clock>,
     ) -> Result<Self, LocalError> {
+        let started = clock.now();
         let mut source = Self {
-            watch: DeviceWatch::open()?,
+            watch: if named.is_empty() {
+                DeviceWatch::open_with_routes()?
+            } else {
+                DeviceWatch::open()?
+            },
+            clock,
             named: named.iter().map(|name| DevicePattern::new(name)).collect(),
             attachments,
             devices,
             addresses: Vec::new(),
             facts: NodeFacts::default(),
+            listed: started,
+            unprotected: BTreeMap::new(),
+            gaps: Gaps::default(),
         };
-        source.look()?;
+        source.look(started)?;
         Ok(source)
     }
 
@@ -100,17 +95,28 @@ impl LocalSource {
         self.facts.clone()
     }
 
-    /// Reads everything, and protects what is to be protected.
-    fn look(&mut self) -> Result<(), LocalError> {
+    /// Reads everything, and protects what is to be protected. `since`: what is
+    /// new came then.
+    fn look(&mut self, since: Moment) -> Result<(), LocalError> {
+        self.listed = self.clock.now();
         let list = devices::list()?;
         let selections = devices::select(&list, &self.named);
         let wanted: Vec<_> = selections.iter().filter_map(Selection::wanted).collect();
+        let is_wanted = |ifindex: &u32| wanted.iter().any(|device| device.ifindex == *ifindex);
+        self.unprotected.retain(|ifindex, _| is_wanted(ifindex));
+        let protected = self.protected();
+        for device in &wanted {
+            if !protected.contains(&device.ifindex) {
+                self.unprotected.entry(device.ifindex).or_insert(since);
+            }
+        }
         let unwanted = if self.named.is_empty() {
             Unwanted::Keep
         } else {
             Unwanted::Detach
         };
         let report = self.attachments.sync_devices(&wanted, unwanted)?;
+        self.close_gaps(&selections);
         for device in &report.attached {
             tracing::info!(device, "protected");
         }
@@ -132,6 +138,9 @@ impl LocalSource {
         *self.devices.report.write() = DeviceReport {
             selections,
             problems,
+            unprotected: self.unprotected.clone(),
+            blind_since: None,
+            gaps: self.gaps.clone(),
         };
         let addresses: BTreeSet<IpAddr> = list
             .iter()
@@ -140,6 +149,28 @@ impl LocalSource {
             .collect();
         self.addresses = addresses.into_iter().collect();
         Ok(())
+    }
+
+    /// Devices with our program in both directions.
+    fn protected(&self) -> BTreeSet<u32> {
+        let attached = self.attachments.list();
+        let both = attached.iter().filter(|one| {
+            let other = |it: &&Attached| it.ifindex == one.ifindex;
+            attached.iter().filter(other).count() == Direction::BOTH.len()
+        });
+        both.map(|attached| attached.ifindex).collect()
+    }
+
+    fn close_gaps(&mut self, selections: &[Selection]) {
+        let (now, protected) = (self.clock.now(), self.protected());
+        for selection in selections {
+            let device = &selection.device;
+            if protected.contains(&device.ifindex)
+                && let Some(since) = self.unprotected.remove(&device.ifindex)
+            {
+                self.gaps.closed(&device.name, now.since(since));
+            }
+        }
     }
 
     fn facts_of(&self, selections: &[Selection]) -> NodeFacts {
@@ -190,32 +221,61 @@ impl LocalSource {
         labels: BTreeMap<String, String>,
         pipeline: &Pipeline,
         board: &SourceBoard,
-        clock: &dyn Clock,
         stop: &Receiver<()>,
     ) {
         if let Err(error) = self.begin(labels, pipeline, board) {
             tracing::info!("devices are watched no more: {error}");
             return;
         }
-        let mut looked = clock.now();
         while stop.try_recv() != Err(TryRecvError::Disconnected) {
-            let changed = self.watch.wait(LOCAL_POLL).unwrap_or_else(|error| {
-                tracing::warn!("word of device changes is lost: {error}");
-                true
-            });
-            if !changed && clock.now().since(looked) < LOCAL_RESYNC {
+            let Some(since) = self.next_look() else {
                 continue;
-            }
-            looked = clock.now();
-            match self.follow(pipeline) {
+            };
+            match self.follow(since, pipeline) {
                 Ok(()) => {}
                 Err(FollowError::Stopped(error)) => {
                     tracing::info!("devices are watched no more: {error}");
                     return;
                 }
-                Err(FollowError::Local(error)) => tracing::error!("{error}"),
+                Err(FollowError::Local(error)) => {
+                    tracing::error!("{error}");
+                    self.blind(&error);
+                }
             }
         }
+    }
+
+    /// The next look tells it all again.
+    fn blind(&self, error: &LocalError) {
+        let mut report = self.devices.report.write();
+        report.blind_since.get_or_insert(self.listed);
+        report.problems = vec![SourceProblem {
+            subject: "devices".to_owned(),
+            message: format!("cannot be looked at, which is tried again every second: {error}"),
+        }];
+    }
+
+    /// Waits for a reason to look; since when there is one. What came while the
+    /// last look went on came right after its list was read, for all we know.
+    fn next_look(&mut self) -> Option<Moment> {
+        let mut wait = |span| {
+            self.watch.wait(span).unwrap_or_else(|error| {
+                tracing::warn!("word of device changes is lost: {error}");
+                true
+            })
+        };
+        if wait(Duration::ZERO) {
+            return Some(self.listed);
+        }
+        let changed = wait(LOCAL_POLL);
+        let now = self.clock.now();
+        let is_blind = self.devices.report.read().blind_since.is_some();
+        let rest = if self.unprotected.is_empty() && !is_blind {
+            LOCAL_RESYNC
+        } else {
+            DEVICE_RETRY
+        };
+        (changed || now.since(self.listed) >= rest).then_some(now)
     }
 
     fn begin(
@@ -239,9 +299,9 @@ impl LocalSource {
         Ok(())
     }
 
-    fn follow(&mut self, pipeline: &Pipeline) -> Result<(), FollowError> {
+    fn follow(&mut self, since: Moment, pipeline: &Pipeline) -> Result<(), FollowError> {
         let (addresses, facts) = (self.addresses.clone(), self.facts.clone());
-        self.look()?;
+        self.look(since)?;
         if self.facts != facts {
             pipeline.set_node_facts(self.facts.clone());
         }

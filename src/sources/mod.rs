@@ -4,6 +4,7 @@
 //! Reading order: `board` (what `status` shows), `manifests`, `local`.
 
 mod board;
+mod device_board;
 pub mod local;
 pub mod manifests;
 

@@ -5,7 +5,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use palisade::datapath::kernel::{KernelDatapath, KernelOptions, StartReport, WantedDevice};
+use palisade::datapath::kernel::{
+    Inspector, KernelDatapath, KernelOptions, StartReport, WantedDevice,
+};
 use palisade::datapath::{DatapathError, netns};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
@@ -206,7 +208,10 @@ pub(crate) struct Objects {
 
 impl Objects {
     pub(crate) fn of(datapath: &KernelDatapath) -> Self {
-        let inspector = datapath.inspector();
+        Self::all(&datapath.inspector())
+    }
+
+    pub(crate) fn all(inspector: &Inspector) -> Self {
         Self {
             maps: inspector.maps().iter().map(|map| map.id).collect(),
             programs: inspector

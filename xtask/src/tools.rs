@@ -38,6 +38,11 @@ const TOOLS: &[Tool] = &[
         why: "lists what is left in the kernel",
     },
     Tool {
+        name: "systemd-analyze",
+        package: "systemd",
+        why: "checks the unit of the agent",
+    },
+    Tool {
         name: "promtool",
         package: "prometheus",
         why: "checks the metrics",

@@ -22,8 +22,9 @@ pub use policy::{
     Selector, WaitReply,
 };
 pub use status::{
-    Check, DeviceStatus, EnforcementStatus, FeatureLine, HistoryLine, KernelStatus, MapMemory,
-    MapUse, Problem, ProgramLine, QueueLine, RealizedLine, Severity, SourceLine, Status,
+    Check, DeviceStatus, DriftLine, DriftStatus, EnforcementStatus, FeatureLine, HistoryLine,
+    KernelStatus, MapMemory, MapUse, Problem, ProgramLine, ProtectionStatus, QueueLine,
+    RealizedLine, Severity, SourceLine, Status,
 };
 
 use serde::{Deserialize, Serialize};

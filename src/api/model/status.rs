@@ -14,6 +14,12 @@ pub struct Status {
     pub enforcing: EnforcementStatus,
     pub realized: Option<RealizedLine>,
     pub devices: Vec<DeviceStatus>,
+    /// How long devices were there before they were protected.
+    #[serde(default)]
+    pub protection: ProtectionStatus,
+    /// Whether the kernel held what was committed.
+    #[serde(default)]
+    pub drift: DriftStatus,
     pub sources: Vec<SourceLine>,
     pub queues: Vec<QueueLine>,
     pub kernel: KernelStatus,
@@ -48,6 +54,43 @@ pub struct DeviceStatus {
     pub reason: String,
     /// `tcx` or `clsact`; empty if unprotected.
     pub attachment: String,
+    /// How long it has been waiting for its protection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unprotected_ms: Option<u64>,
+}
+
+/// Times from the kernel's word of a device to its protection.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ProtectionStatus {
+    /// Devices that came in this life of the agent, or were there at its start.
+    pub measured: u64,
+    pub last_us: u64,
+    pub last_device: String,
+    pub longest_us: u64,
+    pub longest_device: String,
+}
+
+/// What the audits of this life found.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct DriftStatus {
+    pub passes: u64,
+    /// Milliseconds since 1970; 0 before the end of the first one.
+    pub last_pass_ms: u64,
+    /// Elements that differed.
+    pub found: u64,
+    pub repaired: u64,
+    /// The last findings, oldest first.
+    pub last: Vec<DriftLine>,
+}
+
+/// Something that was not as it had been written.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DriftLine {
+    /// Milliseconds since 1970.
+    pub time_ms: u64,
+    pub kind: String,
+    pub message: String,
+    pub repaired: bool,
 }
 
 /// A source of resources.
@@ -153,8 +196,17 @@ pub struct Problem {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Check {
     pub name: String,
+    /// Nothing differs now.
     pub ok: bool,
     pub detail: String,
+    /// Elements that were compared; 0 where nothing can be compared yet.
+    #[serde(default)]
+    pub compared: u64,
+    /// Those of them that differed, and those that are right now.
+    #[serde(default)]
+    pub differed: u64,
+    #[serde(default)]
+    pub repaired: u64,
 }
 
 /// One line of `palisade history`.

@@ -3,6 +3,7 @@
 //! Runs on the tokio runtime of the daemon. What blocks (waiting for a
 //! revision, reading whole maps) runs on the blocking pool.
 
+mod checks;
 mod endpoints;
 mod follow;
 mod identities;

@@ -5,7 +5,7 @@ use crate::api::model::{Problem, Severity};
 use crate::endpoint::EndpointStatus;
 use crate::policy::language::{FieldError, Item, L4Match, NamedPort, Ports};
 use crate::policy::{Direction, Refusal};
-use crate::queues::PipelineStatus;
+use crate::queues::{PipelineStatus, drift_line};
 
 pub(super) fn gather(
     agent: &Agent,
@@ -24,6 +24,11 @@ pub(super) fn gather(
     }
     for problem in agent.devices.report().problems {
         problems.push(error("devices", problem.subject, problem.message));
+    }
+    problems.extend(unprotected(agent));
+    for finding in agent.drift.report().open {
+        let kind = finding.part.as_str().to_owned();
+        problems.push(error("drift", kind, drift_line(&finding)));
     }
     for refusal in agent.pipeline.refused().iter() {
         problems.extend(refused(agent, refusal));
@@ -44,6 +49,26 @@ pub(super) fn gather(
         problems.extend(message.map(|message| error(from, agent.node.clone(), message)));
     }
     problems
+}
+
+/// Devices that policy should hold for, and does not.
+fn unprotected(agent: &Agent) -> Vec<Problem> {
+    let overdue = agent.devices.report().overdue(agent.clock.now());
+    let realized = agent.pipeline.realized();
+    let enforces = realized.is_some_and(|realized| realized.enforced.contains(&true));
+    let tell = |(device, span): (String, std::time::Duration)| {
+        let seconds = span.as_secs();
+        let message = format!(
+            "unprotected for {seconds} s; it is tried again every second, see the other problems \
+             of this device"
+        );
+        if enforces {
+            error("devices", device, message)
+        } else {
+            warning("devices", device, message)
+        }
+    };
+    overdue.into_iter().map(tell).collect()
 }
 
 fn problem(severity: Severity, from: &str, subject: String, message: String) -> Problem {

@@ -1,25 +1,28 @@
 //! `/status` and `/history`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Query, State};
 use imbl::OrdSet;
 use serde::Deserialize;
 
-use super::problems;
 use super::reply::{Refusal, Reply, blocking};
+use super::{checks, problems};
 use crate::api::Agent;
 use crate::api::model::{
-    Check, DeviceStatus, EnforcementStatus, FeatureLine, HistoryLine, KernelStatus, MapMemory,
-    MapUse, ProgramLine, QueueLine, RealizedLine, SourceLine, Status,
+    DeviceStatus, DriftLine, DriftStatus, EnforcementStatus, FeatureLine, HistoryLine,
+    KernelStatus, MapMemory, MapUse, ProgramLine, ProtectionStatus, QueueLine, RealizedLine,
+    SourceLine, Status,
 };
-use crate::datapath::kernel::{Feature, FeatureState, Mechanism};
+use crate::datapath::kernel::{Feature, FeatureState, Mechanism, Mending};
 use crate::endpoint::HOST_ENDPOINT;
 use crate::endpoint::{EndpointStatus, Enforcement};
 use crate::events::ResourceKey;
 use crate::metrics::current_names;
 use crate::policy::Direction;
+use crate::queues::drift_line;
 
 #[derive(Deserialize)]
 pub(super) struct Options {
@@ -35,6 +38,12 @@ pub(super) async fn status(
 }
 
 fn build(agent: &Agent, verify: bool) -> Status {
+    // First, so that the rest tells how it is after the repairs.
+    let checks = if verify {
+        checks::run(agent)
+    } else {
+        Vec::new()
+    };
     let pipeline = agent.pipeline.status();
     let endpoint = agent.pipeline.endpoint(HOST_ENDPOINT);
     let realized = agent.pipeline.realized().map(|realized| RealizedLine {
@@ -49,11 +58,13 @@ fn build(agent: &Agent, verify: bool) -> Status {
         enforcing: enforcing(agent, endpoint.as_ref()),
         realized,
         devices: devices(agent),
+        protection: protection(agent),
+        drift: drift(agent),
         sources: sources(agent),
         queues: queues(agent),
         kernel: kernel(agent),
         problems: problems::gather(agent, &pipeline, endpoint.as_ref()),
-        checks: if verify { checks(agent) } else { Vec::new() },
+        checks,
     }
 }
 
@@ -123,7 +134,9 @@ fn enforcement_reason(
 /// Every device with its place in protection.
 fn devices(agent: &Agent) -> Vec<DeviceStatus> {
     let attached = agent.inspector.attached();
-    let lines = agent.devices.report().selections.into_iter().map(|seen| {
+    let (report, now) = (agent.devices.report(), agent.clock.now());
+    let unprotected = report.unprotected;
+    let lines = report.selections.into_iter().map(|seen| {
         let hook = attached
             .iter()
             .find(|hook| hook.ifindex == seen.device.ifindex);
@@ -142,64 +155,45 @@ fn devices(agent: &Agent) -> Vec<DeviceStatus> {
                 seen.reason
             },
             attachment: attachment.to_owned(),
+            unprotected_ms: unprotected
+                .get(&seen.device.ifindex)
+                .map(|since| milliseconds(now.since(*since))),
         }
     });
     lines.collect()
 }
 
-/// The kernel against what the agent believes.
-fn checks(agent: &Agent) -> Vec<Check> {
-    let mut checks = Vec::new();
-    let problems = match agent.inspector.verify() {
-        Ok(problems) => problems,
-        Err(error) => vec![error.to_string()],
-    };
-    checks.push(Check {
-        name: "kernel".to_owned(),
-        ok: problems.is_empty(),
-        detail: if problems.is_empty() {
-            "links, pins, programs and verdict tables are as committed".to_owned()
-        } else {
-            problems.join("; ")
-        },
-    });
-    let state = agent.inspector.commit_state();
-    let believed = agent.pipeline.realized();
-    let generation = believed.map_or(0, |realized| realized.generation.0);
-    checks.push(Check {
-        name: "generation".to_owned(),
-        ok: state.generation.0 == generation,
-        detail: format!(
-            "the commit word says {}, the agent {generation}",
-            state.generation.0,
-        ),
-    });
-    let held = (state.enforced, state.watched);
-    let believed = believed.map_or_else(Default::default, |it| (it.enforced, it.watched));
-    checks.push(Check {
-        name: "enforcement".to_owned(),
-        ok: held == believed,
-        detail: format!(
-            "the commit word says {}, the agent {}",
-            directions(held),
-            directions(believed)
-        ),
-    });
-    checks
+fn milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// `ingress enforced, egress in audit` of what is (enforced, watched).
-fn directions((enforced, watched): ([bool; 2], [bool; 2])) -> String {
-    let words = Direction::BOTH.map(|direction| {
-        let place = direction as usize;
-        let word = match (enforced[place], watched[place]) {
-            (true, _) => "enforced",
-            (false, true) => "in audit",
-            (false, false) => "not enforced",
-        };
-        format!("{} {word}", direction.as_str())
+fn protection(agent: &Agent) -> ProtectionStatus {
+    let gaps = agent.devices.report().gaps;
+    let us = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+    ProtectionStatus {
+        measured: gaps.count,
+        last_us: us(gaps.last),
+        last_device: gaps.last_device,
+        longest_us: us(gaps.longest),
+        longest_device: gaps.longest_device,
+    }
+}
+
+fn drift(agent: &Agent) -> DriftStatus {
+    let report = agent.drift.report();
+    let lines = report.last.iter().map(|found| DriftLine {
+        time_ms: found.time_ms,
+        kind: found.finding.part.as_str().to_owned(),
+        message: drift_line(&found.finding),
+        repaired: found.finding.mending == Mending::Done,
     });
-    words.join(", ")
+    DriftStatus {
+        passes: report.passes,
+        last_pass_ms: report.last_pass_ms,
+        found: report.found,
+        repaired: report.repaired,
+        last: lines.collect(),
+    }
 }
 
 fn sources(agent: &Agent) -> Vec<SourceLine> {
@@ -214,15 +208,14 @@ fn sources(agent: &Agent) -> Vec<SourceLine> {
 }
 
 fn queues(agent: &Agent) -> Vec<QueueLine> {
-    let ms = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let stats = agent.pipeline.queue_stats();
     let lines = stats.into_iter().map(|queue| QueueLine {
         name: queue.name,
         depth: queue.depth,
         capacity: queue.capacity,
         handled: queue.handled,
-        wait_last_ms: ms(queue.queue_wait.last),
-        handling_last_ms: ms(queue.handling.last),
+        wait_last_ms: milliseconds(queue.queue_wait.last),
+        handling_last_ms: milliseconds(queue.handling.last),
     });
     lines.collect()
 }

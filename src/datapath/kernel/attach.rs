@@ -5,24 +5,25 @@
 //! is never touched; what is attached stays attached when this process ends;
 //! other programs on the same hook go on running (we pass with "next").
 
-use std::collections::BTreeMap;
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use palisade_abi::settings::vlan_key;
 use parking_lot::Mutex;
 
-use super::clsact;
+use super::audit::{AuditReport, Finding, Mending, Part};
 use super::datapath::Shared;
+use super::hooks::{Health, Hook, Key, describe, forget, open_hook};
 use super::maps::{MapName, kernel};
-use super::pins::{self, AttachPin, Pin, PinDir};
-use super::programs::{Program, ProgramName, map_pin, program_pin};
+use super::open::lock;
+use super::pins::{self, Pin, PinDir};
+use super::programs::{map_pin, program_pin};
 use super::settings::VLAN_BOTH_SLOTS;
-use super::sys;
-use crate::datapath::DatapathError;
+use super::{bpffs, clsact, sys};
+use crate::datapath::{DatapathError, devices};
+use crate::limits::AUDIT_FINDINGS_MAX;
 use crate::policy::Direction;
 
 /// A device that must be protected.
@@ -89,28 +90,34 @@ impl SyncReport {
 pub struct Attachments {
     pub(super) shared: Arc<Shared>,
     pub(super) dir: PinDir,
-    force_clsact: bool,
-    pub(super) state: Arc<Mutex<BTreeMap<(u32, Direction), Hook>>>,
+    pub(super) force_clsact: bool,
+    pub(super) state: Arc<Mutex<State>>,
     /// Another version enforces until our first commit: what runs is left alone.
     pub(super) holding: Arc<AtomicBool>,
     /// Hooks of another version beside which ours run; they go at the first commit.
     pub(super) leftovers: Arc<Mutex<Vec<Hook>>>,
 }
 
-/// One attachment that we hold.
-#[derive(Debug)]
-pub(super) struct Hook {
-    pub(super) pin: Pin,
-    /// The version under whose name it is pinned.
-    pub(super) of: PinDir,
-    pub(super) device: String,
-    /// None for a clsact filter.
-    pub(super) link: Option<OwnedFd>,
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) hooks: BTreeMap<Key, Hook>,
+    /// As it was asked for last; None before the first time.
+    asked: Option<(Vec<WantedDevice>, Unwanted)>,
+    /// Devices that have a clsact qdisc from us.
+    pub(super) qdiscs: BTreeMap<u32, String>,
+    /// Keys of VLAN sub-devices, as written last.
+    vlans: Option<BTreeSet<u32>>,
+    /// What was not as it should be, until the audit takes it.
+    findings: Vec<Finding>,
+    /// On the directory of the pins, where that had to be made again.
+    lock: Option<OwnedFd>,
 }
 
-impl Hook {
-    pub(super) fn path(&self) -> PathBuf {
-        self.pin.path(&self.of)
+impl State {
+    pub(super) fn found(&mut self, part: Part, what: impl Into<String>, mending: Mending) {
+        if self.findings.len() < AUDIT_FINDINGS_MAX {
+            self.findings.push(Finding::new(part, what, mending));
+        }
     }
 }
 
@@ -131,189 +138,180 @@ impl Attachments {
         let mut report = SyncReport::default();
         let mut state = self.state.lock();
         let found = pins::list(&self.dir).map_err(kernel("list pins"))?;
+        let devices = devices::list().map_err(kernel("list devices"))?;
         for pin in found {
             let (at, is_link) = match &pin {
                 Pin::Link(at) => (at.clone(), true),
                 Pin::Filter(at) => (at.clone(), false),
+                Pin::Qdisc { ifindex, device } => {
+                    state.qdiscs.insert(*ifindex, device.clone());
+                    continue;
+                }
                 Pin::Map { .. }
                 | Pin::Program { .. }
-                | Pin::Qdisc { .. }
                 | Pin::OtherVersion { .. }
                 | Pin::Foreign { .. } => {
                     continue;
                 }
             };
             let key = (at.ifindex, at.direction);
-            let device = at.device.clone();
-            if let Some(hook) = open_hook(&self.dir, pin.clone(), at, is_link)? {
-                state.insert(key, hook);
-            } else {
-                forget(&self.dir, &pin)?;
-                note(&mut report.dropped, &device);
+            let name = at.device.clone();
+            let hook = open_hook(&self.dir, pin.clone(), at, is_link)?;
+            // Of two, an agent that died while it moved its program left one.
+            match hook.filter(|_| !state.hooks.contains_key(&key)) {
+                Some(mut hook) => {
+                    let device = devices.iter().find(|device| device.ifindex == key.0);
+                    hook.ethernet = device.is_none_or(|device| device.ethernet);
+                    state.hooks.insert(key, hook);
+                }
+                None => {
+                    forget(&self.dir, &pin)?;
+                    note(&mut report.dropped, &name);
+                }
             }
         }
         Ok(report)
     }
 
     /// Attaches the devices that are wanted, brings attached ones up to this
-    /// binary's programs, and drops those that are gone. Devices that fail are
-    /// reported; the others are done all the same.
+    /// binary's programs and to their place, and drops those that are gone.
+    /// Devices that fail are reported; the others are done all the same.
     pub fn sync_devices(
         &self,
         wanted: &[WantedDevice],
         unwanted: Unwanted,
     ) -> Result<SyncReport, DatapathError> {
+        self.sync(&mut self.state.lock(), wanted, unwanted)
+    }
+
+    fn sync(
+        &self,
+        state: &mut State,
+        wanted: &[WantedDevice],
+        unwanted: Unwanted,
+    ) -> Result<SyncReport, DatapathError> {
         let mut report = SyncReport::default();
-        let mut state = self.state.lock();
-        self.drop_vanished(&mut state, wanted, unwanted, &mut report)?;
-        for device in wanted {
+        state.asked = Some((wanted.to_vec(), unwanted));
+        self.keep_home(state);
+        self.drop_vanished(state, wanted, unwanted, &mut report)?;
+        let kept = kept(state, wanted);
+        for device in wanted.iter().chain(&kept) {
             for direction in Direction::BOTH {
-                if let Err(error) = self.ensure(&mut state, device, direction, &mut report) {
-                    let message = format!("{}: {error}", direction.as_str());
-                    report.failed.push((device.name.clone(), message));
+                match self.ensure(state, device, direction, &mut report) {
+                    // Gone meanwhile: word of that is on its way.
+                    Err(DatapathError::Kernel { source, .. })
+                        if source.raw_os_error() == Some(libc::ENODEV) => {}
+                    Err(error) => {
+                        let message = format!("{}: {error}", direction.as_str());
+                        report.failed.push((device.name.clone(), message));
+                    }
+                    Ok(()) => {}
                 }
             }
         }
-        self.write_vlans(wanted)?;
-        report.repinned.extend(self.repin(&state)?);
+        self.write_vlans(state, wanted)?;
+        self.repin(state, &mut report);
         Ok(report)
+    }
+
+    /// Compares and mends what was asked for last; for the audit.
+    pub(crate) fn audit(&self, report: &mut AuditReport) {
+        let mut state = self.state.lock();
+        let Some((mut wanted, unwanted)) = state.asked.clone() else {
+            return;
+        };
+        let done = devices::list()
+            .map_err(kernel("list devices"))
+            .and_then(|there| {
+                wanted.retain(|device| there.iter().any(|it| it.ifindex == device.ifindex));
+                self.sync(&mut state, &wanted, unwanted)
+            });
+        match done {
+            Ok(done) => {
+                for (device, reason) in done.failed {
+                    let what = format!("{device} is not protected");
+                    state.found(Part::Attachment, what, Mending::Failed(reason));
+                }
+            }
+            Err(error) => {
+                let failed = Mending::Failed(error.to_string());
+                state.found(Part::Attachment, "could not be compared", failed);
+            }
+        }
+        let hooks = state.hooks.len();
+        report.compared(Part::Attachment, hooks);
+        report.compared(Part::Order, hooks);
+        report.compared(Part::BpfFileSystem, 1);
+        let programs = self.shared.programs.all.len();
+        report.compared(Part::Pin, self.shared.maps.0.len() + programs + hooks);
+        for finding in state.findings.drain(..) {
+            report.found(finding);
+        }
+    }
+
+    /// The pins' directory is on a bpffs, or is made there again: what it held
+    /// lives on by our descriptors.
+    fn keep_home(&self, state: &mut State) {
+        let dir = &self.dir.dir;
+        if dir.is_dir() && bpffs::is_on_bpffs(dir) {
+            return;
+        }
+        let mending = match bpffs::prepare(dir).and_then(|_| lock(dir)) {
+            Ok(Some(lock)) => {
+                state.lock = Some(lock);
+                Mending::Done
+            }
+            Ok(None) => Mending::Failed("another process holds the new directory".to_owned()),
+            Err(error) => Mending::Failed(error.to_string()),
+        };
+        let what = format!("{} was unmounted or removed", self.dir.display());
+        state.found(Part::BpfFileSystem, what, mending);
     }
 
     fn drop_vanished(
         &self,
-        state: &mut BTreeMap<(u32, Direction), Hook>,
+        state: &mut State,
         wanted: &[WantedDevice],
         unwanted: Unwanted,
         report: &mut SyncReport,
     ) -> Result<(), DatapathError> {
-        let mut keys: Vec<_> = state.keys().copied().collect();
-        keys.retain(|(ifindex, direction)| {
-            let hook = &state[&(*ifindex, *direction)];
-            let is_wanted = wanted.iter().any(|device| device.ifindex == *ifindex);
-            !is_alive(*ifindex, *direction, hook) || (!is_wanted && unwanted == Unwanted::Detach)
+        let mut keys: Vec<Key> = state.hooks.keys().copied().collect();
+        keys.retain(|key| {
+            let is_wanted = wanted.iter().any(|device| device.ifindex == key.0);
+            state.hooks[key].health(*key, 0) == Health::Gone
+                || (!is_wanted && unwanted == Unwanted::Detach)
         });
         for key in keys {
-            let Some(hook) = state.remove(&key) else {
+            let Some(hook) = state.hooks.remove(&key) else {
                 continue;
             };
-            if hook.link.is_none() && is_alive(key.0, key.1, &hook) {
-                clsact::remove(key.0, key.1).map_err(kernel(format!("detach {}", hook.device)))?;
+            if hook.link.is_none() {
+                if hook.is_alive(key) {
+                    clsact::remove(key.0, key.1)
+                        .map_err(kernel(format!("detach {}", hook.device)))?;
+                } else {
+                    self.forget_qdisc(state, key.0)?;
+                }
             }
+            // A link ends with its descriptor and its pin, also where its device
+            // was moved to another namespace.
             forget(&hook.of, &hook.pin)?;
             note(&mut report.dropped, &hook.device);
         }
         Ok(())
     }
 
-    pub(super) fn program(&self, device: &WantedDevice, direction: Direction) -> &Program {
-        let name = match (device.ethernet, direction) {
-            (true, Direction::Ingress) => ProgramName::FromNetdev,
-            (true, Direction::Egress) => ProgramName::ToNetdev,
-            (false, Direction::Ingress) => ProgramName::FromL3dev,
-            (false, Direction::Egress) => ProgramName::ToL3dev,
-        };
-        self.shared.programs.of(name)
-    }
-
-    fn ensure(
-        &self,
-        state: &mut BTreeMap<(u32, Direction), Hook>,
-        device: &WantedDevice,
-        direction: Direction,
-        report: &mut SyncReport,
-    ) -> Result<(), DatapathError> {
-        let program = self.program(device, direction);
-        if let Some(hook) = state.get_mut(&(device.ifindex, direction)) {
-            if self.holding.load(Ordering::Acquire) {
-                return Ok(());
-            }
-            if update(hook, device, direction, program)? {
-                note(&mut report.updated, &device.name);
-            }
-            let path = hook.path();
-            // A link's pin is made again with those of maps and programs.
-            if hook.link.is_none() && !path.exists() {
-                let pin = hook.pin.file(&hook.of);
-                record(program.fd(), &path).map_err(kernel(format!("pin {pin}")))?;
-                report.repinned.push(pin);
-            }
-            return Ok(());
+    /// The clsact qdisc went with its device.
+    fn forget_qdisc(&self, state: &mut State, ifindex: u32) -> Result<(), DatapathError> {
+        match state.qdiscs.remove(&ifindex) {
+            Some(device) => forget(&self.dir, &Pin::Qdisc { ifindex, device }),
+            None => Ok(()),
         }
-        let hook = match self.attach_tcx(device, direction, program) {
-            Err(DatapathError::Kernel { source, .. })
-                if self.force_clsact || lacks_tcx(&source) =>
-            {
-                self.attach_clsact(device, direction, program)?
-            }
-            other => other?,
-        };
-        state.insert((device.ifindex, direction), hook);
-        note(&mut report.attached, &device.name);
-        Ok(())
-    }
-
-    pub(super) fn attach_tcx(
-        &self,
-        device: &WantedDevice,
-        direction: Direction,
-        program: &Program,
-    ) -> Result<Hook, DatapathError> {
-        if self.force_clsact {
-            return Err(kernel("TCX")(io::Error::from_raw_os_error(libc::EINVAL)));
-        }
-        let (hook, place) = tcx_place(direction);
-        let link = sys::link_create_tcx(program.fd(), device.ifindex, hook, place).map_err(
-            kernel(format!("attach {} to {}", program.name, device.name)),
-        )?;
-        let pin = Pin::Link(at(device, direction));
-        // A link that cannot be pinned is dropped here, and with it the attachment.
-        sys::obj_pin(link.as_fd(), &pin.path(&self.dir))
-            .map_err(kernel(format!("pin {}", pin.file(&self.dir))))?;
-        Ok(Hook {
-            pin,
-            of: self.dir.clone(),
-            device: device.name.clone(),
-            link: Some(link),
-        })
-    }
-
-    fn attach_clsact(
-        &self,
-        device: &WantedDevice,
-        direction: Direction,
-        program: &Program,
-    ) -> Result<Hook, DatapathError> {
-        let fail = || {
-            kernel(format!(
-                "attach {} to {} (clsact)",
-                program.name, device.name
-            ))
-        };
-        let commit = self.shared.maps.of(MapName::Commit);
-        let qdisc = Pin::Qdisc {
-            ifindex: device.ifindex,
-            device: device.name.clone(),
-        };
-        if clsact::add_qdisc(device.ifindex).map_err(fail())? {
-            record(commit.fd(), &qdisc.path(&self.dir)).map_err(fail())?;
-        }
-        let pin = Pin::Filter(at(device, direction));
-        clsact::put(device.ifindex, direction, program.fd(), program.name).map_err(fail())?;
-        record(program.fd(), &pin.path(&self.dir)).map_err(fail())?;
-        Ok(Hook {
-            pin,
-            of: self.dir.clone(),
-            device: device.name.clone(),
-            link: None,
-        })
     }
 
     /// Makes pins again that are gone while we hold what they stood for: without
     /// them enforcement would end with this process.
-    fn repin(
-        &self,
-        state: &BTreeMap<(u32, Direction), Hook>,
-    ) -> Result<Vec<String>, DatapathError> {
+    fn repin(&self, state: &mut State, report: &mut SyncReport) {
         let programs = &self.shared.programs;
         let maps = self
             .shared
@@ -325,41 +323,56 @@ impl Attachments {
             let pin = program_pin(program.name, &programs.hash);
             (pin, &self.dir, program.fd())
         });
-        let links = state.values().filter_map(|hook| {
+        let links = state.hooks.values().filter_map(|hook| {
             let link = hook.link.as_ref()?;
-            Some((hook.pin.clone(), &hook.of, link.as_fd()))
+            Some((hook.pin.clone(), &hook.of, link.fd.as_fd()))
+        });
+        let commit = self.shared.maps.of(MapName::Commit);
+        let qdiscs = state.qdiscs.iter().map(|(ifindex, device)| {
+            let (ifindex, device) = (*ifindex, device.clone());
+            (Pin::Qdisc { ifindex, device }, &self.dir, commit.fd())
         });
         let mut made = Vec::new();
-        for (pin, of, fd) in maps.chain(programs).chain(links) {
+        for (pin, of, fd) in maps.chain(programs).chain(links).chain(qdiscs) {
             let path = pin.path(of);
-            if path.exists() {
-                continue;
+            if !path.exists() {
+                made.push((pin.file(of), sys::obj_pin(fd, &path)));
             }
-            sys::obj_pin(fd, &path).map_err(kernel(format!("pin {}", path.display())))?;
-            made.push(pin.file(of));
         }
-        Ok(made)
+        for (pin, outcome) in made {
+            let mending = match outcome {
+                Ok(()) => {
+                    report.repinned.push(pin.clone());
+                    Mending::Done
+                }
+                Err(error) => Mending::Failed(error.to_string()),
+            };
+            state.found(Part::Pin, format!("{pin} was gone"), mending);
+        }
     }
 
     /// Lets the tagged packets of protected VLAN sub-devices through their parent.
-    fn write_vlans(&self, wanted: &[WantedDevice]) -> Result<(), DatapathError> {
+    fn write_vlans(&self, state: &mut State, wanted: &[WantedDevice]) -> Result<(), DatapathError> {
         let map = self.shared.maps.of(MapName::Vlans);
-        let keys: Vec<u32> = wanted
+        let keys: BTreeSet<u32> = wanted
             .iter()
             .flat_map(|device| {
                 let key = |id: &u16| vlan_key(device.ifindex, u32::from(*id));
                 device.vlans.iter().map(key)
             })
             .collect();
-        let held: Vec<u32> = map.keys::<u32>().collect::<Result<_, _>>()?;
-        for key in keys.iter().filter(|key| !held.contains(key)) {
+        let held = map.keys::<u32>().collect::<Result<Vec<_>, _>>()?;
+        let held: BTreeSet<u32> = held.into_iter().filter(|key| key >> 12 != 0).collect();
+        for key in keys.difference(&held) {
             map.put(key, &VLAN_BOTH_SLOTS)?;
         }
-        for key in held
-            .iter()
-            .filter(|key| **key >> 12 != 0 && !keys.contains(key))
-        {
+        for key in held.difference(&keys) {
             map.remove(key)?;
+        }
+        let before = state.vlans.replace(keys);
+        if before.is_some_and(|before| before != held) {
+            let what = "those of sub-devices were not as written";
+            state.found(Part::Vlans, what, Mending::Done);
         }
         Ok(())
     }
@@ -373,7 +386,7 @@ impl Attachments {
     #[must_use]
     pub fn list(&self) -> Vec<Attached> {
         let state = self.state.lock();
-        let hooks = state.iter();
+        let hooks = state.hooks.iter();
         hooks
             .map(|((ifindex, direction), hook)| Attached {
                 ifindex: *ifindex,
@@ -393,147 +406,39 @@ impl Attachments {
     pub fn drift(&self) -> Vec<String> {
         let state = self.state.lock();
         let mut problems = Vec::new();
-        for ((ifindex, direction), hook) in state.iter() {
-            let place = format!("{} {}", hook.device, direction.as_str());
+        for (key, hook) in &state.hooks {
+            let place = format!("{} {}", hook.device, key.1.as_str());
             if !hook.path().exists() {
                 let pin = hook.pin.file(&hook.of);
                 problems.push(format!("{place}: the pin {pin} is gone"));
             }
-            if !is_alive(*ifindex, *direction, hook) {
-                problems.push(format!("{place}: the device or our program on it is gone"));
-                continue;
-            }
-            if let Some(link) = &hook.link
-                && let Some(problem) = tcx_drift(*ifindex, *direction, link)
-            {
-                problems.push(format!("{place}: {problem}"));
-            }
+            let health = hook.health(*key, self.program(hook.ethernet, key.1).id);
+            let problem = describe(health, key.1);
+            problems.extend(problem.map(|problem| format!("{place}: {problem}")));
         }
         problems
     }
 }
 
-/// What a pin of an attachment stands for; None where its device is gone.
-pub(super) fn open_hook(
-    of: &PinDir,
-    pin: Pin,
-    at: AttachPin,
-    is_link: bool,
-) -> Result<Option<Hook>, DatapathError> {
-    let link = if is_link { open_link(of, &pin)? } else { None };
-    let alive = link.is_some() || (!is_link && clsact::exists(at.ifindex, at.direction));
-    Ok(alive.then(|| Hook {
-        pin,
-        of: of.clone(),
-        device: at.device,
-        link,
-    }))
-}
-
-/// The link behind a pin; None where its device is gone.
-fn open_link(of: &PinDir, pin: &Pin) -> Result<Option<OwnedFd>, DatapathError> {
-    let path = pin.path(of);
-    let fail = || kernel(format!("open {}", path.display()));
-    let Some(fd) = sys::obj_get(&path).map_err(fail())? else {
-        return Ok(None);
-    };
-    let info = sys::link_info(fd.as_fd()).map_err(fail())?;
-    Ok((info.ifindex != 0).then_some(fd))
-}
-
-pub(super) fn forget(of: &PinDir, pin: &Pin) -> Result<(), DatapathError> {
-    pins::remove(of, pin).map_err(kernel(format!("remove {}", pin.file(of))))?;
-    Ok(())
-}
-
-fn at(device: &WantedDevice, direction: Direction) -> AttachPin {
-    AttachPin {
-        ifindex: device.ifindex,
-        device: device.name.clone(),
-        direction,
+/// Attached devices that are not wanted now and stay.
+fn kept(state: &State, wanted: &[WantedDevice]) -> Vec<WantedDevice> {
+    let mut kept: Vec<WantedDevice> = Vec::new();
+    for ((ifindex, _), hook) in &state.hooks {
+        let is_known = |device: &WantedDevice| device.ifindex == *ifindex;
+        if !wanted.iter().any(is_known) && !kept.iter().any(is_known) {
+            kept.push(WantedDevice {
+                ifindex: *ifindex,
+                name: hook.device.clone(),
+                ethernet: hook.ethernet,
+                vlans: Vec::new(),
+            });
+        }
     }
+    kept
 }
 
-fn note(names: &mut Vec<String>, device: &str) {
+pub(super) fn note(names: &mut Vec<String>, device: &str) {
     if !names.iter().any(|name| name == device) {
         names.push(device.to_owned());
-    }
-}
-
-/// A kernel without TCX refuses the attach type.
-fn lacks_tcx(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
-}
-
-/// First on ingress, last on egress.
-fn tcx_place(direction: Direction) -> (u32, u32) {
-    match direction {
-        Direction::Ingress => (sys::TCX_INGRESS, sys::BEFORE),
-        Direction::Egress => (sys::TCX_EGRESS, sys::AFTER),
-    }
-}
-
-fn is_alive(ifindex: u32, direction: Direction, hook: &Hook) -> bool {
-    match &hook.link {
-        Some(link) => sys::link_info(link.as_fd()).is_ok_and(|info| info.ifindex == ifindex),
-        None => clsact::exists(ifindex, direction),
-    }
-}
-
-/// Replaces another binary's program; whether it was another one.
-pub(super) fn update(
-    hook: &Hook,
-    device: &WantedDevice,
-    direction: Direction,
-    program: &Program,
-) -> Result<bool, DatapathError> {
-    let fail = || kernel(format!("replace the program on {}", device.name));
-    let Some(link) = &hook.link else {
-        return clsact::update(
-            device.ifindex,
-            direction,
-            program.fd(),
-            program.id,
-            program.name,
-        )
-        .map_err(fail());
-    };
-    if sys::link_info(link.as_fd()).map_err(fail())?.prog_id == program.id {
-        return Ok(false);
-    }
-    sys::link_update(link.as_fd(), program.fd()).map_err(fail())?;
-    Ok(true)
-}
-
-/// Pins an object under a name that only says that something was done.
-pub(super) fn record(fd: std::os::fd::BorrowedFd<'_>, path: &std::path::Path) -> io::Result<()> {
-    match sys::obj_pin(fd, path) {
-        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
-        other => other,
-    }
-}
-
-fn tcx_drift(ifindex: u32, direction: Direction, link: &OwnedFd) -> Option<String> {
-    let (hook, _) = tcx_place(direction);
-    let ours = sys::link_info(link.as_fd()).ok()?.prog_id;
-    let ids = sys::tcx_query(ifindex, hook).ok()?;
-    let place = ids.iter().position(|id| *id == ours);
-    let expected = match direction {
-        Direction::Ingress => 0,
-        Direction::Egress => ids.len().saturating_sub(1),
-    };
-    match place {
-        None => Some("our program does not run".to_owned()),
-        Some(place) if place != expected => Some(format!(
-            "our program runs at place {} of {}: another one was put {}",
-            place + 1,
-            ids.len(),
-            if direction == Direction::Ingress {
-                "before it"
-            } else {
-                "after it"
-            }
-        )),
-        Some(_) => None,
     }
 }

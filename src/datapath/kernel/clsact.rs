@@ -107,6 +107,12 @@ struct Filter {
     program_id: u32,
 }
 
+impl Filter {
+    fn is_ours(&self) -> bool {
+        self.name.starts_with(NAME_PREFIX)
+    }
+}
+
 fn filters(ifindex: u32, direction: Direction) -> io::Result<Vec<Filter>> {
     let (parent, _) = place(direction);
     let request = tcmsg(ifindex, 0, parent, 0);
@@ -158,8 +164,20 @@ fn filters(ifindex: u32, direction: Direction) -> io::Result<Vec<Filter>> {
 
 fn ours(ifindex: u32, direction: Direction) -> io::Result<Vec<Filter>> {
     let mut all = filters(ifindex, direction)?;
-    all.retain(|filter| filter.name.starts_with(NAME_PREFIX));
+    all.retain(Filter::is_ours);
     Ok(all)
+}
+
+/// All BPF filters of a hook in the order in which they run: whether it is ours,
+/// and its program.
+pub(crate) fn in_order(ifindex: u32, direction: Direction) -> io::Result<Vec<(bool, u32)>> {
+    let all = filters(ifindex, direction)?.into_iter();
+    Ok(all.map(|it| (it.is_ours(), it.program_id)).collect())
+}
+
+/// Whether this network namespace has the device.
+pub(crate) fn is_device(ifindex: u32) -> bool {
+    all_devices().is_ok_and(|devices| devices.contains(&ifindex))
 }
 
 /// Puts our filter there, or replaces its program in one step.
@@ -169,7 +187,7 @@ pub(crate) fn put(
     program: BorrowedFd<'_>,
     name: &str,
 ) -> io::Result<()> {
-    let (parent, preference) = place(direction);
+    let (_, preference) = place(direction);
     let held = ours(ifindex, direction)?;
     let (handle, preference, flags) = match held.first() {
         Some(filter) => (
@@ -179,49 +197,69 @@ pub(crate) fn put(
         ),
         None => (1, preference, NLM_F_CREATE | NLM_F_EXCL),
     };
+    let at = At {
+        ifindex,
+        direction,
+        handle,
+        preference,
+    };
+    request(&at, flags, program, name)
+}
+
+/// Moves our filter to its place: of two with one preference the newer runs
+/// first, so a second one is put there before the first one goes.
+pub(crate) fn move_to_place(
+    ifindex: u32,
+    direction: Direction,
+    program: BorrowedFd<'_>,
+    name: &str,
+) -> io::Result<()> {
+    let (_, preference) = place(direction);
+    if direction == Direction::Egress {
+        return Err(io::Error::other(
+            "another filter has the last preference, 65535; give it a lower one",
+        ));
+    }
+    let held = filters(ifindex, direction)?;
+    let taken = |handle: &u32| held.iter().any(|filter| filter.handle == *handle);
+    let handle = (1..=u32::MAX).find(|handle| !taken(handle));
+    let at = At {
+        ifindex,
+        direction,
+        handle: handle.unwrap_or(0),
+        preference,
+    };
+    request(&at, NLM_F_CREATE | NLM_F_EXCL, program, name)?;
+    held.iter()
+        .filter(|filter| filter.is_ours())
+        .try_for_each(|filter| delete(ifindex, direction, filter))
+}
+
+/// Where a filter of ours stands.
+struct At {
+    ifindex: u32,
+    direction: Direction,
+    handle: u32,
+    preference: u16,
+}
+
+fn request(at: &At, flags: u16, program: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    let (parent, _) = place(at.direction);
     let mut options = Vec::new();
     push_attribute(&mut options, TCA_BPF_FD, &program.as_raw_fd().to_ne_bytes());
     push_attribute(&mut options, TCA_BPF_NAME, format!("{name}\0").as_bytes());
     push_attribute(&mut options, TCA_BPF_FLAGS, &DIRECT_ACTION.to_ne_bytes());
-    let mut body = tcmsg(ifindex, handle, parent, filter_info(preference));
+    let mut body = tcmsg(at.ifindex, at.handle, parent, filter_info(at.preference));
     push_attribute(&mut body, TCA_KIND, b"bpf\0");
     push_attribute(&mut body, TCA_OPTIONS, &options);
     open()?.request(RTM_NEWTFILTER, flags, &body)
 }
 
-/// Replaces the program if the filter runs another one (or is missing).
-pub(crate) fn update(
-    ifindex: u32,
-    direction: Direction,
-    program: BorrowedFd<'_>,
-    program_id: u32,
-    name: &str,
-) -> io::Result<bool> {
-    let held = ours(ifindex, direction)?;
-    if held
-        .first()
-        .is_some_and(|filter| filter.program_id == program_id)
-    {
-        return Ok(false);
-    }
-    put(ifindex, direction, program, name)?;
-    Ok(true)
-}
-
 /// Removes our filters; whether there were any.
 pub(crate) fn remove(ifindex: u32, direction: Direction) -> io::Result<bool> {
-    let (parent, _) = place(direction);
     let held = ours(ifindex, direction)?;
-    for filter in &held {
-        let mut body = tcmsg(
-            ifindex,
-            filter.handle,
-            parent,
-            filter_info(filter.preference),
-        );
-        push_attribute(&mut body, TCA_KIND, b"bpf\0");
-        open()?.request(RTM_DELTFILTER, 0, &body)?;
-    }
+    held.iter()
+        .try_for_each(|filter| delete(ifindex, direction, filter))?;
     Ok(!held.is_empty())
 }
 
@@ -231,9 +269,12 @@ pub(crate) fn running(ifindex: u32, direction: Direction) -> Option<u32> {
     held.first().map(|filter| filter.program_id)
 }
 
-/// Whether a filter of ours is on the device's hook.
-pub(crate) fn exists(ifindex: u32, direction: Direction) -> bool {
-    ours(ifindex, direction).is_ok_and(|filters| !filters.is_empty())
+fn delete(ifindex: u32, direction: Direction, filter: &Filter) -> io::Result<()> {
+    let (parent, _) = place(direction);
+    let info = filter_info(filter.preference);
+    let mut body = tcmsg(ifindex, filter.handle, parent, info);
+    push_attribute(&mut body, TCA_KIND, b"bpf\0");
+    open()?.request(RTM_DELTFILTER, 0, &body)
 }
 
 /// Numbers of all devices in this network namespace.

@@ -14,6 +14,7 @@ use palisade_abi::settings::Settings;
 
 use super::adoption::{self, AdoptionReport};
 use super::attach::Attachments;
+use super::audit::Trust;
 use super::commit::{CommitCell, Grace};
 use super::failsafe;
 use super::inspect::Inspector;
@@ -52,6 +53,8 @@ pub struct KernelDatapath {
     pub(crate) ipcache6: Views<Ipv6Net>,
     pub(crate) known: Known,
     pub(crate) staged: Option<Staged>,
+    /// What the audit compares with.
+    pub(crate) trust: Trust,
     pub(crate) realized: Option<Realized>,
     pub(crate) grace: Grace,
     pub(crate) adoption: Option<AdoptionReport>,
@@ -63,15 +66,16 @@ pub struct KernelDatapath {
 }
 
 /// A slot that is ready for the flip.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Staged {
-    slot: u32,
+    pub(crate) slot: u32,
     revision: Revision,
     enforced: [bool; 2],
     watched: [bool; 2],
     miss_passes: bool,
     blocks: u32,
     checksum: u64,
+    settings: Arc<DatapathSettings>,
 }
 
 /// The programs of a slot's tail-call entries: (array, entry of slot A, program).
@@ -232,7 +236,7 @@ impl KernelDatapath {
     }
 
     fn inactive_slot(&self) -> u32 {
-        1 - self.shared.word.load().slot()
+        1 - self.trust.word.slot()
     }
 
     /// Refuses whatever does not fit but the blocks of the tables, before
@@ -322,6 +326,7 @@ impl KernelDatapath {
     /// Whether the flip to `staged` changes anything a packet can notice.
     fn changes(&self, word: CommitWord, staged: &Staged) -> Result<bool, DatapathError> {
         let same = word.generation() != 0
+            && !self.trust.must_renew
             && enforced_of(word) == staged.enforced
             && watched_of(word) == staged.watched
             && word.miss_passes() == staged.miss_passes
@@ -418,6 +423,7 @@ impl Datapath for KernelDatapath {
             // At most BLOCKS_MAX, as checked.
             blocks: u32::try_from(blocks).unwrap_or(u32::MAX),
             checksum: shared.checksum_with(slot, held.checksum())?,
+            settings: Arc::clone(&generation.settings),
         });
         let tables = Direction::BOTH.map(|direction| &host.direction(direction).table);
         Ok(StageReport {
@@ -435,7 +441,8 @@ impl Datapath for KernelDatapath {
                 "commit without a staged generation".to_owned(),
             ));
         };
-        let word = self.shared.word.load();
+        // Not what the kernel says now: the audit may be yet to find that edited.
+        let word = self.trust.word;
         let epoch = match &self.takeover {
             Some(takeover) => takeover.epoch(word.epoch()) + 1,
             None => word.epoch() + u32::from(self.changes(word, &staged)?),
@@ -462,6 +469,7 @@ impl Datapath for KernelDatapath {
             generation,
         );
         self.shared.word.store(next);
+        self.trust.committed(next, record, Some(staged.settings));
         let grace = self.grace.wait();
         tracing::debug!(generation, epoch, slot = staged.slot, ?grace, "committed");
         let realized = Realized {
@@ -487,8 +495,13 @@ impl Datapath for KernelDatapath {
         {
             return Ok(false);
         }
-        let holds = self.tables_hold(word.slot(), host);
-        Ok(holds && self.difference(generation, word.slot())?.is_none())
+        let matches = !self.trust.must_renew
+            && self.tables_hold(word.slot(), host)
+            && self.difference(generation, word.slot())?.is_none();
+        if matches {
+            self.trust.settings = Some(Arc::clone(&generation.settings));
+        }
+        Ok(matches)
     }
 
     fn adopt(&mut self, revision: Revision) -> Result<Realized, DatapathError> {
@@ -504,6 +517,7 @@ impl Datapath for KernelDatapath {
             record.generation = word.generation();
             meta::write(&self.shared.maps, word.slot(), &record)?;
         }
+        self.trust.record = Some(record);
         let realized = Realized {
             revision,
             ..realized

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
+use std::ops::Bound;
 
 use imbl::OrdMap;
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -259,6 +260,79 @@ pub(crate) fn read(map: &Map) -> Result<Shadow<Ipv6Net>, DatapathError> {
         shadow.insert(prefix, value);
     }
     Ok(Shadow(shadow))
+}
+
+/// What a piece of the audit saw and put right.
+#[derive(Debug, Default)]
+pub(crate) struct Restored {
+    pub(crate) compared: usize,
+    pub(crate) changed: usize,
+    /// The first that was wrong, and how.
+    pub(crate) first: Option<Ipv6Net>,
+    pub(crate) how: &'static str,
+    /// Where to go on.
+    pub(crate) last: Option<Ipv6Net>,
+    pub(crate) is_end: bool,
+}
+
+impl Restored {
+    fn note(&mut self, prefix: Ipv6Net, how: &'static str) {
+        self.changed += 1;
+        if self.first.is_none() {
+            (self.first, self.how) = (Some(prefix), how);
+        }
+    }
+}
+
+/// Puts prefixes of the shadow back where the trie has them not, or not so; as
+/// many as `max`, behind `after`.
+pub(crate) fn restore(
+    map: &Map,
+    shadow: &Shadow<Ipv6Net>,
+    after: Option<Ipv6Net>,
+    max: usize,
+) -> Result<Restored, DatapathError> {
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let mut restored = Restored::default();
+    for (prefix, value) in shadow.0.range((from, Bound::Unbounded)).take(max) {
+        let is = map.get::<_, IpcacheValue>(&key(prefix))?;
+        if is != Some(*value) {
+            map.put(&key(prefix), value)?;
+            restored.note(*prefix, is.map_or("missing", |_| "of another identity"));
+        }
+        restored.compared += 1;
+        restored.last = Some(*prefix);
+    }
+    restored.is_end = restored.compared < max;
+    Ok(restored)
+}
+
+/// Removes prefixes that the shadow does not know, among `max` behind `after`.
+pub(crate) fn remove_strangers(
+    map: &Map,
+    shadow: &Shadow<Ipv6Net>,
+    after: Option<Ipv6Net>,
+    max: usize,
+) -> Result<Restored, DatapathError> {
+    let mut restored = Restored {
+        last: after,
+        ..Restored::default()
+    };
+    let mut strangers = Vec::new();
+    for next in map.keys_after(after.as_ref().map(key).as_ref()).take(max) {
+        let next: TrieKey<[u8; 16]> = next?;
+        restored.compared += 1;
+        match from_key(&next).filter(|prefix| shadow.0.contains_key(prefix)) {
+            Some(prefix) => restored.last = Some(prefix),
+            None => strangers.push(next),
+        }
+    }
+    restored.is_end = restored.compared < max;
+    for stranger in &strangers {
+        map.remove(stranger)?;
+        restored.note(from_key(stranger).unwrap_or_default(), "nobody's");
+    }
+    Ok(restored)
 }
 
 impl<P: Prefix> Plan<P> {

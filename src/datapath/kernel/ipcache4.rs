@@ -279,6 +279,30 @@ impl Ipcache4 {
         }
     }
 
+    /// How many buckets within a prefix are not as they were written; None where
+    /// nothing is known of the slot.
+    pub(crate) fn changed(
+        &self,
+        tables: &RangeTables,
+        slot: usize,
+        around: Ipv4Net,
+    ) -> Option<usize> {
+        let want = self.0[slot].want.as_ref()?;
+        let memory = tables.slot(slot);
+        let default = load(&memory.buckets[DEFAULT]) != ranges::default_meaning(want).0;
+        let buckets = ranges::within(want, around).into_iter();
+        let changed = buckets.filter(|(number, bucket)| !memory.holds(*number, bucket));
+        Some(changed.count() + usize::from(default))
+    }
+
+    /// Nothing is known of a slot any more; the account of its pool is made again.
+    pub(crate) fn forget(&mut self, tables: &RangeTables, slot: usize) {
+        self.0[slot] = Known {
+            want: None,
+            space: tables.slot(slot).space(),
+        };
+    }
+
     /// Whether both slots see every address alike.
     pub(crate) fn slots_agree(&self, tables: &RangeTables) -> bool {
         match [&self.0[0].want, &self.0[1].want] {

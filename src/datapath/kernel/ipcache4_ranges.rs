@@ -116,6 +116,30 @@ pub(super) fn all(want: &Want) -> impl Iterator<Item = (u16, Bucket)> {
     })
 }
 
+/// What each /16 of a wider prefix must hold, in order; costs what lies within it.
+pub(super) fn within(want: &Want, around: Ipv4Net) -> Vec<(u16, Bucket)> {
+    let first = bucket_of(&around);
+    let buckets = first..=high(around.broadcast());
+    let mut covers = vec![cover(want, around); buckets.len()];
+    let last = Ipv4Net::new_assert(around.broadcast(), 32);
+    let inside = || want.range(around..=last);
+    let is_narrower = |prefix: &Ipv4Net| prefix.prefix_len() > around.prefix_len();
+    for (prefix, entry) in inside().filter(|(prefix, _)| is_short(prefix) && is_narrower(prefix)) {
+        let part = bucket_of(prefix) - first..=high(prefix.broadcast()) - first;
+        let part = usize::from(*part.start())..=usize::from(*part.end());
+        covers[part].fill(meaning(entry, prefix.prefix_len()));
+    }
+    let mut long = inside().filter(|(prefix, _)| !is_short(prefix)).peekable();
+    let with_ranges = |(number, cover)| {
+        let ranges = ranges(Within {
+            number,
+            prefixes: &mut long,
+        });
+        (number, Bucket { cover, ranges })
+    };
+    buckets.zip(covers).map(with_ranges).collect()
+}
+
 /// The prefixes of one bucket, from an ordered list of those of all.
 struct Within<'a, I: Iterator> {
     number: u16,

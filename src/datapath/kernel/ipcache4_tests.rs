@@ -269,3 +269,35 @@ fn a_change_writes_only_what_it_touches() {
     );
     assert_eq!(writes(&[("10.2.0.0/15", None), ("10.3.0.9/32", None)]), 3);
 }
+
+#[test]
+fn a_part_of_the_buckets_is_as_all_of_them_say() {
+    let entry = |number: u32| IpcacheEntry {
+        identity: IdentityNumber(number),
+        index: IdentityIndex(number),
+    };
+    let list = [
+        "0.0.0.0/0",
+        "8.0.0.0/5",
+        "10.0.0.0/7",
+        "10.0.0.0/8",
+        "10.1.0.0/16",
+        "10.1.2.0/24",
+        "10.1.2.3/32",
+        "10.128.0.0/9",
+        "11.255.255.255/32",
+        "12.0.0.0/8",
+    ];
+    let nets = list
+        .iter()
+        .map(|text| text.parse::<Ipv4Net>().expect("a CIDR"));
+    let want: Want = nets.zip(1..).map(|(net, n)| (net, entry(n))).collect();
+    let all: Vec<_> = ranges::all(&want).collect();
+    for around in ["10.0.0.0/7", "8.0.0.0/7", "12.0.0.0/7", "10.0.0.0/8"] {
+        let around: Ipv4Net = around.parse().expect("a CIDR");
+        let part = ranges::within(&want, around);
+        assert_eq!(part.len(), 1 << (16 - around.prefix_len()));
+        let first = usize::from(part[0].0);
+        assert_eq!(part, all[first..first + part.len()], "{around}");
+    }
+}

@@ -192,6 +192,11 @@ impl Known {
         self.0[slot as usize].get_or_insert_with(read)
     }
 
+    /// What is known of a slot, if anything is.
+    pub(crate) fn get(&self, slot: u32) -> Option<&Slot> {
+        self.0[slot as usize].as_ref()
+    }
+
     /// Whether a slot is known to hold the columns of a direction.
     pub(crate) fn has_columns(
         &self,

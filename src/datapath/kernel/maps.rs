@@ -405,9 +405,14 @@ impl Map {
 
     /// All keys by walking the map; made for maps that only we write.
     pub(crate) fn keys<K: Plain>(&self) -> Keys<'_, K> {
+        self.keys_after(None)
+    }
+
+    /// The keys behind one of them.
+    pub(crate) fn keys_after<K: Plain>(&self, last: Option<&K>) -> Keys<'_, K> {
         Keys {
             map: self,
-            last: None,
+            last: last.map(|key| bytes_of(key).to_vec()),
             key: PhantomData,
         }
     }

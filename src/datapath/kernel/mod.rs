@@ -7,12 +7,14 @@
 //! and commit, over `slots`, `known` and `pool`, `ipcache4` with
 //! `ipcache4_ranges` and `ipcache4_space`, `ipcache` and `views` for IPv6,
 //! `settings`, `failsafe`, `commit`),
-//! `adoption` (first enforcement), `attach` and `clsact` (devices), `conntrack`
+//! `adoption` (first enforcement), `attach` with `protect`, `hooks`, `links` and `clsact` (devices), `audit`
+//! (drift), `conntrack`
 //! and `inspect` (reading), `detach` (the way out). `sys`, `mapping`, `meta` and
 //! `ticks` are their tools.
 
 mod adoption;
 mod attach;
+mod audit;
 mod bpffs;
 mod clsact;
 mod commit;
@@ -21,6 +23,7 @@ mod datapath;
 mod detach;
 mod failsafe;
 mod features;
+mod hooks;
 mod inspect;
 mod ipcache;
 mod ipcache4;
@@ -28,6 +31,7 @@ mod ipcache4_ranges;
 mod ipcache4_space;
 mod known;
 mod layout;
+mod links;
 mod mapping;
 mod maps;
 mod meta;
@@ -36,6 +40,7 @@ mod options;
 mod pins;
 mod pool;
 mod programs;
+mod protect;
 mod removal;
 mod settings;
 mod slots;
@@ -52,6 +57,7 @@ mod ipcache_tests;
 pub use adoption::AdoptionReport;
 pub(crate) use adoption::{decode_connection, decode_sockets};
 pub use attach::{Attached, Attachments, Mechanism, SyncReport, Unwanted, WantedDevice};
+pub use audit::{AuditReport, Auditor, Finding, Guarded, Mending, Part};
 pub use commit::GraceMethod;
 pub use conntrack::CtFlow;
 pub use datapath::KernelDatapath;

@@ -9,6 +9,7 @@ use palisade_abi::commit::CommitWord;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
 use super::attach::Attachments;
+use super::audit::Trust;
 use super::bpffs;
 use super::commit::{CommitCell, Grace};
 use super::datapath::{KernelDatapath, Shared};
@@ -17,6 +18,7 @@ use super::ipcache;
 use super::ipcache4::{Ipcache4, RangeTables};
 use super::known::Known;
 use super::maps::{MapName, kernel};
+use super::meta;
 use super::options::KernelOptions;
 use super::programs;
 use super::slots::Tables;
@@ -95,12 +97,15 @@ impl KernelDatapath {
             report.taking_over = takeover.versions();
             report.adopted = realized.or(takeover.realized());
         }
+        let word = shared.word.load();
+        let trust = Trust::at_start(word, meta::read(&shared.maps, word.slot())?);
         let datapath = Self {
             ipcache4: Ipcache4::open(&shared.ranges),
             ipcache6: Views::new(ipcache::read(shared.maps.of(MapName::Ipcache6))?),
             known: Known::default(),
             shared,
             attachments,
+            trust,
             staged: None,
             realized,
             grace: Grace::new(),

@@ -9,6 +9,7 @@
 //! does not fit can be told with its number.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use palisade_abi::table::{BLOCK_WORDS, BLOCKS_MAX, Block, DIGIT_BITS, Word};
@@ -36,6 +37,8 @@ pub(crate) struct Pool {
     is_idle: Vec<bool>,
     in_use: usize,
     sum: u64,
+    /// Mark of the block of each place, while it is in use.
+    marks: Vec<u64>,
     /// Blocks that are not written yet, by place.
     fresh: BTreeMap<u32, Block>,
     /// The largest rule number entered, and whether a row had another shape
@@ -48,6 +51,15 @@ pub(crate) struct Pool {
 pub(crate) struct Seen {
     pub(crate) rule_max: u32,
     pub(crate) misshapen: bool,
+}
+
+/// What a comparison of some places with memory gave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Compared {
+    pub(crate) compared: usize,
+    pub(crate) changed: usize,
+    /// No place behind them was ever used.
+    pub(crate) is_last: bool,
 }
 
 /// Unmasked: a plan that does not fit has places beyond the last.
@@ -116,6 +128,26 @@ impl Pool {
     /// The blocks to write.
     pub(crate) fn fresh(&self) -> impl Iterator<Item = (u32, &Block)> {
         self.fresh.iter().map(|(place, block)| (*place, block))
+    }
+
+    /// Compares the blocks in use among `places` with memory; fresh ones are not
+    /// there yet.
+    pub(crate) fn compare(&self, memory: &impl Memory, places: Range<usize>) -> Compared {
+        let end = places.end.min(self.links.len());
+        let mut compared = Compared {
+            compared: 0,
+            changed: 0,
+            is_last: end == self.links.len(),
+        };
+        for place in places.start.min(end)..end {
+            if self.links[place] == 0 || self.fresh.contains_key(&small(place)) {
+                continue;
+            }
+            compared.compared += 1;
+            let is = mark(&memory.block(small(place)));
+            compared.changed += usize::from(is != self.marks[place]);
+        }
+        compared
     }
 
     /// The fresh blocks were written.
@@ -213,7 +245,7 @@ impl Pool {
             }
             let block = self.content(memory, place);
             self.in_use -= 1;
-            self.sum = self.sum.wrapping_sub(weight(place, mark(&block)));
+            self.sum = self.sum.wrapping_sub(weight(place, self.marks[place]));
             if !std::mem::replace(&mut self.is_idle[place], true) {
                 self.idle.push_back(small(place));
             }
@@ -252,6 +284,7 @@ impl Pool {
 
     fn count(&mut self, place: usize, mark: u64) {
         self.in_use += 1;
+        self.marks[place] = mark;
         self.sum = self.sum.wrapping_add(weight(place, mark));
     }
 
@@ -282,6 +315,7 @@ impl Pool {
         if self.links.len() <= place {
             self.links.resize(place + 1, 0);
             self.is_idle.resize(place + 1, false);
+            self.marks.resize(place + 1, 0);
         }
     }
 }

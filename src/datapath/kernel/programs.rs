@@ -11,6 +11,7 @@ use std::path::Path;
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
 
+use super::layout::Layout;
 use super::maps::{Map, MapName, MapSpec, Maps, SPECS, kernel};
 use super::options::KernelOptions;
 use super::pins::{self, Pin, PinDir};
@@ -269,7 +270,26 @@ fn load(options: &KernelOptions, hash: &str) -> Result<(), DatapathError> {
     Ok(())
 }
 
+/// A second copy of a program, against the maps that are pinned: a hook takes
+/// each program only once.
+pub(crate) fn copy(dir: &PinDir, name: &'static str) -> Result<Program, DatapathError> {
+    let mut loader = EbpfLoader::new();
+    for spec in SPECS.iter().filter(|spec| spec.map != MapName::Meta) {
+        loader.map_pin_path(spec.name, map_pin(spec.name).path(dir));
+    }
+    let mut object = loader.load(Layout::current().object).map_err(|error| {
+        DatapathError::Other(format!("load the eBPF object: {}", chain(&error)))
+    })?;
+    let fd = loaded(&mut object, name)?;
+    Program::open(name, fd)
+}
+
 fn load_program(object: &mut Ebpf, name: &str, path: &Path) -> Result<(), DatapathError> {
+    let fd = loaded(object, name)?;
+    sys::obj_pin(fd.as_fd(), path).map_err(kernel(format!("pin {}", path.display())))
+}
+
+fn loaded(object: &mut Ebpf, name: &str) -> Result<OwnedFd, DatapathError> {
     let fail = |error: &dyn std::error::Error| {
         DatapathError::Other(format!("load program {name}: {}", chain(error)))
     };
@@ -279,7 +299,8 @@ fn load_program(object: &mut Ebpf, name: &str, path: &Path) -> Result<(), Datapa
     let program: &mut SchedClassifier = program.try_into().map_err(|error| fail(&error))?;
     load_uninterrupted(program).map_err(|error| fail(&error))?;
     let fd = program.fd().map_err(|error| fail(&error))?;
-    sys::obj_pin(fd.as_fd(), path).map_err(kernel(format!("pin {}", path.display())))
+    let fd = fd.as_fd().try_clone_to_owned();
+    fd.map_err(kernel(format!("duplicate {name}")))
 }
 
 /// Loads; the verifier gives up with `EAGAIN` when a signal is pending.

@@ -15,7 +15,7 @@ use palisade_abi::table::{
 use super::known::{Slot, Unlike};
 use super::mapping::Mapping;
 use super::maps::{MapName, Maps, SPECS};
-use super::pool::{Entered, Memory, mixed};
+use super::pool::{Compared, Entered, Memory, mixed};
 use crate::datapath::DatapathError;
 use crate::policy::row::shift;
 use crate::policy::{Direction, EndpointPolicy, VerdictTable};
@@ -197,10 +197,10 @@ impl Tables {
             .map(|word| Word(load(word)))
     }
 
-    /// What a slot holds, whoever wrote it.
-    pub(crate) fn read(&self, slot: u32) -> Slot {
+    /// Checksum over the rows and columns of a slot.
+    pub(crate) fn sum(&self, slot: u32) -> u64 {
         let mut total = 0u64;
-        let roots = Direction::BOTH.map(|direction| {
+        for direction in Direction::BOTH {
             let number = direction.number();
             let rows = sum(rows_array(number), self.rows(slot, number));
             total = total.wrapping_add(rows);
@@ -209,10 +209,22 @@ impl Tables {
                 let columns = sum(array, self.columns(slot, number, class));
                 total = total.wrapping_add(columns);
             }
-            let words: HashSet<Word> = self.words(slot, number).collect();
+        }
+        total
+    }
+
+    /// The blocks among `places` that are not what `held` has written there.
+    pub(crate) fn changed_blocks(&self, slot: u32, held: &Slot, places: Range<usize>) -> Compared {
+        held.pool.compare(&self.blocks(slot), places)
+    }
+
+    /// What a slot holds, whoever wrote it.
+    pub(crate) fn read(&self, slot: u32) -> Slot {
+        let roots = Direction::BOTH.map(|direction| {
+            let words: HashSet<Word> = self.words(slot, direction.number()).collect();
             words.into_iter().collect()
         });
-        Slot::found(&self.blocks(slot), roots, total)
+        Slot::found(&self.blocks(slot), roots, self.sum(slot))
     }
 
     /// Makes the blocks of `held` those of `next`, before anything is written.

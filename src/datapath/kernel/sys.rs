@@ -24,7 +24,6 @@ const MAP_GET_NEXT_ID: libc::c_long = 12;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const MAP_GET_FD_BY_ID: libc::c_long = 14;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-const PROG_QUERY: libc::c_long = 16;
 const MAP_LOOKUP_BATCH: libc::c_long = 24;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
@@ -501,43 +500,6 @@ pub(crate) fn link_update(link: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> io::Res
         old_prog_fd: 0,
     };
     bpf(LINK_UPDATE, &mut attr).map(|_| ())
-}
-
-#[repr(C)]
-struct ProgQuery {
-    target_ifindex: u32,
-    attach_type: u32,
-    query_flags: u32,
-    attach_flags: u32,
-    prog_ids: u64,
-    count: u32,
-    pad: u32,
-    prog_attach_flags: u64,
-    link_ids: u64,
-    link_attach_flags: u64,
-    revision: u64,
-}
-
-/// Ids of the programs on a TCX hook, in the order in which they run.
-pub(crate) fn tcx_query(ifindex: u32, attach_type: u32) -> io::Result<Vec<u32>> {
-    const PROGRAMS_MAX: usize = 64;
-    let mut ids = vec![0u32; PROGRAMS_MAX];
-    let mut attr = ProgQuery {
-        target_ifindex: ifindex,
-        attach_type,
-        query_flags: 0,
-        attach_flags: 0,
-        prog_ids: ids.as_mut_ptr() as u64,
-        count: length(PROGRAMS_MAX),
-        pad: 0,
-        prog_attach_flags: 0,
-        link_ids: 0,
-        link_attach_flags: 0,
-        revision: 0,
-    };
-    bpf(PROG_QUERY, &mut attr)?;
-    ids.truncate(attr.count as usize);
-    Ok(ids)
 }
 
 /// Exactly the 76 bytes of the kernel's attribute: padding to 80 is refused.

@@ -8,7 +8,7 @@ use super::code::{
     skip_if_zero32,
 };
 use super::{calls, global};
-use crate::datapath::kernel::{clsact, removal, sys};
+use crate::datapath::kernel::{clsact, links, removal, sys};
 use crate::datapath::netns;
 use crate::limits::PROGRAM_LOADS_MAX;
 use crate::policy::Direction;
@@ -262,7 +262,7 @@ fn jit() -> io::Result<()> {
 }
 
 fn tcx() -> io::Result<()> {
-    sys::tcx_query(LOOPBACK, sys::TCX_INGRESS).map(drop)
+    links::on_hook(LOOPBACK, sys::TCX_INGRESS).map(drop)
 }
 
 /// Puts a filter on the loopback device of a network that ends with the thread.

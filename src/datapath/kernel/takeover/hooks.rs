@@ -6,11 +6,11 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 use super::{Other, Steps};
-use crate::datapath::kernel::attach::{
-    Attachments, Hook, WantedDevice, forget, open_hook, record, update,
-};
+use crate::datapath::kernel::attach::{Attachments, WantedDevice};
+use crate::datapath::kernel::hooks::{Hook, forget, open_hook};
 use crate::datapath::kernel::maps::{MapName, kernel};
 use crate::datapath::kernel::pins::{self, Pin, PinDir};
+use crate::datapath::kernel::protect::record;
 use crate::datapath::kernel::removal;
 use crate::datapath::{DatapathError, devices};
 
@@ -50,7 +50,7 @@ impl Attachments {
         steps: &Steps,
     ) -> Result<(), DatapathError> {
         let mut state = self.state.lock();
-        let place = match state.entry(key) {
+        let place = match state.hooks.entry(key) {
             Entry::Occupied(_) => None,
             Entry::Vacant(place) => Some(place),
         };
@@ -65,7 +65,11 @@ impl Attachments {
                     return forget(&hook.of, &hook.pin);
                 };
                 steps.next()?;
-                place.insert(self.attach_tcx(&device, key.1, self.program(&device, key.1))?);
+                place.insert(self.attach_tcx(
+                    &device,
+                    key.1,
+                    self.program(device.ethernet, key.1),
+                )?);
                 self.leftovers.lock().push(hook);
             }
             None => self.leftovers.lock().push(hook),
@@ -78,12 +82,12 @@ impl Attachments {
         self.holding.store(false, Ordering::Release);
         let mut taken = 0;
         let mut state = self.state.lock();
-        for ((ifindex, direction), hook) in state.iter_mut() {
+        for ((ifindex, direction), hook) in &mut state.hooks {
             let Some(device) = device(*ifindex, &hook.device)? else {
                 // Gone with its device; the next look at the devices drops it.
                 continue;
             };
-            let program = self.program(&device, *direction);
+            let program = self.program(device.ethernet, *direction);
             // The name first: what runs is found by its program, not by its name.
             if hook.of != self.dir {
                 steps.next()?;
@@ -98,7 +102,7 @@ impl Attachments {
                 hook.of = self.dir.clone();
             }
             steps.next()?;
-            taken += usize::from(update(hook, &device, *direction, program)?);
+            taken += usize::from(hook.update((*ifindex, *direction), program)?);
         }
         Ok(taken)
     }
@@ -112,7 +116,7 @@ impl Attachments {
             forget(&hook.of, &hook.pin)?;
             if let Some(link) = &hook.link {
                 // Now, whoever else holds a descriptor of it. Its device may be gone.
-                let _gone = removal::link_detach(link.as_fd());
+                let _gone = removal::link_detach(link.fd.as_fd());
                 ended += 1;
             }
             leftovers.pop();
@@ -129,7 +133,8 @@ impl Attachments {
     pub(super) fn take_qdiscs(&self, other: &Other, steps: &Steps) -> Result<(), DatapathError> {
         let commit = self.shared.maps.of(MapName::Commit);
         for pin in pins::list(&other.of).map_err(kernel("list pins"))? {
-            if matches!(pin, Pin::Qdisc { .. }) {
+            if let Pin::Qdisc { ifindex, device } = &pin {
+                self.state.lock().qdiscs.insert(*ifindex, device.clone());
                 steps.next()?;
                 record(commit.fd(), &pin.path(&self.dir))
                     .map_err(kernel("pin a qdisc's record"))?;
