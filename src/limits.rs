@@ -101,21 +101,20 @@ pub const KERNEL_EVENTS_PER_CPU_S_MAX: u32 = 5_000;
 /// How often the ring buffer is read, and how much of it at once.
 pub const KERNEL_EVENTS_POLL: Duration = Duration::from_millis(20);
 pub const KERNEL_EVENTS_BATCH_MAX: usize = 4_096;
-/// Conntrack sizes per family, when the operator does not choose (Cilium's TCP
-/// table): flows with answers, flows seen from one side.
+/// Flows per family, when the operator does not choose (Cilium's TCP table).
 pub const CT_ENTRIES_MAX: u32 = 524_288;
-pub const CT_HALF_ENTRIES_MAX: u32 = 131_072;
 /// How often a program is loaded that the kernel could not verify without being
 /// interrupted by a signal (libbpf: 5).
 pub const PROGRAM_LOADS_MAX: u32 = 5;
 /// How often and how many times `detach` looks whether the kernel has freed all.
 pub const DETACH_POLL_INTERVAL: Duration = Duration::from_millis(10);
 pub const DETACH_POLLS_MAX: u32 = 300;
-/// Conntrack entries read at once; how long after the start expired ones are
-/// swept, and the shortest and longest time between two sweeps. A walk over a
-/// full table takes a fraction of a second, and the metrics of its use are as old
-/// as the last one.
-pub const CT_WALK_BATCH_MAX: usize = 4_096;
+/// Sets of flows that are mapped at once by a walk (2 MiB in IPv4); how often a
+/// flow is entered while others write its sets.
+pub const CT_WINDOW_SETS: u32 = 4_096;
+pub const CT_ENTER_TRIES_MAX: u32 = 8;
+/// How long after the start expired flows are swept, and the shortest and longest
+/// time between two sweeps. The metrics of conntrack's use are as old as the last.
 pub const CT_SWEEP_FIRST: Duration = Duration::from_secs(10);
 pub const CT_SWEEP_MIN: Duration = Duration::from_secs(5);
 pub const CT_SWEEP_MAX: Duration = Duration::from_secs(60);

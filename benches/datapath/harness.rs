@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Array, HashMap, Map, MapData, ProgramArray};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
-use palisade_abi::conntrack::{CtEntry, CtKey4, CtKey6};
+use palisade_abi::conntrack::{CtKey4, CtKey6};
+use palisade_abi::flows::{self, ONE_SIDED, Tag, WAYS};
 
 use crate::frames::{Family, Frame, Way};
 use crate::layout::{self, Tuple, Walk, walk};
@@ -25,7 +26,8 @@ pub(crate) const NEXT: u32 = u32::MAX;
 
 type Key4 = [u8; size_of::<CtKey4>()];
 type Key6 = [u8; size_of::<CtKey6>()];
-type Entry = [u8; size_of::<CtEntry>()];
+/// As in the floors.
+type Entry = [u64; 8];
 
 /// Tuples in the array, from `base` on; their number is a power of two.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -232,12 +234,32 @@ impl Shipped {
 
     /// Forgets the flows that were seen from one side; how many there were.
     pub(crate) fn forget_new_flows(&self, family: Family) -> usize {
-        let (name, six) = match family {
-            Family::V4 => ("pal_half4", false),
-            Family::V6 => ("pal_half6", true),
-        };
+        match family {
+            Family::V4 => self.forget::<{ size_of::<flows::Set<CtKey4>>() }>("pal_ct4"),
+            Family::V6 => self.forget::<{ size_of::<flows::Set<CtKey6>>() }>("pal_ct6"),
+        }
+    }
+
+    fn forget<const SIZE: usize>(&self, name: &str) -> usize {
         let data = MapData::from_pin(pin(&self.pins, name)).expect("a map");
-        empty(Map::LruHashMap(data), six)
+        let mut sets: Array<MapData, [u8; SIZE]> =
+            Map::Array(data).try_into().expect("a table of flows");
+        let mut forgotten = 0;
+        for index in 0..sets.len() {
+            let mut set = sets.get(&index, 0).expect("a set");
+            let before = forgotten;
+            for tag in set[8..].chunks_exact_mut(8).take(WAYS) {
+                let word = u64::from_ne_bytes(tag.try_into().expect("eight octets"));
+                if Tag(word).kind() == ONE_SIDED {
+                    tag.fill(0);
+                    forgotten += 1;
+                }
+            }
+            if forgotten != before {
+                sets.set(index, set, 0).expect("written");
+            }
+        }
+        forgotten
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) fn load(inspector: &Inspector, times: usize) -> (Vec<Loaded>, f64) {
     let mut all_ms = f64::INFINITY;
     for _ in 0..times {
         let mut loader = EbpfLoader::new();
-        for name in ["pal_ct4", "pal_ct6", "pal_half4", "pal_half6"] {
+        for name in ["pal_ct4", "pal_ct6"] {
             loader.map_max_entries(name, 1_024);
         }
         let mut object = loader.load(SHIPPED).expect("the shipped object");

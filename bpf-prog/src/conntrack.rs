@@ -4,12 +4,15 @@ use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_jiffies64};
 use palisade_abi::{
     commit::CommitWord,
     conntrack::{CtEntry, Judged, flags},
-    direction, proto,
+    direction, flows, proto,
+    settings::Settings,
     table::column,
 };
 
 use crate::{
+    atomic,
     family::Family,
+    flows::Found,
     maps::SETTINGS,
     packet::{L4, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, l4_state},
     verdict,
@@ -18,43 +21,7 @@ use crate::{
 /// `TCP_LISTEN` of the kernel's socket states.
 const LISTEN: u32 = 10;
 
-/// A flow that was found, and where.
-#[derive(Clone, Copy)]
-pub struct Found {
-    pub entry: *mut CtEntry,
-    pub in_half: bool,
-}
-
-/// Looks a flow up: seen from both sides first. An expired entry is no entry, and
-/// hides none.
-#[inline(always)]
-pub fn find<F: Family>(key: &F::Key, now: u64) -> Option<Found> {
-    find_full::<F>(key, now).or_else(|| find_half::<F>(key, now))
-}
-
-/// Among the flows that were seen from both sides.
-#[inline(always)]
-pub fn find_full<F: Family>(key: &F::Key, now: u64) -> Option<Found> {
-    alive(F::full().get_ptr_mut(key)?, false, now)
-}
-
-/// Among the flows that were seen from one side.
-#[inline(always)]
-pub fn find_half<F: Family>(key: &F::Key, now: u64) -> Option<Found> {
-    alive(F::half().get_ptr_mut(key)?, true, now)
-}
-
-#[inline(always)]
-fn alive(entry: *mut CtEntry, in_half: bool, now: u64) -> Option<Found> {
-    // SAFETY: a non-null pointer from a map lookup.
-    if unsafe { (*entry).expires_jiffies } <= now {
-        None
-    } else {
-        Some(Found { entry, in_half })
-    }
-}
-
-/// Now, in the unit of `CtEntry::expires_jiffies`.
+/// Now, in jiffies.
 #[inline(always)]
 pub fn now() -> u64 {
     // SAFETY: a helper without arguments.
@@ -126,6 +93,7 @@ pub fn judge_again<F: Family>(
     entry: &mut CtEntry,
 ) {
     let (proto, local_port, remote_port) = F::key_ports(key);
+    let before = self::judged(entry);
     let mut bits = entry.flags;
     if bits & flags::GUESSED != 0 && proto == proto::TCP {
         if let Some(opener) = opener_by_socket::<F>(skb, key) {
@@ -151,8 +119,11 @@ pub fn judge_again<F: Family>(
     }
     entry.flags = bits;
     entry.identity = identity;
-    // SAFETY: a field; volatile, so that it is stored whole (see `Judged`).
-    unsafe { (&raw mut entry.judged).write_volatile(Judged::new(word.epoch(), cell)) };
+    let judged = (&raw mut entry.judged).cast();
+    let new = Judged::new(word.epoch(), cell);
+    // SAFETY: a field, aligned. Should the way hold another flow by now, its verdict
+    // is not the one that was read, and stays.
+    unsafe { atomic::exchange_if(judged, before.bits(), new.bits()) };
 }
 
 /// Lifetime of a new flow, in jiffies.
@@ -163,20 +134,27 @@ pub fn lifetime(slot: u32, proto: u8, established: bool) -> u64 {
     };
     // SAFETY: a non-null pointer from a lookup; settings of the current slot
     // are not written.
-    let settings = unsafe { &*settings };
-    u64::from(if proto != proto::TCP {
+    u64::from(lifetime_of(unsafe { &*settings }, proto, established))
+}
+
+#[inline(always)]
+fn lifetime_of(settings: &Settings, proto: u8, established: bool) -> u32 {
+    if proto != proto::TCP {
         settings.other_jiffies
     } else if established {
         settings.tcp_established_jiffies
     } else {
         settings.tcp_syn_jiffies
-    })
+    }
 }
 
 /// Notes a packet of a flow: TCP state, lifetime, accounting.
 #[inline(always)]
-pub fn refresh(entry: &mut CtEntry, slot: u32, l4: &L4, forward: bool, now: u64, bytes: u32) {
-    let mut bits = entry.flags;
+pub fn refresh(found: Found, slot: u32, l4: &L4, forward: bool, now: u64, bytes: u32) {
+    // SAFETY: a non-null pointer from a lookup.
+    let entry = unsafe { &mut *found.entry };
+    let before = entry.flags;
+    let mut bits = before;
     if !forward {
         bits |= flags::SEEN_REPLY;
     }
@@ -195,19 +173,23 @@ pub fn refresh(entry: &mut CtEntry, slot: u32, l4: &L4, forward: bool, now: u64,
             };
         }
     }
-    let closing = bits & flags::CLOSING_BOTH == flags::CLOSING_BOTH;
-    if !closing {
-        let expires = now + lifetime(slot, l4.proto, bits & flags::SEEN_NON_SYN != 0);
-        if entry.expires_jiffies != expires {
-            entry.expires_jiffies = expires;
-        }
-    } else if entry.flags & flags::CLOSING_BOTH != flags::CLOSING_BOTH {
-        if let Some(settings) = SETTINGS.get_ptr(slot) {
-            // SAFETY: as in `lifetime`.
-            entry.expires_jiffies = now + u64::from(unsafe { (*settings).tcp_close_jiffies });
+    if let Some(settings) = SETTINGS.get_ptr(slot) {
+        // SAFETY: as in `lifetime`.
+        let settings = unsafe { &*settings };
+        let kind = if forward && has_answer(bits, l4.proto) {
+            flows::ANSWERED
+        } else {
+            found.tag.kind()
+        };
+        if bits & flags::CLOSING_BOTH != flags::CLOSING_BOTH {
+            let life = lifetime_of(settings, l4.proto, bits & flags::SEEN_NON_SYN != 0);
+            found.renew(found.tag.renewed(now + u64::from(life), kind));
+        } else if before & flags::CLOSING_BOTH != flags::CLOSING_BOTH {
+            let life = settings.tcp_close_jiffies;
+            found.renew(found.tag.renewed(now + u64::from(life), kind));
         }
     }
-    if entry.flags != bits {
+    if before != bits {
         entry.flags = bits;
     }
     if forward {
@@ -217,4 +199,13 @@ pub fn refresh(entry: &mut CtEntry, slot: u32, l4: &L4, forward: bool, now: u64,
         entry.packets[1] += 1;
         entry.bytes[1] += u64::from(bytes);
     }
+}
+
+/// Whether the flow was answered and its opener, who has seen that, goes on: no
+/// forged address. Such flows stand out of the reach of floods.
+#[inline(always)]
+fn has_answer(bits: u32, proto: u8) -> bool {
+    bits & flags::SEEN_REPLY != 0
+        && bits & flags::CLOSING_BOTH == 0
+        && (proto != proto::TCP || bits & flags::SEEN_NON_SYN != 0)
 }

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::__sk_buff;
 use palisade_abi::{reason::counter_index, table::RULES_MAX};
 
 use crate::{
-    maps::{COUNTERS, LOST, RULES},
+    maps::{COUNTERS, CT_EVICTED, LOST, RULES},
     packet::{NEXT, SHOT},
 };
 
@@ -53,6 +53,15 @@ pub fn rule(skb: *mut __sk_buff, number: u32) {
 #[inline(always)]
 pub fn lost(cause: u32) {
     if let Some(counter) = LOST.get_ptr_mut(cause) {
+        // SAFETY: as in `count`.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Counts a flow that had to make room for another while it lived.
+#[inline(always)]
+pub fn evicted(kind: u64) {
+    if let Some(counter) = CT_EVICTED.get_ptr_mut(kind as u32) {
         // SAFETY: as in `count`.
         unsafe { *counter += 1 };
     }

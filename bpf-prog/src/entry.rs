@@ -13,6 +13,7 @@ use palisade_abi::{
 use crate::{
     conntrack, counters,
     family::{Family, Packet},
+    flows,
     maps::{CALLS_EG, CALLS_IN, COMMIT, FAILSAFE, SETTINGS, VLANS},
     packet::{NEXT, l4_state, read},
     v4::V4,
@@ -167,7 +168,7 @@ fn missed<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff, word: CommitWord
 #[inline(always)]
 fn is_allowed_flow<F: Family, const DIRECTION: u32>(packet: &Packet<F>) -> bool {
     let key = packet.key::<DIRECTION>();
-    let Some(found) = conntrack::find::<F>(&key, conntrack::now()) else {
+    let Some(found) = flows::find::<F>(&key, conntrack::now()) else {
         return false;
     };
     // SAFETY: a non-null pointer from a lookup.

@@ -2,11 +2,15 @@
 //! is written once, generic over this trait, and compiled into one program per
 //! family and direction.
 
-use aya_ebpf::{bindings::__sk_buff, maps::LruHashMap};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    maps::{Array, LruHashMap},
+};
 use palisade_abi::{
     cb,
     conntrack::{CtEntry, FragValue, kind},
     direction::{EGRESS, INGRESS},
+    flows::Set,
     reason,
 };
 
@@ -25,16 +29,16 @@ pub struct Packet<F: Family> {
     pub exit: Exit,
     /// See [`Packet::forget`].
     pub scratch: [u32; 3],
-    /// See [`Packet::forget_key`].
+    /// See [`Packet::forget_key`], and of the flow that is entered.
     pub scratch_key: F::Key,
+    /// The flow that is entered.
+    pub entry: CtEntry,
 }
 
 /// What one function found out for the next.
 pub mod hint {
     /// Conntrack has no such flow.
     pub const NO_ENTRY: u32 = 1 << 0;
-    /// The table of flows with answers has one whose tuple is used anew.
-    pub const REUSED: u32 = 1 << 1;
 }
 
 impl<F: Family> Packet<F> {
@@ -94,6 +98,7 @@ impl<F: Family> Packet<F> {
         exit: Exit::NONE,
         scratch: [0; 3],
         scratch_key: F::NO_KEY,
+        entry: CtEntry::NOTHING,
     };
 
     /// Writes what a glance has left open, for functions that want all written.
@@ -111,6 +116,10 @@ impl<F: Family> Packet<F> {
             Exit::fill(&raw mut (*packet).exit, any);
             (*packet).scratch = [any; 3];
             (*packet).scratch_key = F::any_key(any);
+            let entry: *mut u64 = (&raw mut (*packet).entry).cast();
+            for word in 0..size_of::<CtEntry>() / 8 {
+                entry.add(word).write_volatile(u64::from(any));
+            }
         }
     }
 
@@ -233,10 +242,17 @@ pub trait Family: Sized + 'static {
     /// Protocol, local port, remote port.
     fn key_ports(key: &Self::Key) -> (u8, u16, u16);
 
-    /// Flows that were seen from both sides.
-    fn full() -> &'static LruHashMap<Self::Key, CtEntry>;
-    /// Flows that were seen from one side only.
-    fn half() -> &'static LruHashMap<Self::Key, CtEntry>;
+    /// The table of flows.
+    fn flows() -> &'static Array<Set<Self::Key>>;
+    /// Where a flow stands in it ([`palisade_abi::flows`]).
+    fn hash(key: &Self::Key, seed: u32) -> u64;
+    /// [`crate::flows::enter`] as a function of its own.
+    fn enter(packet: &Packet<Self>, life: u64, kind: u64) -> u32;
+    /// Whether the key at `place` is this one.
+    ///
+    /// # Safety
+    /// `place` can be read.
+    unsafe fn is_at(key: &Self::Key, place: *const Self::Key) -> bool;
     fn fragments() -> &'static LruHashMap<Self::FragmentKey, FragValue>;
 
     /// Identity of an address in one slot.

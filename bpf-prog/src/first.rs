@@ -8,17 +8,20 @@
 use aya_ebpf::bindings::__sk_buff;
 use palisade_abi::{
     commit::CommitWord,
-    conntrack::{CtEntry, Judged, RESERVED, flags},
+    conntrack::{CtEntry, Judged, flags},
     direction::{EGRESS, INGRESS},
-    event, identity, proto, reason,
+    event,
+    flows::{ANSWERED, ONE_SIDED},
+    identity, proto, reason,
     table::{Cell, action, column},
 };
 
 use crate::{
-    conntrack::{self, Found},
+    conntrack,
     exit::Exit,
-    family::{Family, Packet, hint},
+    family::{Family, Packet},
     flow::{DECIDED, REPEATS, open},
+    flows::{self, Found},
     packet::{L4, PACKET_HOST, PACKET_OTHERHOST, TCP_RST, l4_state},
     transport::REFUSED,
     verdict::{self, Peer, UNENFORCED},
@@ -55,8 +58,9 @@ fn decide<F: Family, const DIRECTION: u32>(
         {
             // Masqueraded: not judged, but its answers must pass.
             let bits = flags::UNJUDGED | flags::OPENED_EGRESS;
-            let entry = entry_of::<DIRECTION>(skb, word, &packet.l4, UNENFORCED, 0, bits);
-            create::<F, DIRECTION>(packet, &entry);
+            note::<F, DIRECTION>(skb, word, packet, UNENFORCED, 0, bits);
+            let life = life_of(word, &packet.l4);
+            create::<F, DIRECTION>(packet, life);
         }
         return Some(Exit::silent(reason::NOT_OURS));
     }
@@ -76,8 +80,9 @@ fn decide<F: Family, const DIRECTION: u32>(
     let (cell, bits) = judge_first::<F, DIRECTION>(skb, word, packet, peer);
     let (cell, bits) = (Cell(packet.forget(cell.0)), packet.forget(bits));
     if cell.passes() && is_trackable::<F, DIRECTION>(skb, &packet.l4) {
-        let entry = entry_of::<DIRECTION>(skb, word, &packet.l4, cell, peer.identity, bits);
-        match create::<F, DIRECTION>(packet, &entry) {
+        note::<F, DIRECTION>(skb, word, packet, cell, peer.identity, bits);
+        let life = life_of(word, &packet.l4);
+        match create::<F, DIRECTION>(packet, life) {
             Created::Yes => {}
             Created::Repeats => return None,
             // Where nothing is dropped, the verdict is reported even so.
@@ -203,24 +208,21 @@ fn verdict_of<F: Family>(slot: u32, direction: u32, peer: Peer, l4: &L4, port: u
     verdict::lookup(slot, direction, peer.index, class, key)
 }
 
-/// The entry of a new flow.
+/// Notes the entry of a new flow.
 #[inline(always)]
-fn entry_of<const DIRECTION: u32>(
+fn note<F: Family, const DIRECTION: u32>(
     skb: *mut __sk_buff,
     word: CommitWord,
-    l4: &L4,
+    packet: &mut Packet<F>,
     cell: Cell,
     identity: u32,
     bits: u32,
-) -> CtEntry {
-    let opening = conntrack::is_opening(l4);
+) {
     let forward = conntrack::opened(bits) == DIRECTION;
     // SAFETY: `skb` is the context.
     let bytes = u64::from(unsafe { (*skb).len });
-    let life = conntrack::lifetime(word.slot(), l4.proto, !opening);
-    CtEntry {
-        expires_jiffies: conntrack::now() + life,
-        flags: if opening {
+    packet.entry = CtEntry {
+        flags: if conntrack::is_opening(&packet.l4) {
             bits
         } else {
             bits | flags::SEEN_NON_SYN
@@ -229,8 +231,13 @@ fn entry_of<const DIRECTION: u32>(
         identity,
         packets: [u64::from(forward), u64::from(!forward)],
         bytes: if forward { [bytes, 0] } else { [0, bytes] },
-        reserved: [0; RESERVED],
-    }
+    };
+}
+
+/// Lifetime of a new flow, in jiffies.
+#[inline(always)]
+fn life_of(word: CommitWord, l4: &L4) -> u64 {
+    conntrack::lifetime(word.slot(), l4.proto, !conntrack::is_opening(l4))
 }
 
 /// What became of a new flow's entry.
@@ -244,42 +251,34 @@ enum Created {
 /// Enters a new flow. An older one of the same key makes room for it, unless the
 /// packet belongs to that one.
 #[inline(always)]
-fn create<F: Family, const DIRECTION: u32>(packet: &mut Packet<F>, entry: &CtEntry) -> Created {
+fn create<F: Family, const DIRECTION: u32>(packet: &mut Packet<F>, life: u64) -> Created {
     let key = packet.key::<DIRECTION>();
-    let key = packet.forget_key(key);
-    if conntrack::is_opening(&packet.l4) {
-        let now = conntrack::now();
-        if let Some(found) = conntrack::find_full::<F>(&key, now) {
-            if repeats::<DIRECTION>(found) {
-                return Created::Repeats;
-            }
-            let _ = F::full().remove(&key);
+    if conntrack::is_opening(&packet.l4)
+        && let Some(found) = flows::find::<F>(&key, conntrack::now())
+    {
+        if repeats::<DIRECTION>(found) {
+            return Created::Repeats;
         }
-        if F::half().insert(&key, entry, BPF_NOEXIST).is_ok() {
-            return Created::Yes;
-        }
-        if let Some(found) = conntrack::find_half::<F>(&key, now) {
-            if repeats::<DIRECTION>(found) {
-                return Created::Repeats;
-            }
-        }
-    } else if packet.hints & hint::REUSED != 0 {
-        let _ = F::full().remove(&key);
+        found.remove();
     }
-    let table = if entry.flags & flags::SEEN_REPLY != 0 {
-        F::full()
+    packet.scratch_key = key;
+    let kind = if packet.entry.flags & flags::SEEN_REPLY != 0 {
+        ANSWERED
     } else {
-        F::half()
+        ONE_SIDED
     };
-    if table.insert(&key, entry, 0).is_ok() {
+    let mut entered = F::enter(packet, life, kind);
+    if entered == 0 {
+        // Another CPU was as fast. Once more, it would have to be so again.
+        entered = F::enter(packet, life, kind);
+    }
+    if packet.forget(entered) != 0 {
         Created::Yes
     } else {
         Created::NoRoom
     }
 }
 
-/// `BPF_NOEXIST`: only where there is no such key.
-const BPF_NOEXIST: u64 = 1;
 /// Whether an opening packet (SYN) belongs to a flow that is open already: it is
 /// repeated, or both sides open at once.
 #[inline(always)]

@@ -1,8 +1,7 @@
 //! The family programs: what happens to an IPv4 or IPv6 packet.
 //!
 //! The usual packet is one of a flow that was judged in the current epoch:
-//! headers, one conntrack lookup (two where the flow was seen from one side
-//! only), out. All else goes on in [`crate::known`] and [`crate::first`],
+//! headers, one conntrack lookup, out. All else goes on in [`crate::known`] and [`crate::first`],
 //! functions that the verifier looks at by themselves.
 
 use core::mem::MaybeUninit;
@@ -11,7 +10,7 @@ use aya_ebpf::bindings::__sk_buff;
 use palisade_abi::{
     cb,
     commit::CommitWord,
-    conntrack::{CtEntry, Judged, flags},
+    conntrack::{Judged, flags},
     direction::EGRESS,
     reason,
     table::action,
@@ -21,6 +20,7 @@ use crate::{
     conntrack, counters,
     exit::Exit,
     family::{Family, Packet, hint},
+    flows::{self, Glance},
 };
 
 /// Judges one packet. The entry program has left the commit word and the
@@ -80,26 +80,21 @@ unsafe fn pass_known<F: Family, const DIRECTION: u32>(
         if conntrack::is_opening(&l4) {
             return Some(0);
         }
-        (*packet).scratch_key = (*packet).key::<DIRECTION>();
-        let key = &(*packet).scratch_key;
-        let (entry, of_both_sides) = match F::full().get_ptr_mut(key) {
-            Some(entry) => (&mut *entry, true),
-            None => match F::half().get_ptr_mut(key) {
-                Some(entry) => (&mut *entry, false),
-                None => return Some(hint::NO_ENTRY),
-            },
-        };
+        let key = (*packet).key::<DIRECTION>();
         let now = conntrack::now();
+        let found = match flows::glance::<F>(&key, now) {
+            Glance::Found(found) => found,
+            Glance::Absent => return Some(hint::NO_ENTRY),
+            Glance::Elsewhere => return Some(0),
+        };
+        let entry = &*found.entry;
         let judged = conntrack::judged(entry);
-        if !answers::<DIRECTION>(skb, word, entry, judged, now) {
+        let bits = (&raw const entry.flags).read_volatile();
+        if !found.holds() || !answers::<DIRECTION>(skb, word, judged, bits) {
             return Some(0);
         }
-        let forward = conntrack::opened(entry.flags) == DIRECTION;
-        if !of_both_sides && forward && entry.flags & flags::SEEN_REPLY != 0 {
-            // It may move among the flows that were answered.
-            return Some(0);
-        }
-        conntrack::refresh(entry, word.slot(), &l4, forward, now, (*skb).len);
+        let forward = conntrack::opened(bits) == DIRECTION;
+        conntrack::refresh(found, word.slot(), &l4, forward, now, (*skb).len);
         counters::rule(skb, judged.cell().rule());
         None
     }
@@ -150,14 +145,13 @@ pub fn open<'a, F: Family>(
 fn answers<const DIRECTION: u32>(
     skb: *mut __sk_buff,
     word: CommitWord,
-    entry: &CtEntry,
     judged: Judged,
-    now: u64,
+    bits: u32,
 ) -> bool {
-    if entry.expires_jiffies <= now || judged.cell().action() != action::ALLOW {
+    if judged.cell().action() != action::ALLOW {
         return false;
     }
-    if entry.flags & flags::UNJUDGED == 0 {
+    if bits & flags::UNJUDGED == 0 {
         return judged.epoch() == word.epoch();
     }
     // Masqueraded: not judged. The host itself may reuse the tuple.

@@ -1,10 +1,9 @@
 //! The IPv4 ipcache: address -> identity, by a search in the ranges of its /16.
 
-use core::arch::asm;
-
 use palisade_abi::ipcache::{DEFAULT, Entry, Meaning, OFFSET_MASK, Place, ROUNDS_MAX};
 
 use crate::{
+    branchless::{if_less, low_half},
     maps::{BUCKETS4, IPCACHE4},
     verdict::Peer,
 };
@@ -75,38 +74,8 @@ fn read(segment: *const u8, offset: u64) -> u64 {
     unsafe { *segment.add((offset & OFFSET_MASK) as usize).cast() }
 }
 
-/// `stride` if the entry at `offset` begins before `end`, else 0. In assembly,
-/// since the compiler would make a branch of it, which random addresses
-/// mispredict.
+/// `stride` if the entry at `offset` begins before `end`, else 0.
 #[inline(always)]
 fn begins_before(segment: *const u8, offset: u64, end: u64, stride: u64) -> u64 {
-    let mut begins = u64::from(Entry(read(segment, offset)).first());
-    // SAFETY: arithmetic on registers.
-    unsafe {
-        asm!(
-            "{begins} -= {end}",
-            "{begins} s>>= 63",
-            "{begins} &= {stride}",
-            begins = inout(reg) begins,
-            end = in(reg) end,
-            stride = in(reg) stride,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    begins
-}
-
-/// The low half. In assembly, since the compiler knows an address to have no
-/// more than 32 bits and would drop the mask, which the verifier needs to see.
-#[inline(always)]
-fn low_half(mut value: u64) -> u64 {
-    // SAFETY: arithmetic on a register.
-    unsafe {
-        asm!(
-            "{value} &= 0xffff",
-            value = inout(reg) value,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    value
+    if_less(u64::from(Entry(read(segment, offset)).first()), end, stride)
 }

@@ -5,18 +5,19 @@
 use aya_ebpf::bindings::__sk_buff;
 use palisade_abi::{
     commit::CommitWord,
-    conntrack::{CtEntry, flags},
+    conntrack::flags,
     direction::{EGRESS, INGRESS},
-    event, proto, reason,
+    event, reason,
     table::action,
 };
 
 use crate::{
-    conntrack::{self, Found},
+    conntrack,
     exit::Exit,
-    family::{Family, Packet, hint},
+    family::{Family, Packet},
     flow::{DECIDED, NO_FLOW, open},
-    packet::{L4, l4_state},
+    flows::{self, Found},
+    packet::l4_state,
 };
 
 /// Decides by the packet's flow how it leaves; [`NO_FLOW`] where it has none.
@@ -53,13 +54,10 @@ fn decide<F: Family, const DIRECTION: u32>(
     } else {
         packet.key::<DIRECTION>()
     };
-    let key = packet.forget_key(key);
     let now = conntrack::now();
-    let found = conntrack::find::<F>(&key, now)?;
+    let found = flows::find::<F>(&key, now)?;
     if !related && is_reused::<DIRECTION>(skb, found) {
-        if !found.in_half {
-            packet.hints |= hint::REUSED;
-        }
+        found.remove();
         return None;
     }
     // SAFETY: a non-null pointer from a lookup.
@@ -76,9 +74,7 @@ fn decide<F: Family, const DIRECTION: u32>(
             .passes()
             .then(|| Exit::silent(reason::RELATED));
     }
-    Some(established::<F, DIRECTION>(
-        skb, word, packet, &key, found, old,
-    ))
+    Some(established::<F, DIRECTION>(skb, word, packet, found, old))
 }
 
 /// Whether an entry is that of a masqueraded flow whose tuple the host itself
@@ -97,25 +93,18 @@ fn established<F: Family, const DIRECTION: u32>(
     skb: *mut __sk_buff,
     word: CommitWord,
     packet: &Packet<F>,
-    key: &F::Key,
     found: Found,
     old: bool,
 ) -> Exit {
     // SAFETY: a non-null pointer from a lookup.
-    let entry = unsafe { &mut *found.entry };
+    let entry = unsafe { &*found.entry };
     let cell = conntrack::judged(entry).cell();
     let forward = conntrack::opened(entry.flags) == DIRECTION;
     if cell.passes() {
         let now = conntrack::now();
         // SAFETY: `skb` is the context.
         let bytes = unsafe { (*skb).len };
-        conntrack::refresh(entry, word.slot(), &packet.l4, forward, now, bytes);
-        if found.in_half && forward && has_answer(entry, &packet.l4) {
-            let copy = *entry;
-            if F::full().insert(key, copy, 0).is_ok() {
-                let _ = F::half().remove(key);
-            }
-        }
+        conntrack::refresh(found, word.slot(), &packet.l4, forward, now, bytes);
     }
     let mut bits = if old { event::flags::REJUDGED } else { 0 };
     if !forward {
@@ -128,15 +117,6 @@ fn established<F: Family, const DIRECTION: u32>(
         exit.reason = reason::FORWARDED;
     }
     exit
-}
-
-/// Whether the flow was answered and its opener, who has seen that, goes on: no
-/// forged address. Such flows stand out of the reach of floods.
-#[inline(always)]
-fn has_answer(entry: &CtEntry, l4: &L4) -> bool {
-    entry.flags & flags::SEEN_REPLY != 0
-        && entry.flags & flags::CLOSING_BOTH == 0
-        && (l4.proto != proto::TCP || entry.flags & flags::SEEN_NON_SYN != 0)
 }
 
 /// The key of the flow that an ICMP error is about.

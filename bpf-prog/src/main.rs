@@ -5,9 +5,12 @@
 //! verdict) -> [`counters`] and [`events`]. Layouts live in `palisade_abi`.
 #![no_std]
 #![no_main]
-// The search of the IPv4 ipcache must not become branches.
+// Atomic operations, and the search of the IPv4 ipcache, which must not become
+// branches.
 #![feature(asm_experimental_arch)]
 
+mod atomic;
+mod branchless;
 mod conntrack;
 mod counters;
 mod entry;
@@ -16,6 +19,7 @@ mod exit;
 mod family;
 mod first;
 mod flow;
+mod flows;
 mod ipcache4;
 mod kernel;
 mod known;
@@ -95,6 +99,33 @@ pub extern "C" fn pal_peer4(address: u32, slot: u32) -> u64 {
 #[inline(never)]
 pub extern "C" fn pal_verdict(table: u32, index: u32, key: u32) -> u32 {
     verdict::search(verdict::Table::unpack(table), index, key as u16).0
+}
+
+/// The way of a set that may hold the flow of a hash.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn pal_way(tags: *const flows::SetTags, hash: u64) -> u32 {
+    flows::way_by(tags, hash)
+}
+
+/// The way of a set that a new flow may take, below its rank.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn pal_room(tags: *const flows::SetTags, hash: u64, now: u64) -> u64 {
+    flows::room(tags, hash, now)
+}
+
+/// Enters the flow that a packet opens: 1, or 0 where its way was taken meanwhile.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn pal_enter4(packet: *const Packet<V4>, life: u64, kind: u64) -> u32 {
+    flows::enter(packet, life, kind)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn pal_enter6(packet: *const Packet<V6>, life: u64, kind: u64) -> u32 {
+    flows::enter(packet, life, kind)
 }
 
 /// Headers of an IPv4 packet. 0, or the reason to drop it.

@@ -7,8 +7,9 @@ use aya_ebpf::{
 };
 use palisade_abi::{
     SLOTS, calls,
-    conntrack::{CtEntry, CtKey4, CtKey6, FragKey4, FragKey6, FragValue},
+    conntrack::{CtKey4, CtKey6, FragKey4, FragKey6, FragValue},
     event::{Budget, RING_BYTES, lost},
+    flows::{Set, Space, evicted},
     ipcache::{Buckets, POOL_ELEMENTS, Segment},
     reason::{COUNTERS as COUNTERS_MAX, Counter},
     settings::{FAILSAFE_MAX, FailsafeKey, Settings, VLANS_MAX},
@@ -18,9 +19,8 @@ use palisade_abi::{
     },
 };
 
-/// Conntrack sizes when the agent does not choose (Cilium's TCP table).
-const CT_MAX: u32 = 524_288;
-const CT_HALF_MAX: u32 = 131_072;
+/// Sets of conntrack; the agent says how many there are.
+const CT_SETS: u32 = 1;
 /// Fragmented datagrams under way (Cilium's `bpf-fragments-map-max`).
 const FRAGMENTS_MAX: u32 = 8_192;
 
@@ -46,14 +46,15 @@ pub static FRAG4: LruHashMap<FragKey4, FragValue> = LruHashMap::with_max_entries
 #[map(name = "pal_frag6")]
 pub static FRAG6: LruHashMap<FragKey6, FragValue> = LruHashMap::with_max_entries(FRAGMENTS_MAX, 0);
 
+#[map(name = "pal_ct_space")]
+pub static CT_SPACE: Array<Space> = Array::with_max_entries(1, 0);
 #[map(name = "pal_ct4")]
-pub static CT4: LruHashMap<CtKey4, CtEntry> = LruHashMap::with_max_entries(CT_MAX, 0);
+pub static CT4: Array<Set<CtKey4>> = Array::with_max_entries(CT_SETS, BPF_F_MMAPABLE);
 #[map(name = "pal_ct6")]
-pub static CT6: LruHashMap<CtKey6, CtEntry> = LruHashMap::with_max_entries(CT_MAX, 0);
-#[map(name = "pal_half4")]
-pub static HALF4: LruHashMap<CtKey4, CtEntry> = LruHashMap::with_max_entries(CT_HALF_MAX, 0);
-#[map(name = "pal_half6")]
-pub static HALF6: LruHashMap<CtKey6, CtEntry> = LruHashMap::with_max_entries(CT_HALF_MAX, 0);
+pub static CT6: Array<Set<CtKey6>> = Array::with_max_entries(CT_SETS, BPF_F_MMAPABLE);
+/// Flows that lived and had to make room, by [`palisade_abi::flows`]'s kinds.
+#[map(name = "pal_evicted")]
+pub static CT_EVICTED: PerCpuArray<u64> = PerCpuArray::with_max_entries(evicted::COUNT, 0);
 
 #[map(name = "pal_buckets4")]
 pub static BUCKETS4: Array<Buckets> = Array::with_max_entries(SLOTS as u32, BPF_F_MMAPABLE);

@@ -2,11 +2,12 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_fib_lookup, bpf_sock_tuple},
-    maps::LruHashMap,
+    maps::{Array, LruHashMap},
 };
 use palisade_abi::{
-    conntrack::{CtEntry, CtKey4, FragKey4, FragValue},
+    conntrack::{CtKey4, FragKey4, FragValue},
     direction::INGRESS,
+    flows::{Set, hash4},
     proto, reason,
     table::column,
 };
@@ -14,7 +15,7 @@ use palisade_abi::{
 use crate::{
     family::{Family, Inner, Packet},
     kernel,
-    maps::{CT4, FRAG4, HALF4},
+    maps::{CT4, FRAG4},
     packet::{glance, l4_state, read},
     transport::{self, Place},
     verdict::Peer,
@@ -244,12 +245,22 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn full() -> &'static LruHashMap<CtKey4, CtEntry> {
+    fn flows() -> &'static Array<Set<CtKey4>> {
         &CT4
     }
     #[inline(always)]
-    fn half() -> &'static LruHashMap<CtKey4, CtEntry> {
-        &HALF4
+    fn hash(key: &CtKey4, seed: u32) -> u64 {
+        hash4(key, seed)
+    }
+    #[inline(always)]
+    fn enter(packet: &Packet<Self>, life: u64, kind: u64) -> u32 {
+        crate::pal_enter4(packet, life, kind)
+    }
+    #[inline(always)]
+    unsafe fn is_at(key: &CtKey4, place: *const CtKey4) -> bool {
+        let (key, place): (*const u64, *const u64) = ((&raw const *key).cast(), place.cast());
+        // SAFETY: a key is 2 long words, and flows stand at multiples of one.
+        unsafe { (0..2).all(|at| *key.add(at) == *place.add(at)) }
     }
     #[inline(always)]
     fn fragments() -> &'static LruHashMap<FragKey4, FragValue> {

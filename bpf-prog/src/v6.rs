@@ -2,11 +2,12 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_fib_lookup, bpf_sock_tuple},
-    maps::{LruHashMap, lpm_trie::Key},
+    maps::{Array, LruHashMap, lpm_trie::Key},
 };
 use palisade_abi::{
-    conntrack::{CtEntry, CtKey6, FragKey6, FragValue},
+    conntrack::{CtKey6, FragKey6, FragValue},
     direction::INGRESS,
+    flows::{Set, hash6},
     proto, reason,
     table::column,
 };
@@ -14,7 +15,7 @@ use palisade_abi::{
 use crate::{
     family::{Family, Inner, Packet},
     kernel,
-    maps::{CT6, FRAG6, HALF6, IPCACHE6},
+    maps::{CT6, FRAG6, IPCACHE6},
     packet::{L4, glance, l4_state, read},
     transport::{self, Place},
     verdict::Peer,
@@ -344,12 +345,22 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn full() -> &'static LruHashMap<CtKey6, CtEntry> {
+    fn flows() -> &'static Array<Set<CtKey6>> {
         &CT6
     }
     #[inline(always)]
-    fn half() -> &'static LruHashMap<CtKey6, CtEntry> {
-        &HALF6
+    fn hash(key: &CtKey6, seed: u32) -> u64 {
+        hash6(key, seed)
+    }
+    #[inline(always)]
+    fn enter(packet: &Packet<Self>, life: u64, kind: u64) -> u32 {
+        crate::pal_enter6(packet, life, kind)
+    }
+    #[inline(always)]
+    unsafe fn is_at(key: &CtKey6, place: *const CtKey6) -> bool {
+        let (key, place): (*const u64, *const u64) = ((&raw const *key).cast(), place.cast());
+        // SAFETY: a key is 5 long words, and flows stand at multiples of one.
+        unsafe { (0..5).all(|at| *key.add(at) == *place.add(at)) }
     }
     #[inline(always)]
     fn fragments() -> &'static LruHashMap<FragKey6, FragValue> {

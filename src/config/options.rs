@@ -216,7 +216,7 @@ pub struct AgentOptions {
     )]
     pub ct_other: String,
 
-    /// Answered flows of each family that conntrack holds
+    /// Flows of each family that conntrack holds
     #[arg(
         long,
         env = "PALISADE_CT_ENTRIES_MAX",
@@ -225,16 +225,6 @@ pub struct AgentOptions {
         id = "ct-entries-max"
     )]
     pub ct_entries_max: String,
-
-    /// Unanswered flows of each family that conntrack holds
-    #[arg(
-        long,
-        env = "PALISADE_CT_HALF_ENTRIES_MAX",
-        value_name = "N",
-        default_value = "131072",
-        id = "ct-half-entries-max"
-    )]
-    pub ct_half_entries_max: String,
 
     /// Seconds between the end of a whole audit of the kernel and the beginning of the next
     #[arg(

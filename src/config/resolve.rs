@@ -20,10 +20,8 @@ pub enum LogFormat {
 /// Sizes of the conntrack maps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ConntrackLimits {
-    /// Answered flows of each family.
+    /// Flows of each family.
     pub entries_max: u32,
-    /// Unanswered flows of each family.
-    pub half_entries_max: u32,
 }
 
 /// The agent's configuration, checked.
@@ -145,11 +143,6 @@ impl Config {
             seal_confirmed: check.flag("yes-seal-this-node", &options.yes_seal_this_node),
             conntrack: ConntrackLimits {
                 entries_max: check.number("ct-entries-max", &options.ct_entries_max, 1_024),
-                half_entries_max: check.number(
-                    "ct-half-entries-max",
-                    &options.ct_half_entries_max,
-                    1_024,
-                ),
             },
             settings,
             audit_interval: Duration::from_secs(

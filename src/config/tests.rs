@@ -48,8 +48,6 @@ fn defaults_are_the_contract() {
     assert_eq!(config.conntrack.entries_max, crate::limits::CT_ENTRIES_MAX);
     let interval_s = u64::from(crate::limits::AUDIT_INTERVAL_S);
     assert_eq!(config.audit_interval.as_secs(), interval_s);
-    let half = config.conntrack.half_entries_max;
-    assert_eq!(half, crate::limits::CT_HALF_ENTRIES_MAX);
     let policy = PolicyOptions {
         node_name: "node-1".to_owned(),
         ..PolicyOptions::default()

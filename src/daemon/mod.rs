@@ -99,7 +99,6 @@ fn kernel_options(config: &Config, layout: Layout) -> KernelOptions {
         layout,
         bpffs: config.bpffs.clone(),
         ct_entries_max: config.conntrack.entries_max,
-        half_entries_max: config.conntrack.half_entries_max,
         ..KernelOptions::default()
     }
 }

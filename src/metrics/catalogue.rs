@@ -88,6 +88,7 @@ pub const BPF_MAP_CAPACITY: &str = "bpf_map_capacity";
 pub const CONNTRACK_ENTRIES: &str = "datapath_conntrack_entries";
 pub const CONNTRACK_GC_RUNS: &str = "datapath_conntrack_gc_runs_total";
 pub const CONNTRACK_GC_DELETED: &str = "datapath_conntrack_gc_deleted_total";
+pub const CONNTRACK_EVICTIONS: &str = "datapath_conntrack_evictions_total";
 pub const CONNTRACK_GC_DURATION: &str = "datapath_conntrack_gc_duration_seconds";
 pub const CONNTRACK_GC_INTERVAL: &str = "datapath_conntrack_gc_interval_seconds";
 pub const GENERATION: &str = "datapath_generation";
@@ -209,8 +210,8 @@ pub const ALL: &[Metric] = &[
         BPF_MAP_PRESSURE,
         Unit::Percent,
         &["map_name"],
-        "Part of a map that is in use, 0 to 1; a conntrack map near 1 evicts what it saw least recently, \
-         and the kernel does not count what it evicts",
+        "Part of a map that is in use, 0 to 1; a conntrack map near 1 evicts, flows \
+         seen from one side first",
     ),
     gauge(
         BPF_MAP_CAPACITY,
@@ -235,6 +236,12 @@ pub const ALL: &[Metric] = &[
         Unit::Count,
         &["map_name"],
         "Expired flows that sweeps have removed",
+    ),
+    counter(
+        CONNTRACK_EVICTIONS,
+        Unit::Count,
+        &["flows"],
+        "Flows that lived and had to make room for others: one-sided or answered",
     ),
     histogram(CONNTRACK_GC_DURATION, &[], "Time of a sweep of conntrack"),
     gauge(

@@ -35,6 +35,8 @@ pub struct KernelCounters {
     pub reasons: BTreeMap<(u8, Direction), (u64, u64)>,
     /// Name of a rule -> (packets, bytes).
     pub rules: BTreeMap<String, (u64, u64)>,
+    /// Kind of flows -> how many were evicted.
+    pub evictions: BTreeMap<String, u64>,
     /// Cause -> lost events.
     pub lost: BTreeMap<String, u64>,
     pub maps: Vec<KernelMap>,
@@ -100,6 +102,9 @@ impl Collector {
         let unprotected = self.devices.report().unprotected.len();
         gauge!(names::UNPROTECTED_DEVICES).set(number(unprotected));
         gauge!(names::MONITOR_READERS).set(number(self.monitor.readers()));
+        for (flows, count) in &kernel.evictions {
+            counter!(names::CONNTRACK_EVICTIONS, "flows" => flows.clone()).absolute(*count);
+        }
         for (cause, count) in &kernel.lost {
             counter!(names::LOST_EVENTS, "cause" => cause.clone()).absolute(*count);
         }

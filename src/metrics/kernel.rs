@@ -67,6 +67,7 @@ pub fn kernel_counters(
         *sum = (sum.0 + hit.packets, sum.1 + hit.bytes);
     }
     let lost = inspector.lost_events()?;
+    let evicted = inspector.evictions()?;
     let mut devices: Vec<u32> = inspector.attached().iter().map(|at| at.ifindex).collect();
     devices.sort_unstable();
     devices.dedup();
@@ -75,6 +76,10 @@ pub fn kernel_counters(
             .map(|it| ((it.reason, it.direction), (it.packets, it.bytes)))
             .collect(),
         rules,
+        evictions: BTreeMap::from([
+            ("one-sided".to_owned(), evicted.one_sided),
+            ("answered".to_owned(), evicted.answered),
+        ]),
         lost: BTreeMap::from([
             ("budget".to_owned(), lost.budget),
             ("ring full".to_owned(), lost.ring_full),

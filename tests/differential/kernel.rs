@@ -30,7 +30,6 @@ impl Kernel {
         let options = KernelOptions {
             bpffs: mount.directory.path().join("palisade"),
             ct_entries_max: 4_096,
-            half_entries_max: 4_096,
             ..KernelOptions::default()
         };
         let (datapath, _) = KernelDatapath::open(&options).expect("the datapath opens");

@@ -282,7 +282,7 @@ fn a_flood_of_new_flows_cuts_no_running_one() {
         return;
     }
     let mut world = World::bare();
-    world.add_arguments(&["--ct-entries-max", "1024", "--ct-half-entries-max", "1024"]);
+    world.add_arguments(&["--ct-entries-max", "1024"]);
     world.start_agent();
     // Answers to the forged calls find a way out.
     world.tool("host", "ip route add default via 10.88.0.3");

@@ -190,7 +190,7 @@ fn memory_is_told(world: &mut World) {
     let kernel = &status["kernel"];
     let maps = kernel["maps"].as_array().expect("a list of maps");
     let bytes = |map: &Value| map["bytes"].as_u64().expect("a number of bytes");
-    for name in ["pal_ct4", "pal_half6", "pal_blocks", "pal_events"] {
+    for name in ["pal_ct4", "pal_ct6", "pal_blocks", "pal_events"] {
         let map = maps.iter().find(|map| map["name"] == name);
         let map = map.unwrap_or_else(|| panic!("{name} is not in {maps:?}"));
         // Each element of these is allocated from the start.

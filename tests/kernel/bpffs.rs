@@ -35,7 +35,6 @@ fn options(dir: &Path) -> KernelOptions {
     KernelOptions {
         bpffs: under_temp(dir),
         ct_entries_max: 1_024,
-        half_entries_max: 1_024,
         ..KernelOptions::default()
     }
 }

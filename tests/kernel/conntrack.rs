@@ -59,7 +59,7 @@ fn flows_are_read_and_swept_once_they_have_expired() {
             let report = sweeper.sweep().expect("sweep");
             report
                 .iter()
-                .any(|map| map.map == "pal_half4" && map.removed > 0)
+                .any(|map| map.map == "pal_ct4" && map.removed > 0)
         });
         assert_eq!(flows().len(), 0);
         let counters = inspector.counters().expect("counters");

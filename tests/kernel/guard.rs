@@ -53,7 +53,6 @@ pub(crate) fn in_world(test: impl FnOnce(&World) + Send) {
         let options = KernelOptions {
             bpffs: bpffs.join("palisade"),
             ct_entries_max: CT_ENTRIES,
-            half_entries_max: CT_ENTRIES,
             ..KernelOptions::default()
         };
         test(&World { options });

@@ -136,20 +136,20 @@ impl Host {
     /// None, with the reason on stderr, where the machine cannot run it; a
     /// failure where PALISADE_REQUIRE_PRIVILEGED says that it must.
     pub(crate) fn new() -> Option<Self> {
-        Self::build(Vec::new(), [4_096; 2])
+        Self::build(Vec::new(), 4_096)
     }
 
     /// A host with one entry in its failsafe list.
     pub(crate) fn with_failsafe(entry: FailsafeEntry) -> Option<Self> {
-        Self::build(vec![entry], [4_096; 2])
+        Self::build(vec![entry], 4_096)
     }
 
-    /// A host whose conntrack holds so many flows: with answers, seen from one side.
-    pub(crate) fn with_conntrack(entries_max: u32, half_entries_max: u32) -> Option<Self> {
-        Self::build(Vec::new(), [entries_max, half_entries_max])
+    /// A host whose conntrack holds so many flows.
+    pub(crate) fn with_conntrack(entries_max: u32) -> Option<Self> {
+        Self::build(Vec::new(), entries_max)
     }
 
-    fn build(failsafe: Vec<FailsafeEntry>, conntrack: [u32; 2]) -> Option<Self> {
+    fn build(failsafe: Vec<FailsafeEntry>, ct_entries_max: u32) -> Option<Self> {
         if !is_privileged() {
             return None;
         }
@@ -158,8 +158,7 @@ impl Host {
         let pins = mount.directory.path().join("palisade");
         let options = KernelOptions {
             bpffs: pins.clone(),
-            ct_entries_max: conntrack[0],
-            half_entries_max: conntrack[1],
+            ct_entries_max,
             ..KernelOptions::default()
         };
         let (datapath, _) = KernelDatapath::open(&options).expect("the datapath opens");

@@ -2,17 +2,17 @@
 
 use palisade::datapath::kernel::Layout;
 use palisade_abi::ABI_VERSION;
-use palisade_abi::conntrack::KNOWN_OCTETS;
+use palisade_abi::flows::SET_FLOWS;
 
-/// The programs with smaller conntrack values, committed beside the shipped ones.
+/// The programs with smaller sets of flows, committed beside the shipped ones.
 static OLDER: &[u8] = aya::include_bytes_aligned!("../../bpf-prog/older.bpf.o");
 
-/// The version before this one: its conntrack values lack the last word.
+/// The version before this one: its sets hold a flow less.
 pub(crate) fn older() -> Layout {
     Layout {
         version: ABI_VERSION - 1,
         object: OLDER,
-        flow_octets: KNOWN_OCTETS,
+        set_flows: SET_FLOWS - 1,
     }
 }
 

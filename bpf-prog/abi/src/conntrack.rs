@@ -6,9 +6,7 @@
 //! byte order, as they stand in the packet: words, not byte arrays, so that the
 //! programs build a key with whole stores (`u32::from_ne_bytes` of the octets).
 //!
-//! A flow that was seen from one side only lives in the `half` map of its
-//! family; the first answer moves it to the main map, so that a flood of
-//! one-sided flows cannot evict an established one.
+//! Where an entry stands, and until when it lives: [`crate::flows`].
 
 use crate::table::Cell;
 
@@ -67,7 +65,7 @@ pub mod flags {
     pub const CLOSING_REPLY: u32 = 1 << 5;
     /// TCP: a packet other than a SYN was seen.
     pub const SEEN_NON_SYN: u32 = 1 << 6;
-    /// An answer was seen; the entry belongs in the main map.
+    /// An answer was seen.
     pub const SEEN_REPLY: u32 = 1 << 7;
     /// Both sides of a closing flow.
     pub const CLOSING_BOTH: u32 = CLOSING_FORWARD | CLOSING_REPLY;
@@ -92,6 +90,12 @@ impl Judged {
 
     #[inline(always)]
     #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    #[must_use]
     pub const fn epoch(self) -> u32 {
         self.0 as u32
     }
@@ -103,12 +107,10 @@ impl Judged {
     }
 }
 
-/// State of one flow.
+/// State of one flow. IPv4: with its key a cache line.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CtEntry {
-    /// Jiffies (`bpf_jiffies64`) at which the entry is dead.
-    pub expires_jiffies: u64,
     /// The verdict, and the epoch in which it was given.
     pub judged: Judged,
     /// Bits of [`flags`].
@@ -119,24 +121,18 @@ pub struct CtEntry {
     /// Updated without atomics: a lost increment is possible, a wrong verdict is not.
     pub packets: [u64; 2],
     pub bytes: [u64; 2],
-    /// Zero. The next field takes its place: fields are only appended, and 0 in
-    /// one means "not known". So an agent reads the values of any other version,
-    /// and versions whose values are equally large work on one and the same map.
-    ///
-    /// The kernel's element of an IPv4 flow has 48 octets before the key: with
-    /// 64 here an entry is one cache line of its own.
-    pub reserved: [u64; RESERVED],
 }
 
-/// Words of a [`CtEntry`] that no field has yet.
-#[cfg(not(feature = "older"))]
-pub const RESERVED: usize = 1;
-#[cfg(feature = "older")]
-pub const RESERVED: usize = 0;
-
-/// Octets of a value that every version knows: those of the fields above
-/// `reserved`, which never move.
-pub const KNOWN_OCTETS: usize = 56;
+impl CtEntry {
+    /// Of no flow.
+    pub const NOTHING: Self = Self {
+        judged: Judged(0),
+        flags: 0,
+        identity: 0,
+        packets: [0; 2],
+        bytes: [0; 2],
+    };
+}
 
 /// Ports of a fragmented datagram, by its identification.
 #[repr(C)]
@@ -179,8 +175,7 @@ pub struct FragValue {
 
 const _: () = assert!(size_of::<CtKey4>() == 16);
 const _: () = assert!(size_of::<CtKey6>() == 40);
-const _: () = assert!(size_of::<CtEntry>() == KNOWN_OCTETS + 8 * RESERVED);
-const _: () = assert!(core::mem::offset_of!(CtEntry, reserved) == KNOWN_OCTETS);
+const _: () = assert!(size_of::<CtEntry>() == 48);
 const _: () = assert!(size_of::<FragKey4>() == 12);
 const _: () = assert!(size_of::<FragKey6>() == 40);
 const _: () = assert!(size_of::<FragValue>() == 8);

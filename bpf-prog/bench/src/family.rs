@@ -2,12 +2,13 @@
 
 use aya_ebpf::maps::{LpmTrie, LruHashMap};
 use palisade_abi::{
-    conntrack::{CtEntry, CtKey4, CtKey6, kind},
+    conntrack::{CtKey4, CtKey6, kind},
     proto,
     table::IpcacheValue,
 };
 
 use crate::{
+    floors::Entry,
     layout::{TUPLE_PORT, Tuple},
     maps::{LPM4, LPM6, LRU4, LRU6, NEW4, NEW6},
 };
@@ -21,8 +22,8 @@ pub trait Family {
     /// The conntrack key of a flow of the host with the tuple's peer.
     fn key(tuple: &Tuple, local_port: u16) -> Self::Key;
     fn trie() -> &'static LpmTrie<Self::Addr, IpcacheValue>;
-    fn flows() -> &'static LruHashMap<Self::Key, CtEntry>;
-    fn new_flows() -> &'static LruHashMap<Self::Key, CtEntry>;
+    fn flows() -> &'static LruHashMap<Self::Key, Entry>;
+    fn new_flows() -> &'static LruHashMap<Self::Key, Entry>;
 }
 
 pub struct V4;
@@ -53,11 +54,11 @@ impl Family for V4 {
         &LPM4
     }
     #[inline(always)]
-    fn flows() -> &'static LruHashMap<CtKey4, CtEntry> {
+    fn flows() -> &'static LruHashMap<CtKey4, Entry> {
         &LRU4
     }
     #[inline(always)]
-    fn new_flows() -> &'static LruHashMap<CtKey4, CtEntry> {
+    fn new_flows() -> &'static LruHashMap<CtKey4, Entry> {
         &NEW4
     }
 }
@@ -90,11 +91,11 @@ impl Family for V6 {
         &LPM6
     }
     #[inline(always)]
-    fn flows() -> &'static LruHashMap<CtKey6, CtEntry> {
+    fn flows() -> &'static LruHashMap<CtKey6, Entry> {
         &LRU6
     }
     #[inline(always)]
-    fn new_flows() -> &'static LruHashMap<CtKey6, CtEntry> {
+    fn new_flows() -> &'static LruHashMap<CtKey6, Entry> {
         &NEW6
     }
 }

@@ -2,11 +2,7 @@
 //! do what its name says, so that no figure is that of an error.
 
 use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, maps::lpm_trie::Key, programs::TcContext};
-use palisade_abi::{
-    conntrack::{CtEntry, Judged, RESERVED},
-    event::Event,
-    table::Cell,
-};
+use palisade_abi::event::Event;
 
 use crate::{
     family::Family,
@@ -15,16 +11,9 @@ use crate::{
     walk::{self, FAILED, NEXT},
 };
 
-/// A flow as the conntrack of the shipped programs writes it.
-pub const FLOW: CtEntry = CtEntry {
-    expires_jiffies: u64::MAX,
-    flags: 0,
-    judged: Judged::new(1, Cell(1)),
-    identity: 2,
-    packets: [1, 0],
-    bytes: [54, 0],
-    reserved: [0; RESERVED],
-};
+/// What an LRU hash keeps of a flow here: a cache line.
+pub type Entry = [u64; 8];
+pub const FLOW: Entry = [u64::MAX, 1, 2, 1, 0, 54, 0, 0];
 
 /// A longest-prefix match that finds something.
 #[inline(always)]
@@ -49,7 +38,7 @@ pub fn flow<F: Family, const FINDS: bool>(_context: &TcContext) -> i32 {
     let key = F::key(tuple, state[word::LOCAL_PORT] as u16);
     let found = match F::flows().get_ptr(&key) {
         // SAFETY: a non-null pointer from a lookup.
-        Some(entry) => unsafe { (&raw const (*entry).expires_jiffies).read_volatile() != 0 },
+        Some(entry) => unsafe { entry.cast::<u64>().read_volatile() != 0 },
         None => false,
     };
     if found == FINDS { NEXT } else { FAILED }

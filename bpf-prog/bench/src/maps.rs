@@ -6,13 +6,16 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use palisade_abi::{
-    conntrack::{CtEntry, CtKey4, CtKey6},
+    conntrack::{CtKey4, CtKey6},
     event::RING_BYTES,
     reason::Counter,
     table::{IPCACHE_MAX, IpcacheValue},
 };
 
-use crate::layout::{Tuple, Walk, calls};
+use crate::{
+    floors::Entry,
+    layout::{Tuple, Walk, calls},
+};
 
 /// Conntrack entries, as shipped.
 const FLOWS: u32 = 524_288;
@@ -34,17 +37,17 @@ pub static LPM6: LpmTrie<[u32; 4], IpcacheValue> =
     LpmTrie::with_max_entries(IPCACHE_MAX, BPF_F_NO_PREALLOC);
 
 #[map(name = "b_lru4")]
-pub static LRU4: LruHashMap<CtKey4, CtEntry> = LruHashMap::with_max_entries(FLOWS, 0);
+pub static LRU4: LruHashMap<CtKey4, Entry> = LruHashMap::with_max_entries(FLOWS, 0);
 #[map(name = "b_lru6")]
-pub static LRU6: LruHashMap<CtKey6, CtEntry> = LruHashMap::with_max_entries(FLOWS, 0);
+pub static LRU6: LruHashMap<CtKey6, Entry> = LruHashMap::with_max_entries(FLOWS, 0);
 /// Flows that are inserted: emptied between two runs.
 #[map(name = "b_new4")]
-pub static NEW4: LruHashMap<CtKey4, CtEntry> = LruHashMap::with_max_entries(FLOWS, 0);
+pub static NEW4: LruHashMap<CtKey4, Entry> = LruHashMap::with_max_entries(FLOWS, 0);
 #[map(name = "b_new6")]
-pub static NEW6: LruHashMap<CtKey6, CtEntry> = LruHashMap::with_max_entries(FLOWS, 0);
+pub static NEW6: LruHashMap<CtKey6, Entry> = LruHashMap::with_max_entries(FLOWS, 0);
 
 #[map(name = "b_hash4")]
-pub static HASH4: HashMap<CtKey4, CtEntry> = HashMap::with_max_entries(FLOWS, 0);
+pub static HASH4: HashMap<CtKey4, Entry> = HashMap::with_max_entries(FLOWS, 0);
 #[map(name = "b_counters")]
 pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(512, 0);
 #[map(name = "b_ring")]

@@ -242,7 +242,7 @@ pub fn hash_hit(_context: &TcContext) -> i32 {
     let key = V4::key(tuple, state[word::LOCAL_PORT] as u16);
     match HASH4.get_ptr(&key) {
         // SAFETY: a non-null pointer from a lookup.
-        Some(entry) if unsafe { (*entry).expires_jiffies } != 0 => NEXT,
+        Some(entry) if unsafe { (*entry)[0] } != 0 => NEXT,
         _ => FAILED,
     }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::maps::kernel;
 use super::pins::{self, AttachPin, Pin, PinDir};
 use super::programs::Program;
-use super::{clsact, links, removal, sys};
+use super::{clsact, links, sys};
 use crate::datapath::DatapathError;
 use crate::policy::Direction;
 
@@ -219,7 +219,7 @@ impl Hook {
         let (beside, own) = (beside.path(&self.of), self.path());
         sys::obj_pin(new.as_fd(), &beside).map_err(fail())?;
         std::fs::rename(&beside, &own).map_err(fail())?;
-        removal::link_detach(old.fd.as_fd()).map_err(fail())?;
+        links::link_detach(old.fd.as_fd()).map_err(fail())?;
         sys::link_update(new.as_fd(), program.fd()).map_err(fail())?;
         self.link = Some(Link::new(new).map_err(fail())?);
         Ok(())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use palisade_abi::commit::CommitWord;
+use palisade_abi::flows::evicted;
 use palisade_abi::reason::{self, Counter, counter_index};
 use palisade_abi::{event, table};
 
@@ -49,6 +50,15 @@ pub struct LostEvents {
     pub budget: u64,
     /// The ring buffer was full.
     pub ring_full: u64,
+}
+
+/// Flows that lived and had to make room for others, since the tables were made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CtEvictions {
+    /// Seen from one side only.
+    pub one_sided: u64,
+    /// Answered: both sets of the new flow held nothing else.
+    pub answered: u64,
 }
 
 /// One prefix of the current slot's ipcache.
@@ -164,18 +174,24 @@ impl Inspector {
 
     /// Events that were lost, and why.
     pub fn lost_events(&self) -> Result<LostEvents, DatapathError> {
-        let lost = |index| {
-            let values: Vec<u64> = self
-                .shared
-                .maps
-                .of(MapName::Lost)
-                .per_cpu(index, self.cpus)?;
-            Ok::<u64, DatapathError>(values.iter().sum())
-        };
         Ok(LostEvents {
-            budget: lost(event::lost::BUDGET)?,
-            ring_full: lost(event::lost::RING_FULL)?,
+            budget: self.count(MapName::Lost, event::lost::BUDGET)?,
+            ring_full: self.count(MapName::Lost, event::lost::RING_FULL)?,
         })
+    }
+
+    /// Flows that lived and had to make room for others.
+    pub fn evictions(&self) -> Result<CtEvictions, DatapathError> {
+        Ok(CtEvictions {
+            one_sided: self.count(MapName::CtEvicted, evicted::ONE_SIDED)?,
+            answered: self.count(MapName::CtEvicted, evicted::ANSWERED)?,
+        })
+    }
+
+    /// A count of all CPUs.
+    fn count(&self, map: MapName, index: u32) -> Result<u64, DatapathError> {
+        let values: Vec<u64> = self.shared.maps.of(map).per_cpu(index, self.cpus)?;
+        Ok(values.iter().sum())
     }
 
     /// Calls `each` for every flow until it returns false.

@@ -10,9 +10,9 @@
 //! - the commit word: slot, enforced and watched directions, epoch and
 //!   generation stand where they stand, in the map `pal_commit`; free bits may
 //!   be given a meaning;
-//! - conntrack: the keys, and the first 56 octets of a value. Fields are only
-//!   appended, first in place of what is reserved; 0 in one means "not known".
-//!   The kernel tells how large a value is.
+//! - conntrack: the keys, the tags, the fields of an entry as they are now (more
+//!   are only appended; 0 in one means "not known"), and `pal_ct_space`, which
+//!   tells how many ways a set has and how long an entry is.
 //!
 //! A layout that must break one of them gives its map another name; then flows
 //! are not carried over, but adopted as at a first enforcement.
@@ -20,9 +20,10 @@
 use std::fmt;
 
 use palisade_abi::ABI_VERSION;
-use palisade_abi::conntrack::CtEntry;
+use palisade_abi::conntrack::{CtKey4, CtKey6};
+use palisade_abi::flows::{SET_FLOWS, set_octets};
 
-use super::maps::{MapSpec, SPECS, is_flow_map};
+use super::maps::{MapName, MapSpec, SPECS};
 use super::pins::PinDir;
 
 /// The programs of this binary, as committed.
@@ -35,8 +36,8 @@ pub struct Layout {
     pub version: u32,
     /// The eBPF object.
     pub object: &'static [u8],
-    /// Octets of a conntrack value; at most those of [`CtEntry`].
-    pub flow_octets: usize,
+    /// Flows of a set of conntrack.
+    pub set_flows: u32,
 }
 
 impl Layout {
@@ -46,17 +47,18 @@ impl Layout {
         Self {
             version: ABI_VERSION,
             object: OBJECT,
-            flow_octets: size_of::<CtEntry>(),
+            set_flows: SET_FLOWS,
         }
     }
 
     /// What the maps must look like.
     pub(crate) fn specs(&self) -> [MapSpec; SPECS.len()] {
+        let set_of = |key_octets| set_octets(self.set_flows as usize, key_octets);
         SPECS.map(|spec| MapSpec {
-            value_size: if is_flow_map(spec.map) {
-                self.flow_octets
-            } else {
-                spec.value_size
+            value_size: match spec.map {
+                MapName::Ct4 => set_of(size_of::<CtKey4>()),
+                MapName::Ct6 => set_of(size_of::<CtKey6>()),
+                _ => spec.value_size,
             },
             ..spec
         })

@@ -1,10 +1,12 @@
-//! bpf(2) by hand, for the TCX hooks of a device: who runs there.
+//! bpf(2) by hand, for the hooks of a device: who runs there, and the end of a link.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
-use super::sys::{bpf, length};
+use super::sys::{bpf, length, raw};
 
 const PROG_QUERY: libc::c_long = 16;
+const LINK_DETACH: libc::c_long = 34;
 const PROGRAMS_MAX: usize = 64;
 
 #[repr(C)]
@@ -54,4 +56,10 @@ pub(crate) fn on_hook(ifindex: u32, attach_type: u32) -> io::Result<Vec<Running>
         .take(attr.count as usize)
         .map(|(program, link)| Running { program, link })
         .collect())
+}
+
+/// Takes a link off its device, whoever still holds a descriptor of it.
+pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = raw(link);
+    bpf(LINK_DETACH, &mut attr).map(|_| ())
 }

@@ -13,10 +13,12 @@ use rustix::mm::{MapFlags, ProtFlags};
 use super::maps::{Map, kernel};
 use crate::datapath::DatapathError;
 
-/// All elements of one `BPF_F_MMAPABLE` array.
+/// Elements of one `BPF_F_MMAPABLE` array: all of them, or a window.
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
+    /// Bytes of the first page that belong to elements before the window.
+    before: usize,
     stride: usize,
 }
 
@@ -35,9 +37,22 @@ impl fmt::Debug for Mapping {
 impl Mapping {
     /// Maps `map`, whose values have `value_size` bytes.
     pub(crate) fn new(map: &Map, value_size: usize) -> Result<Self, DatapathError> {
+        Self::window(map, value_size, 0, map.max_entries)
+    }
+
+    /// Maps `count` elements from `first` on, which then have the indexes from 0 on.
+    pub(crate) fn window(
+        map: &Map,
+        value_size: usize,
+        first: u32,
+        count: u32,
+    ) -> Result<Self, DatapathError> {
         let stride = value_size.next_multiple_of(8);
         let page = rustix::param::page_size();
-        let len = (stride * map.max_entries as usize).next_multiple_of(page);
+        let begin = stride * first as usize;
+        // Mappings begin with a page.
+        let before = begin % page;
+        let len = (before + stride * count as usize).next_multiple_of(page);
         // SAFETY: a fresh mapping chosen by the kernel; nothing else refers to it.
         let base = unsafe {
             rustix::mm::mmap(
@@ -46,18 +61,23 @@ impl Mapping {
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
                 map.fd(),
-                0,
+                (begin - before) as u64,
             )
         }
         .map_err(|error| kernel(format!("mmap of map {}", map.name))(error.into()))?;
         let base = NonNull::new(base.cast()).ok_or_else(|| {
             DatapathError::Other(format!("mmap of map {} gave no address", map.name))
         })?;
-        Ok(Self { base, len, stride })
+        Ok(Self {
+            base,
+            len,
+            before,
+            stride,
+        })
     }
 
     fn element<T>(&self, index: u32, count: usize) -> *const T {
-        let offset = index as usize * self.stride;
+        let offset = self.before + index as usize * self.stride;
         assert!(
             count * size_of::<T>() <= self.stride && offset + self.stride <= self.len,
             "element {index} lies outside of the mapping"
@@ -81,7 +101,8 @@ impl Mapping {
 
     /// All long words of `count` elements in a row.
     pub(crate) fn elements(&self, first: u32, count: u32) -> &[AtomicU64] {
-        let (offset, len) = (first as usize * self.stride, count as usize * self.stride);
+        let offset = self.before + first as usize * self.stride;
+        let len = count as usize * self.stride;
         assert!(
             offset + len <= self.len,
             "{count} elements from {first} lie outside of the mapping"

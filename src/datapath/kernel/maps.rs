@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use palisade_abi::commit::CommitWord;
 use palisade_abi::conntrack::{CtEntry, CtKey4, CtKey6};
 use palisade_abi::event::Event;
+use palisade_abi::flows::{Set, Space};
 use palisade_abi::reason::Counter;
 use palisade_abi::settings::{FailsafeKey, Settings};
 use palisade_abi::table::IpcacheValue;
@@ -43,6 +44,7 @@ plain!(
     CtKey4,
     CtKey6,
     CtEntry,
+    Space,
     Counter,
     Event,
     IpcacheValue,
@@ -97,10 +99,10 @@ pub(crate) enum MapName {
     Buckets4,
     Ipcache4,
     Ipcache6,
+    CtSpace,
     Ct4,
     Ct6,
-    Half4,
-    Half6,
+    CtEvicted,
     Frag4,
     Frag6,
     Rows,
@@ -113,14 +115,6 @@ pub(crate) enum MapName {
     Lost,
     Vlans,
     Meta,
-}
-
-/// The maps of flows, whose values may grow (`layout`).
-pub(crate) fn is_flow_map(map: MapName) -> bool {
-    matches!(
-        map,
-        MapName::Ct4 | MapName::Ct6 | MapName::Half4 | MapName::Half6
-    )
 }
 
 /// What a map must look like to be ours.
@@ -156,8 +150,6 @@ const ARRAY: u32 = sys::MAP_TYPE_ARRAY;
 const PERCPU: u32 = sys::MAP_TYPE_PERCPU_ARRAY;
 const LRU: u32 = sys::MAP_TYPE_LRU_HASH;
 const LPM: u32 = sys::MAP_TYPE_LPM_TRIE;
-const CT4: (usize, usize) = (size_of::<CtKey4>(), size_of::<CtEntry>());
-const CT6: (usize, usize) = (size_of::<CtKey6>(), size_of::<CtEntry>());
 
 /// All maps, in the order of [`MapName`].
 pub(crate) const SPECS: [MapSpec; 24] = [
@@ -211,10 +203,28 @@ pub(crate) const SPECS: [MapSpec; 24] = [
         (20, 16),
         Some(table::IPCACHE_MAX),
     ),
-    spec(MapName::Ct4, "pal_ct4", LRU, CT4, None),
-    spec(MapName::Ct6, "pal_ct6", LRU, CT6, None),
-    spec(MapName::Half4, "pal_half4", LRU, CT4, None),
-    spec(MapName::Half6, "pal_half6", LRU, CT6, None),
+    spec(
+        MapName::CtSpace,
+        "pal_ct_space",
+        ARRAY,
+        (4, size_of::<Space>()),
+        Some(1),
+    ),
+    spec(
+        MapName::Ct4,
+        "pal_ct4",
+        ARRAY,
+        (4, size_of::<Set<CtKey4>>()),
+        None,
+    ),
+    spec(
+        MapName::Ct6,
+        "pal_ct6",
+        ARRAY,
+        (4, size_of::<Set<CtKey6>>()),
+        None,
+    ),
+    spec(MapName::CtEvicted, "pal_evicted", PERCPU, (4, 8), None),
     spec(MapName::Frag4, "pal_frag4", LRU, (12, 8), None),
     spec(MapName::Frag6, "pal_frag6", LRU, (40, 8), None),
     spec(
@@ -357,26 +367,7 @@ impl Map {
     }
 
     pub(crate) fn put<K: Plain, V: Plain>(&self, key: &K, value: &V) -> Result<(), DatapathError> {
-        self.put_if(key, value, 0).map(|_| ())
-    }
-
-    /// Puts under a condition ([`sys::NOEXIST`], [`sys::EXIST`]); false where it did not hold.
-    pub(crate) fn put_if<K: Plain, V: Plain>(
-        &self,
-        key: &K,
-        value: &V,
-        condition: u64,
-    ) -> Result<bool, DatapathError> {
-        match sys::map_update(self.fd(), bytes_of(key), bytes_of(value), condition) {
-            Ok(()) => Ok(true),
-            Err(error)
-                if condition != 0
-                    && matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOENT)) =>
-            {
-                Ok(false)
-            }
-            Err(error) => Err(self.fails("write")(error)),
-        }
+        sys::map_update(self.fd(), bytes_of(key), bytes_of(value), 0).map_err(self.fails("write"))
     }
 
     pub(crate) fn remove<K: Plain>(&self, key: &K) -> Result<bool, DatapathError> {

@@ -7,9 +7,9 @@
 //! and commit, over `slots`, `known` and `pool`, `ipcache4` with
 //! `ipcache4_ranges` and `ipcache4_space`, `ipcache` and `views` for IPv6,
 //! `settings`, `failsafe`, `commit`),
-//! `adoption` (first enforcement), `attach` with `protect`, `hooks`, `links` and `clsact` (devices), `audit`
-//! (drift), `conntrack`
-//! and `inspect` (reading), `detach` (the way out). `sys`, `mapping`, `meta` and
+//! `adoption` (first enforcement), `attach` with `protect`, `hooks`, `links` and
+//! `clsact` (devices), `audit` (drift), `flows`, `conntrack` and `sweep` (the table
+//! of flows), `inspect` (reading), `detach` (the way out). `sys`, `mapping`, `meta` and
 //! `ticks` are their tools.
 
 mod adoption;
@@ -23,6 +23,7 @@ mod datapath;
 mod detach;
 mod failsafe;
 mod features;
+mod flows;
 mod hooks;
 mod inspect;
 mod ipcache;
@@ -41,7 +42,6 @@ mod pins;
 mod pool;
 mod programs;
 mod protect;
-mod removal;
 mod settings;
 mod slots;
 mod sweep;
@@ -65,8 +65,8 @@ pub use detach::detach;
 pub use failsafe::octets;
 pub use features::{Feature, FeatureState, Features};
 pub use inspect::{
-    CommitState, Inspector, IpcachePrefix, LostEvents, MapMemory, MapStatus, ProgramStatus,
-    ReasonCounter, RuleCounter,
+    CommitState, CtEvictions, Inspector, IpcachePrefix, LostEvents, MapMemory, MapStatus,
+    ProgramStatus, ReasonCounter, RuleCounter,
 };
 pub use layout::Layout;
 pub use open::StartReport;

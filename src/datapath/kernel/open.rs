@@ -14,6 +14,7 @@ use super::bpffs;
 use super::commit::{CommitCell, Grace};
 use super::datapath::{KernelDatapath, Shared};
 use super::features::Features;
+use super::flows;
 use super::ipcache;
 use super::ipcache4::{Ipcache4, RangeTables};
 use super::known::Known;
@@ -67,7 +68,8 @@ impl KernelDatapath {
             ..StartReport::default()
         };
         let pinned = maps.of(MapName::Ct4).max_entries;
-        if pinned != options.ct_entries_max {
+        if pinned != flows::sets_for(options.ct_entries_max, options.layout.set_flows) {
+            let pinned = pinned.saturating_mul(options.layout.set_flows);
             report.warnings.push(format!(
                 "the conntrack maps hold {pinned} entries as created, {} are configured: \
                  `palisade detach` and a new start change it",
@@ -81,6 +83,7 @@ impl KernelDatapath {
             maps,
             programs,
         });
+        flows::prepare(&shared.maps, options.layout.set_flows)?;
         prepare_slots(&shared)?;
         let attachments = Attachments::new(
             Arc::clone(&shared),

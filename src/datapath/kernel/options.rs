@@ -10,10 +10,8 @@ use crate::limits;
 pub struct KernelOptions {
     /// Directory of our pins; `--bpffs`.
     pub bpffs: PathBuf,
-    /// Flows with answers, per family.
+    /// Flows, per family.
     pub ct_entries_max: u32,
-    /// Flows seen from one side only, per family.
-    pub half_entries_max: u32,
     /// Use clsact filters even where TCX is there.
     pub force_clsact: bool,
     /// The layout of the pins; tests play other versions.
@@ -27,7 +25,6 @@ impl Default for KernelOptions {
         Self {
             bpffs: PathBuf::from("/sys/fs/bpf/palisade"),
             ct_entries_max: limits::CT_ENTRIES_MAX,
-            half_entries_max: limits::CT_HALF_ENTRIES_MAX,
             force_clsact: false,
             layout: Layout::current(),
             takeover_steps_max: usize::MAX,

@@ -11,6 +11,7 @@ use std::path::Path;
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
 
+use super::flows::sets_for;
 use super::layout::Layout;
 use super::maps::{Map, MapName, MapSpec, Maps, SPECS, kernel};
 use super::options::KernelOptions;
@@ -253,10 +254,10 @@ fn load(options: &KernelOptions, hash: &str) -> Result<(), DatapathError> {
         loader.map_pin_path(spec.name, map_pin(spec.name).path(dir));
     }
     for name in ["pal_ct4", "pal_ct6"] {
-        loader.map_max_entries(name, options.ct_entries_max);
-    }
-    for name in ["pal_half4", "pal_half6"] {
-        loader.map_max_entries(name, options.half_entries_max);
+        loader.map_max_entries(
+            name,
+            sets_for(options.ct_entries_max, options.layout.set_flows),
+        );
     }
     let mut object = loader.load(options.layout.object).map_err(|error| {
         DatapathError::Other(format!("load the eBPF object: {}", chain(&error)))

@@ -1,27 +1,23 @@
-//! The sweep of conntrack: what has expired is removed, a batch at a time.
+//! The sweep of conntrack: ways of flows that have expired become free.
 //!
-//! A dead entry is no flow to the programs, but a packet may open the flow anew
-//! between our look at an entry and its removal. Such an entry must not go:
-//!
-//! - TCP of this host is removed in batches. Should a packet win that race, its
-//!   flow loses nothing: the next packet asks the kernel's sockets who opened it.
-//! - Everything else is taken out one by one, in one step that also gives what
-//!   was removed. What turns out to be alive is put back at once, unless a packet
-//!   was faster again. Before Linux 5.14 it is read and then removed.
+//! To the programs a dead flow is none, and they give its way away when they need
+//! one; a sweep tells what lives, and keeps old flows from being asked about. A
+//! packet may open the flow anew between our look at its tag and the removal:
+//! then the tag is another one, and the flow stays.
 //!
 //! Owner: one worker thread.
 
-use std::io;
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use palisade_abi::conntrack::{CtEntry, CtKey4, CtKey6, flags};
-use palisade_abi::proto;
+use palisade_abi::flows::{BUSY, FREE, ONE_SIDED, Tag};
 
-use super::conntrack::{Key, MAPS, Walk};
+use super::conntrack::Key;
 use super::datapath::Shared;
-use super::maps::{Map, bytes_of, kernel, value_of};
-use super::{removal, sys, ticks};
+use super::flows::FlowTable;
+use super::ticks;
 use crate::datapath::DatapathError;
 use crate::limits::{CT_SWEEP_MAX, CT_SWEEP_MIN};
 
@@ -29,13 +25,13 @@ use crate::limits::{CT_SWEEP_MAX, CT_SWEEP_MIN};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CtOccupancy {
     pub map: &'static str,
-    /// Entries that live on.
+    /// Flows that live on.
     pub entries: usize,
+    /// Those of them that were seen from one side only.
+    pub one_sided: usize,
     pub max: u32,
-    /// Expired entries that the sweep removed.
+    /// Expired flows that the sweep removed.
     pub removed: usize,
-    /// Entries that were alive again when they were taken out, and were put back.
-    pub revived: usize,
 }
 
 /// Removes expired entries. Owner: one worker thread.
@@ -52,81 +48,75 @@ impl Sweeper {
     /// One sweep over all maps; what each holds afterwards.
     pub fn sweep(&self) -> Result<Vec<CtOccupancy>, DatapathError> {
         let now = ticks::now(&self.shared.programs)?;
-        let sweep = |(name, is_v6, _)| {
-            let map = self.shared.maps.of(name);
-            if is_v6 {
-                sweep_map::<CtKey6>(map, now)
-            } else {
-                sweep_map::<CtKey4>(map, now)
-            }
-        };
-        MAPS.into_iter().map(sweep).collect()
+        let maps = &self.shared.maps;
+        Ok(vec![
+            sweep_table(&FlowTable::v4(maps)?, now)?,
+            sweep_table(&FlowTable::v6(maps)?, now)?,
+        ])
     }
 }
 
-fn sweep_map<K: Key>(map: &Map, now: u64) -> Result<CtOccupancy, DatapathError> {
-    let mut walk = Walk::new(map);
+fn sweep_table<K: Key>(table: &FlowTable<'_, K>, now: u64) -> Result<CtOccupancy, DatapathError> {
     let mut occupancy = CtOccupancy {
-        map: map.name,
+        map: table.map.name,
         entries: 0,
-        max: map.max_entries,
+        one_sided: 0,
+        max: table.entries_max(),
         removed: 0,
-        revived: 0,
     };
-    let mut heal_themselves = Vec::new();
-    while let Some(batch) = walk.step::<K>()? {
-        heal_themselves.clear();
-        for (key, entry) in batch {
-            if !ticks::is_expired(&entry, now) {
-                occupancy.entries += 1;
-            } else if asks_a_socket(&key, &entry) {
-                heal_themselves.extend_from_slice(bytes_of(&key));
-            } else {
-                remove(map, &key, now, &mut occupancy)?;
+    let mut overflowed = Vec::new();
+    for window in table.windows() {
+        let (first, window) = window?;
+        for index in 0..window.sets {
+            let set = window.set(index);
+            let count = set.overflowed.load(Ordering::SeqCst);
+            if count != 0 {
+                overflowed.push((first + index, count));
+            }
+            for way in set.ways() {
+                let tag = way.tag();
+                if tag.is_alive(now) {
+                    occupancy.entries += 1;
+                    occupancy.one_sided += usize::from(tag.kind() == ONE_SIDED);
+                } else if tag.kind() != FREE && !tag.is_timely(now) && way.replace(tag, Tag::FREE) {
+                    // What was being written when its writer died was no flow yet.
+                    occupancy.removed += usize::from(tag.kind() != BUSY);
+                }
             }
         }
-        occupancy.removed += removal::delete_batch(map.fd(), &heal_themselves, size_of::<K>())
-            .map_err(kernel(format!("sweep of map {}", map.name)))?;
+    }
+    if !overflowed.is_empty() {
+        forget_overflows(table, &overflowed)?;
     }
     Ok(occupancy)
 }
 
-/// Whether a packet of the flow would find its socket if the entry were gone.
-/// What is only forwarded has none here.
-fn asks_a_socket<K: Key>(key: &K, entry: &CtEntry) -> bool {
-    let (_, _, proto, _) = key.parts();
-    proto == proto::TCP && entry.flags & flags::UNJUDGED == 0
-}
-
-/// Removes one entry that was seen dead.
-fn remove<K: Key>(
-    map: &Map,
-    key: &K,
-    now: u64,
-    occupancy: &mut CtOccupancy,
+/// Lets lookups end in the first set again, where none of its flows stands in
+/// the other one any more. `overflowed`: sets, and their counts before the walk;
+/// a count that has changed since stays.
+fn forget_overflows<K: Key>(
+    table: &FlowTable<'_, K>,
+    overflowed: &[(u32, u64)],
 ) -> Result<(), DatapathError> {
-    let mut value = vec![0; size_of::<CtEntry>()];
-    let taken = match removal::take(map.fd(), bytes_of(key), &mut value) {
-        Ok(taken) => taken,
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            let entry = map.get::<K, CtEntry>(key)?;
-            let dead = entry.is_some_and(|entry| ticks::is_expired(&entry, now));
-            occupancy.removed += usize::from(dead && map.remove(key)?);
-            occupancy.entries += usize::from(!dead && entry.is_some());
-            return Ok(());
+    let mut needed = HashSet::new();
+    for window in table.windows() {
+        let (first_set, window) = window?;
+        for index in 0..window.sets {
+            for (_, key, _) in window.set(index).ways().filter_map(|way| way.read::<K>()) {
+                let [first, _] = table.places(&key);
+                if first != first_set + index {
+                    needed.insert(first);
+                }
+            }
         }
-        Err(error) => return Err(kernel(format!("sweep of map {}", map.name))(error)),
-    };
-    if !taken {
-        return Ok(());
     }
-    let entry: CtEntry = value_of(&value);
-    if ticks::is_expired(&entry, now) {
-        occupancy.removed += 1;
-    } else {
-        map.put_if(key, &entry, sys::NOEXIST)?;
-        occupancy.entries += 1;
-        occupancy.revived += 1;
+    for (set, count) in overflowed {
+        if !needed.contains(set) {
+            let window = table.window(*set, 1)?;
+            let counter = window.set(0).overflowed;
+            // Refused where it has changed: a flow was put elsewhere meanwhile.
+            let _ = counter.compare_exchange(*count, 0, Ordering::SeqCst, Ordering::Relaxed);
+        }
     }
     Ok(())
 }
@@ -152,9 +142,9 @@ mod tests {
         let of = |removed| CtOccupancy {
             map: "pal_ct4",
             entries: 0,
+            one_sided: 0,
             max: 1_000,
             removed,
-            revived: 0,
         };
         vec![of(0), of(removed)]
     }

@@ -1,5 +1,5 @@
 //! bpf(2) by hand, where aya has no call for it or hides the file descriptor:
-//! element access as bytes, batches, pins, object info, links, test runs.
+//! element access as bytes, pins, object info, links, test runs.
 //!
 //! Every function is one system call on the arguments given: no state, any thread.
 
@@ -24,7 +24,6 @@ const MAP_GET_NEXT_ID: libc::c_long = 12;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const MAP_GET_FD_BY_ID: libc::c_long = 14;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-const MAP_LOOKUP_BATCH: libc::c_long = 24;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_UPDATE: libc::c_long = 29;
 
@@ -36,11 +35,6 @@ pub(crate) const MAP_TYPE_LRU_HASH: u32 = 9;
 pub(crate) const MAP_TYPE_LPM_TRIE: u32 = 11;
 pub(crate) const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 pub(crate) const MAP_TYPE_RINGBUF: u32 = 27;
-
-/// Update only where nothing is.
-pub(crate) const NOEXIST: u64 = 1;
-/// Update only what is there.
-pub(crate) const EXIST: u64 = 2;
 
 pub(crate) const TCX_INGRESS: u32 = 46;
 pub(crate) const TCX_EGRESS: u32 = 47;
@@ -193,58 +187,6 @@ pub(crate) fn map_next_key(
     let key = key.map_or(std::ptr::null(), <[u8]>::as_ptr);
     let mut attr = MapElem::new(fd, key, next.as_mut_ptr(), 0);
     found(bpf(MAP_GET_NEXT_KEY, &mut attr))
-}
-
-#[repr(C)]
-pub(super) struct MapBatch {
-    pub(super) in_batch: u64,
-    pub(super) out_batch: u64,
-    pub(super) keys: u64,
-    pub(super) values: u64,
-    pub(super) count: u32,
-    pub(super) map_fd: u32,
-    pub(super) elem_flags: u64,
-    pub(super) flags: u64,
-}
-
-/// What one batch of a map walk gave.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Batch {
-    pub(crate) count: usize,
-    pub(crate) last: bool,
-}
-
-/// The next `count` elements of a hash map. `cursor` holds the kernel's place
-/// (4 bytes); `first` begins a walk.
-pub(crate) fn map_lookup_batch(
-    fd: BorrowedFd<'_>,
-    first: bool,
-    cursor: &mut [u8; 4],
-    keys: &mut [u8],
-    values: &mut [u8],
-    count: usize,
-) -> io::Result<Batch> {
-    let mut out = [0u8; 4];
-    let mut attr = MapBatch {
-        in_batch: if first { 0 } else { cursor.as_ptr() as u64 },
-        out_batch: out.as_mut_ptr() as u64,
-        keys: keys.as_mut_ptr() as u64,
-        values: values.as_mut_ptr() as u64,
-        count: length(count),
-        map_fd: raw(fd),
-        elem_flags: 0,
-        flags: 0,
-    };
-    let last = match bpf(MAP_LOOKUP_BATCH, &mut attr) {
-        Ok(_) => false,
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
-        Err(error) => return Err(error),
-    };
-    *cursor = out;
-    Ok(Batch {
-        count: attr.count as usize,
-        last,
-    })
 }
 
 #[repr(C)]

@@ -1,7 +1,5 @@
 //! The kernel's clock as the conntrack entries hold it: jiffies.
 
-use palisade_abi::conntrack::CtEntry;
-
 use super::maps::kernel;
 use super::programs::{ProgramName, Programs};
 use super::settings::ticks_per_second;
@@ -34,11 +32,6 @@ fn complete(low: u32, uptime_s: u64, ticks_per_second: u64) -> u64 {
         .into_iter()
         .min_by_key(|candidate| candidate.abs_diff(estimate))
         .unwrap_or(base)
-}
-
-/// Whether an entry is dead at `now_jiffies`, as the programs see it.
-pub(crate) fn is_expired(entry: &CtEntry, now_jiffies: u64) -> bool {
-    entry.expires_jiffies <= now_jiffies
 }
 
 #[cfg(test)]

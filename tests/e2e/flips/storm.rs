@@ -215,7 +215,6 @@ pub(crate) fn run(plan: &Plan, flips: u32) -> Outcome {
         options: KernelOptions {
             bpffs: world.sandbox.path("bpf"),
             ct_entries_max: FLOWS_MAX,
-            half_entries_max: FLOWS_MAX,
             ..KernelOptions::default()
         },
         device: device(&world),

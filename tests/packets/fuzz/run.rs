@@ -368,7 +368,7 @@ fn number(name: &str) -> Option<u64> {
 /// Shoots for a while and panics at the first thing that is wrong; None where the
 /// machine cannot run it.
 fn run(seed: u64, seconds: Duration, planted: bool) -> Option<Fuzzer> {
-    let host = Host::with_conntrack(65_536, 65_536)?;
+    let host = Host::with_conntrack(65_536)?;
     let captures = captures();
     let own: [IpAddr; 2] = [HOST4, HOST6];
     assert!(ends_are_known(&captures, own), "captures of this host");

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use palisade_abi::conntrack::{CtEntry, CtKey4, CtKey6, Judged, RESERVED, flags, kind};
+use palisade_abi::conntrack::{CtEntry, CtKey4, CtKey6, Judged, flags, kind};
+use palisade_abi::flows::{ANSWERED, ONE_SIDED};
 use palisade_abi::proto;
 use palisade_abi::settings::Settings;
 use palisade_abi::table::{Cell, action};
@@ -11,10 +12,11 @@ use palisade_abi::table::{Cell, action};
 use super::{Flow, Opener, Stage, kernel_table, sockets};
 use crate::datapath::DatapathError;
 use crate::datapath::devices;
+use crate::datapath::kernel::conntrack::Key;
 use crate::datapath::kernel::datapath::Shared;
 use crate::datapath::kernel::failsafe::words;
-use crate::datapath::kernel::maps::{Map, MapName, Plain};
-use crate::datapath::kernel::{sys, ticks};
+use crate::datapath::kernel::flows::{FlowTable, Way};
+use crate::datapath::kernel::ticks;
 
 /// What the adoption did.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -86,6 +88,8 @@ impl<'a> Writer<'a> {
     fn enter(&self, flows: &[Flow], report: &mut AdoptionReport) -> Result<(), DatapathError> {
         // The sockets come first and know best; the same flow is in both lists.
         let mut done = HashSet::new();
+        let maps = &self.shared.maps;
+        let (v4, v6) = (FlowTable::v4(maps)?, FlowTable::v6(maps)?);
         for flow in flows {
             if !done.insert((
                 flow.local,
@@ -107,7 +111,7 @@ impl<'a> Writer<'a> {
                         kind: kind::TUPLE,
                         pad: 0,
                     };
-                    self.put(MapName::Ct4, MapName::Half4, &key, flow)?
+                    self.put(&v4, &key, flow)?
                 }
                 (IpAddr::V6(local), IpAddr::V6(remote)) => {
                     let key = CtKey6 {
@@ -119,7 +123,7 @@ impl<'a> Writer<'a> {
                         kind: kind::TUPLE,
                         pad: 0,
                     };
-                    self.put(MapName::Ct6, MapName::Half6, &key, flow)?
+                    self.put(&v6, &key, flow)?
                 }
                 (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => continue,
             };
@@ -132,36 +136,30 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn put<K: Plain>(
+    fn put<K: Key>(
         &self,
-        full: MapName,
-        half: MapName,
+        table: &FlowTable<'_, K>,
         key: &K,
         flow: &Flow,
     ) -> Result<Outcome, DatapathError> {
-        let (full, half) = (self.shared.maps.of(full), self.shared.maps.of(half));
-        for map in [full, half] {
-            let held: Option<CtEntry> = map.get(key)?;
-            let Some(held) = held.filter(|held| !ticks::is_expired(held, self.now)) else {
-                continue;
-            };
-            return correct(map, key, held, flow);
+        let held = table.with(key, self.now, |way, _, held| correct(way, held, flow))?;
+        if let Some(outcome) = held {
+            return Ok(outcome);
         }
-        let entry = self.entry(flow);
-        let target = if flow.answered { full } else { half };
-        // What is there is dead (see above) or was made by a packet just now.
-        let inserted = target.put_if(key, &entry, sys::NOEXIST)?;
-        if !inserted
-            && target
-                .get::<_, CtEntry>(key)?
-                .is_some_and(|it| ticks::is_expired(&it, self.now))
-        {
-            target.put(key, &entry)?;
+        let (entry, lifetime) = self.entry(flow);
+        let kind = if flow.answered { ANSWERED } else { ONE_SIDED };
+        let expires = self.now + u64::from(lifetime);
+        if table.enter(key, &entry, expires, kind, self.now)? {
+            Ok(Outcome::Inserted)
+        } else {
+            Err(DatapathError::Other(
+                "conntrack is being written all the time".to_owned(),
+            ))
         }
-        Ok(Outcome::Inserted)
     }
 
-    fn entry(&self, flow: &Flow) -> CtEntry {
+    /// The entry of a flow, and its lifetime in jiffies.
+    fn entry(&self, flow: &Flow) -> (CtEntry, u32) {
         let settings = &self.settings;
         let mut bits = flags::ADOPTED | opener_bits(flow.opener);
         let mut lifetime = settings.other_jiffies;
@@ -180,16 +178,15 @@ impl<'a> Writer<'a> {
             bits |= stage_bits;
             lifetime = stage_lifetime;
         }
-        CtEntry {
-            expires_jiffies: self.now + u64::from(lifetime),
+        let entry = CtEntry {
             flags: bits,
             // Of the epoch that ends with this commit: the next one judges it.
             judged: Judged::new(self.epoch, Cell::new(action::ALLOW, false, 0)),
             identity: 0,
             packets: [0; 2],
             bytes: [0; 2],
-            reserved: [0; RESERVED],
-        }
+        };
+        (entry, lifetime)
     }
 }
 
@@ -203,23 +200,15 @@ fn opener_bits(opener: Opener) -> u32 {
 
 /// Puts a guessed direction right. The programs may count a packet meanwhile:
 /// a lost increment is possible, nothing else.
-fn correct<K: Plain>(
-    map: &Map,
-    key: &K,
-    held: CtEntry,
-    flow: &Flow,
-) -> Result<Outcome, DatapathError> {
+fn correct(way: &Way<'_>, held: CtEntry, flow: &Flow) -> Outcome {
     if held.flags & flags::GUESSED == 0 {
-        return Ok(Outcome::Known);
+        return Outcome::Known;
     }
     let direction = flags::OPENED_EGRESS | flags::UNJUDGED;
-    let mut entry = held;
-    entry.flags &= !(flags::GUESSED | direction);
-    entry.flags |= flags::ADOPTED | opener_bits(flow.opener);
-    if (entry.flags ^ held.flags) & flags::OPENED_EGRESS != 0 {
-        entry.packets.swap(0, 1);
-        entry.bytes.swap(0, 1);
+    let opener = opener_bits(flow.opener);
+    way.change_flags(|bits| bits & !(flags::GUESSED | direction) | flags::ADOPTED | opener);
+    if (opener ^ held.flags) & flags::OPENED_EGRESS != 0 {
+        way.swap_sides();
     }
-    map.put_if(key, &entry, sys::EXIST)?;
-    Ok(Outcome::Corrected)
+    Outcome::Corrected
 }

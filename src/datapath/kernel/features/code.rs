@@ -57,6 +57,11 @@ pub(super) const fn load_word(to: u8, from: u8) -> Instruction {
     instruction(0x61, to, from, 0, 0)
 }
 
+/// Puts `new` where the word stands that register 0 holds.
+pub(super) const fn exchange_if(to: u8, offset: i16, new: u8) -> Instruction {
+    instruction(0xdb, to, new, offset, 0xf1)
+}
+
 pub(super) const fn call(helper: i32) -> Instruction {
     instruction(0x85, 0, 0, 0, helper)
 }

@@ -4,11 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use super::code::{
-    DONE, EXIT, FRAME, Instruction, add, call, clear, copy, jump_if_less, map, set, skip_if_zero,
-    skip_if_zero32,
+    DONE, EXIT, FRAME, Instruction, add, call, clear, copy, exchange_if, jump_if_less, map, set,
+    skip_if_zero, skip_if_zero32,
 };
 use super::{calls, global};
-use crate::datapath::kernel::{clsact, links, removal, sys};
+use crate::datapath::kernel::{clsact, links, sys};
 use crate::datapath::netns;
 use crate::limits::PROGRAM_LOADS_MAX;
 use crate::policy::Direction;
@@ -81,18 +81,12 @@ pub(super) const ALL: &[Probe] = &[
         create(array(MMAPABLE)).map(drop)
     }),
     needed("ring buffers", (5, 8), ring_buffer),
-    needed("batched reading of maps", (5, 6), batches),
+    needed("atomic compare and exchange", (5, 12), atomics),
     needed("bpf_jiffies64", (5, 6), || {
         load(&[call(JIFFIES64), DONE[0], DONE[1]]).map(drop)
     }),
     needed("bpf_fib_lookup", (4, 18), fib_lookup),
     needed("bpf_skc_lookup_tcp", (5, 2), socket_lookup),
-    better(
-        "looking while removing from LRU hashes",
-        (5, 14),
-        "the sweep looks first and removes then",
-        taking,
-    ),
     better(
         "maps in maps",
         (4, 12),
@@ -193,21 +187,16 @@ fn ring_buffer() -> io::Result<()> {
     .map(drop)
 }
 
-fn batches() -> io::Result<()> {
-    let map = create(shape(sys::MAP_TYPE_LRU_HASH, 4, 0))?;
-    let (mut cursor, mut keys, mut values) = ([0; 4], [0; 4], [0; 4]);
-    sys::map_lookup_batch(map.as_fd(), true, &mut cursor, &mut keys, &mut values, 1).map(drop)
-}
-
-fn taking() -> io::Result<()> {
-    let map = create(shape(sys::MAP_TYPE_LRU_HASH, 4, 0))?;
-    // There is nothing to take, which a kernel that can says.
-    match removal::take(map.as_fd(), &[0; 4], &mut [0; 4]) {
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
-        }
-        answer => answer.map(drop),
-    }
+fn atomics() -> io::Result<()> {
+    load(&[
+        clear(-8),
+        set(0, 0),
+        set(1, 0),
+        exchange_if(FRAME, -8, 1),
+        DONE[0],
+        DONE[1],
+    ])
+    .map(drop)
 }
 
 fn fib_lookup() -> io::Result<()> {

@@ -15,7 +15,8 @@ use crate::datapath::kernel::{clsact, sys};
 /// Maps besides those of flows that are shared where they are alike: datagrams
 /// in pieces, and what was counted. (While programs run beside each other, each
 /// drop is counted once, by the one that drops; what passes is counted by both.)
-const BESIDES: [MapName; 5] = [
+const BESIDES: [MapName; 6] = [
+    MapName::CtEvicted,
     MapName::Frag4,
     MapName::Frag6,
     MapName::Counters,

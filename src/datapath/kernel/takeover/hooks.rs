@@ -11,7 +11,7 @@ use crate::datapath::kernel::hooks::{Hook, forget, open_hook};
 use crate::datapath::kernel::maps::{MapName, kernel};
 use crate::datapath::kernel::pins::{self, Pin, PinDir};
 use crate::datapath::kernel::protect::record;
-use crate::datapath::kernel::removal;
+use crate::datapath::kernel::links;
 use crate::datapath::{DatapathError, devices};
 
 impl Attachments {
@@ -116,7 +116,7 @@ impl Attachments {
             forget(&hook.of, &hook.pin)?;
             if let Some(link) = &hook.link {
                 // Now, whoever else holds a descriptor of it. Its device may be gone.
-                let _gone = removal::link_detach(link.fd.as_fd());
+                let _gone = links::link_detach(link.fd.as_fd());
                 ended += 1;
             }
             leftovers.pop();

@@ -1,0 +1,296 @@
+//! The table of flows: finding one, entering, renewing and removing it.
+//!
+//! Layout, places and the rule of who makes room: [`palisade_abi::flows`].
+
+use palisade_abi::{
+    conntrack::CtEntry,
+    flows::{BUSY, Flow, RANK_ANSWERED, RANK_NEVER, Set, Space, Tag, Tags, WAYS},
+};
+
+use crate::{
+    atomic,
+    branchless::{if_less, low_three},
+    conntrack, counters,
+    family::{Family, Packet},
+    maps::CT_SPACE,
+};
+
+/// How long a way that is being written is left alone, in jiffies. It takes
+/// nanoseconds; longer only if the agent is killed in the middle.
+const BUSY_JIFFIES: u64 = 256;
+
+/// A flow that was found, and lived then.
+#[derive(Clone, Copy)]
+pub struct Found {
+    pub entry: *mut CtEntry,
+    pub tag: Tag,
+    tag_at: *mut u64,
+}
+
+impl Found {
+    /// Whether the way still holds the flow: what was read of it before is its own.
+    #[inline(always)]
+    pub fn holds(self) -> bool {
+        // SAFETY: `tag_at` comes from a lookup.
+        let tag = Tag(unsafe { self.tag_at.read_volatile() });
+        tag.is_of(self.tag.0) && tag.is_flow()
+    }
+
+    /// Gives the flow another tag, unless the way has changed meanwhile: then
+    /// another CPU has renewed it, or has given the way away.
+    #[inline(always)]
+    pub fn renew(self, tag: Tag) {
+        if tag != self.tag {
+            swap(self.tag_at, self.tag, tag);
+        }
+    }
+
+    #[inline(always)]
+    pub fn remove(self) {
+        swap(self.tag_at, self.tag, Tag::FREE);
+    }
+}
+
+#[inline(always)]
+fn swap(tag_at: *mut u64, from: Tag, to: Tag) -> bool {
+    // SAFETY: a word of a map's value, aligned.
+    unsafe { atomic::exchange_if(tag_at, from.0, to.0) }
+}
+
+/// Where a flow stands.
+#[derive(Clone, Copy)]
+pub struct Place {
+    hash: u64,
+    space: Space,
+}
+
+impl Place {
+    #[inline(always)]
+    pub fn of<F: Family>(key: &F::Key) -> Option<Self> {
+        // SAFETY: a non-null pointer from a lookup; written before any program runs.
+        let space = unsafe { *CT_SPACE.get_ptr(0)? };
+        let hash = F::hash(key, space.seed);
+        Some(Self { hash, space })
+    }
+
+    #[inline(always)]
+    fn first<F: Family>(self) -> Option<*mut Set<F::Key>> {
+        F::flows().get_ptr_mut(self.space.first(self.hash))
+    }
+
+    #[inline(always)]
+    fn other<F: Family>(self) -> Option<*mut Set<F::Key>> {
+        F::flows().get_ptr_mut(self.space.other(self.hash))
+    }
+}
+
+/// What a look at the first set of a flow says.
+pub enum Glance {
+    Found(Found),
+    /// It is not there.
+    Absent,
+    /// It may stand in its other set.
+    Elsewhere,
+}
+
+/// Looks for a flow in its first set only.
+#[inline(always)]
+pub fn glance<F: Family>(key: &F::Key, now: u64) -> Glance {
+    let Some(place) = Place::of::<F>(key) else {
+        return Glance::Absent;
+    };
+    let Some(set) = place.first::<F>() else {
+        return Glance::Absent;
+    };
+    // SAFETY: a set from a lookup.
+    let way = way_by(unsafe { tags_of::<F>(set) }, place.hash) as usize;
+    match found_at::<F>(set, way, key, now) {
+        Some(found) => Glance::Found(found),
+        // SAFETY: a non-null pointer from a lookup.
+        None if unsafe { (&raw const (*set).overflowed).read_volatile() } == 0 => Glance::Absent,
+        None => Glance::Elsewhere,
+    }
+}
+
+/// Looks for a flow. An expired one is none, and hides none.
+#[inline(always)]
+pub fn find<F: Family>(key: &F::Key, now: u64) -> Option<Found> {
+    let place = Place::of::<F>(key)?;
+    let set = place.first::<F>()?;
+    if let Some(found) = find_in::<F>(set, key, place.hash, now) {
+        return Some(found);
+    }
+    // SAFETY: a non-null pointer from a lookup.
+    if unsafe { (&raw const (*set).overflowed).read_volatile() } == 0 {
+        return None;
+    }
+    find_in::<F>(place.other::<F>()?, key, place.hash, now)
+}
+
+#[inline(always)]
+fn find_in<F: Family>(set: *mut Set<F::Key>, key: &F::Key, hash: u64, now: u64) -> Option<Found> {
+    // SAFETY: a set from a lookup.
+    let way = crate::pal_way(unsafe { tags_of::<F>(set) }, hash);
+    found_at::<F>(set, way as usize, key, now)
+}
+
+/// The flow in a way of a set, if it is this one and lives.
+#[inline(always)]
+fn found_at<F: Family>(set: *mut Set<F::Key>, way: usize, key: &F::Key, now: u64) -> Option<Found> {
+    let way = low_three(way as u64) as usize;
+    if way >= WAYS {
+        return None;
+    }
+    // SAFETY: `set` comes from a lookup, and the verifier checks the way's bounds.
+    unsafe {
+        let tag_at = tags_of::<F>(set).cast::<u64>().add(way);
+        let tag = Tag(tag_at.read_volatile());
+        let flow = way_of::<F>(set, way);
+        if !tag.is_alive(now) || !F::is_at(key, &raw const (*flow).key) {
+            return None;
+        }
+        Some(Found {
+            entry: &raw mut (*flow).entry,
+            tag,
+            tag_at,
+        })
+    }
+}
+
+/// # Safety
+/// `set` comes from a lookup, `way` is less than [`WAYS`].
+#[inline(always)]
+unsafe fn way_of<F: Family>(set: *mut Set<F::Key>, way: usize) -> *mut Flow<F::Key> {
+    // SAFETY: the caller's word.
+    unsafe { (&raw mut (*set).flows).cast::<Flow<F::Key>>().add(way) }
+}
+
+/// The way of a set that may hold the flow of a hash; none: [`WAYS`]. A function
+/// of its own (see `main`).
+#[inline(always)]
+pub fn way_by(tags: *const SetTags, hash: u64) -> u32 {
+    if tags.is_null() {
+        return WAYS as u32;
+    }
+    let mut way = WAYS as u64;
+    // SAFETY: not null; the verifier has checked the caller's memory behind it.
+    unsafe {
+        for at in 0..WAYS {
+            let tag = (&raw const (*tags).0[at]).read_volatile();
+            way ^= if_less((tag ^ hash) >> 32, 1, way ^ at as u64);
+        }
+    }
+    way as u32
+}
+
+/// The way of a set that is given away first, below its rank. A function of its
+/// own, too.
+#[inline(always)]
+pub fn room(tags: *const SetTags, hash: u64, now: u64) -> u64 {
+    if tags.is_null() {
+        return RANK_NEVER << WAY_BITS;
+    }
+    let mut best = RANK_NEVER << WAY_BITS;
+    // A loop, since unrolled it takes more of the stack than is left; it goes back by
+    // a jump (see `v6::follow`).
+    let mut at = 0;
+    let next = &raw mut at;
+    // SAFETY: as above, and a variable of ours.
+    unsafe {
+        while next.read_volatile() < WAYS {
+            let at = next.read_volatile();
+            next.write_volatile(at + 1);
+            let tag = Tag((&raw const (*tags).0).cast::<u64>().add(at).read_volatile());
+            let rank = (tag.rank_by(hash, now, if_less) << WAY_BITS) | at as u64;
+            best ^= if_less(rank, best, best ^ rank);
+        }
+    }
+    best
+}
+
+const WAY_BITS: u32 = 3;
+
+/// What the two functions get.
+#[repr(transparent)]
+pub struct SetTags(Tags);
+
+/// Enters a flow that is not there, by `packet.scratch_key` and `packet.entry`: to
+/// live so many jiffies, as one of `palisade_abi::flows`' kinds. 0 where another CPU
+/// took the way meanwhile. A function of its own, too.
+#[inline(always)]
+pub fn enter<F: Family>(packet: *const Packet<F>, life: u64, kind: u64) -> u32 {
+    if packet.is_null() {
+        return 0;
+    }
+    // SAFETY: not null; the verifier has checked the caller's memory behind it.
+    let (key, entry) = unsafe { (&(*packet).scratch_key, &(*packet).entry) };
+    u32::from(enter_one::<F>(key, entry, life, kind).is_some())
+}
+
+#[inline(always)]
+fn enter_one<F: Family>(key: &F::Key, entry: &CtEntry, life: u64, kind: u64) -> Option<()> {
+    let now = conntrack::now();
+    let place = Place::of::<F>(key)?;
+    let first = place.first::<F>()?;
+    let other = place.other::<F>()?;
+    let mut set = first;
+    // SAFETY: sets from lookups.
+    unsafe {
+        let mut room = crate::pal_room(tags_of::<F>(first), place.hash, now);
+        if room >> WAY_BITS >= RANK_ANSWERED {
+            let there = crate::pal_room(tags_of::<F>(other), place.hash, now);
+            if there >> WAY_BITS < room >> WAY_BITS {
+                room = there;
+                set = other;
+                // First the word of it, then the flow.
+                atomic::increment(&raw mut (*first).overflowed);
+            }
+        }
+        let way = low_three(room) as usize;
+        if room >> WAY_BITS >= RANK_NEVER || way >= WAYS {
+            return None;
+        }
+        let tag = Tag::new(place.hash, now + life, kind);
+        take::<F>(set, way, key, entry, tag, now).then_some(())
+    }
+}
+
+/// # Safety
+/// `set` comes from a lookup.
+#[inline(always)]
+unsafe fn tags_of<F: Family>(set: *mut Set<F::Key>) -> *mut SetTags {
+    // SAFETY: the caller's word.
+    unsafe { (&raw mut (*set).tags).cast() }
+}
+
+/// Writes a flow into a way, unless that is being written already.
+///
+/// # Safety
+/// `set` comes from a lookup, `way` is less than [`WAYS`].
+#[inline(always)]
+unsafe fn take<F: Family>(
+    set: *mut Set<F::Key>,
+    way: usize,
+    key: &F::Key,
+    entry: &CtEntry,
+    tag: Tag,
+    now: u64,
+) -> bool {
+    // SAFETY: the caller's word; the way is this CPU's while its tag says so.
+    unsafe {
+        let tag_at = tags_of::<F>(set).cast::<u64>().add(way);
+        let seen = Tag(tag_at.read_volatile());
+        let busy = Tag::new(0, now + BUSY_JIFFIES, BUSY);
+        if seen.kind() == BUSY && seen.is_timely(now) || !swap(tag_at, seen, busy) {
+            return false;
+        }
+        let flow = way_of::<F>(set, way);
+        (&raw mut (*flow).key).write_volatile(*key);
+        (&raw mut (*flow).entry).write_volatile(*entry);
+        atomic::publish(tag_at, tag.0);
+        if seen.is_alive(now) {
+            counters::evicted(seen.kind());
+        }
+        true
+    }
+}
