@@ -91,6 +91,8 @@ pub const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 pub const API_FLOWS_MAX: usize = 1_000_000;
 /// How long a change of an endpoint's options waits until it is enforced.
 pub const ENDPOINT_CONFIG_WAIT: Duration = Duration::from_secs(10);
+/// Largest request to the API: a manifest file of the largest size, as JSON.
+pub const API_BODY_BYTES_MAX: usize = 32 << 20;
 /// Longest wait of an API request (Cilium: 6 minutes).
 pub const API_WAIT_MAX: Duration = Duration::from_secs(360);
 /// Major events of this life held in memory, and lines of `endpoint log`.
@@ -149,6 +151,7 @@ pub const LAB_POLLS_MAX: u32 = 600;
 const _: () = assert!(MANIFEST_DEBOUNCE.as_millis() < MANIFEST_WRITER_QUIET.as_millis());
 const _: () = assert!(JOURNAL_GROUP_MAX >= REPOSITORY_QUEUE_MAX);
 const _: () = assert!(MANIFEST_DOCUMENT_BYTES_MAX as u64 <= MANIFEST_FILE_BYTES_MAX);
+const _: () = assert!(API_BODY_BYTES_MAX as u64 >= 2 * MANIFEST_FILE_BYTES_MAX);
 
 /// Events that the journal may hold beyond its snapshot before a new one.
 pub const SNAPSHOT_EVENTS_MAX: usize = 512;
@@ -160,6 +163,9 @@ pub const PAST_EVENTS_MAX: u64 = 10_000;
 pub const PAST_SNAPSHOTS_MAX: usize = 8;
 pub const PAST_BYTES_MAX: u64 = 64 << 20;
 pub const PAST_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Events and lines of the history that stay whatever their age says: the wall
+/// clock may jump by years.
+pub const PAST_EVENTS_MIN: u64 = 1_000;
 /// Lines of `palisade history` that outlive the agent: each event may have one
 /// and its commit another.
 pub const PAST_NOTES_MAX: u64 = 20_000;
@@ -174,6 +180,10 @@ pub const PAST_TURN_WAIT: Duration = Duration::from_secs(10);
 /// history: enforcement must not wait for a disk.
 pub const FLUSH_ATTEMPTS_MAX: u32 = 5;
 pub const FLUSH_RETRY: Duration = Duration::from_millis(200);
+/// A flush that takes this long is told as a problem.
+pub const FLUSH_SLOW: Duration = Duration::from_secs(3);
+/// How often a store that was given up is tried again.
+pub const STORE_RETRY: Duration = Duration::from_secs(2);
 /// Generations whose rule names the monitor can ask for.
 pub const GENERATION_NAMES_MAX: usize = 64;
 /// Changes whose way to the datapath is timed at once.

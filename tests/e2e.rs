@@ -25,6 +25,8 @@ mod detach;
 mod drift;
 #[path = "e2e/drift_boot.rs"]
 mod drift_boot;
+#[path = "e2e/faults.rs"]
+mod faults;
 #[path = "e2e/files.rs"]
 mod files;
 #[path = "e2e/flips.rs"]

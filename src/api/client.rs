@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
 use super::model::ApiError;
+use crate::limits::API_BODY_BYTES_MAX;
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -195,6 +196,9 @@ async fn accepted(response: Response<Incoming>) -> Result<Incoming, ClientError>
     let message = serde_json::from_slice::<ApiError>(&bytes)
         .map(|body| body.error)
         .unwrap_or_else(|_| match status {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                format!("the request has more than {API_BODY_BYTES_MAX} bytes; send less at once")
+            }
             StatusCode::NOT_FOUND => "the agent does not know this request".to_owned(),
             other => format!("the agent answered {other}"),
         });

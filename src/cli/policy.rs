@@ -9,7 +9,7 @@ use super::output::{Output, Table};
 use super::{CliError, diff, explain, validate};
 use crate::api::client::Client;
 use crate::api::model::{ChangeReply, PolicyDump, Selector, WaitReply};
-use crate::limits::MANIFEST_FILE_BYTES_MAX;
+use crate::limits::{API_BODY_BYTES_MAX, MANIFEST_FILE_BYTES_MAX};
 use crate::sources::manifests::read_capped;
 
 pub(super) fn run(socket: &Path, out: Output, command: &PolicyCommand) -> Result<(), CliError> {
@@ -106,6 +106,13 @@ fn import(client: &Client, out: Output, paths: &[PathBuf]) -> Result<(), CliErro
         let text = String::from_utf8(bytes)
             .map_err(|_| CliError::Failed(format!("{name}: not UTF-8 text")))?;
         files.push((name, text));
+    }
+    let size = serde_json::to_vec(&files).map_or(0, |body| body.len());
+    if size > API_BODY_BYTES_MAX {
+        return Err(CliError::Failed(format!(
+            "these files make a request of {size} bytes, at most {API_BODY_BYTES_MAX} are taken; \
+             import fewer at once"
+        )));
     }
     let reply: ChangeReply = client.send(Method::PUT, "/policy/resources", &files)?;
     changed(out, &reply)

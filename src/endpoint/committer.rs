@@ -373,7 +373,9 @@ pub fn policy_status(policy: &EndpointPolicy) -> EndpointPolicyStatus {
     }
 }
 
-fn endpoint_record(endpoint: &Endpoint) -> EndpointRecord {
+/// What lasts of an endpoint.
+#[must_use]
+pub fn endpoint_record(endpoint: &Endpoint) -> EndpointRecord {
     let status = endpoint.status(super::AuditSetting::Inherited, false);
     EndpointRecord {
         id: status.id.0,

@@ -13,7 +13,7 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// Flushes. After too many failures the store is abandoned, which counts as
+    /// Flushes. After too many failures the store is suspended, which counts as
     /// a success: the agent goes on without history and says so.
     pub fn flush(&mut self, store: &Store) -> Result<(), StoreError> {
         match store.flush() {
@@ -27,7 +27,7 @@ impl Attempts {
             }
             Err(error) => {
                 tracing::error!("the store is given up: {error}");
-                store.abandon(&error.to_string());
+                store.suspend(&error.to_string());
                 self.failures = 0;
                 Ok(())
             }

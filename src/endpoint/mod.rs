@@ -20,7 +20,9 @@ mod signal;
 mod state;
 mod status;
 
-pub use committer::{Committer, CommitterParts, Offer, OfferBox, found_status, policy_status};
+pub use committer::{
+    Committer, CommitterParts, Offer, OfferBox, endpoint_record, found_status, policy_status,
+};
 pub use endpoint::{Endpoint, Work};
 pub use flush::Attempts;
 pub use manager::{EndpointManager, HOST_ENDPOINT};

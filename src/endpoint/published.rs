@@ -16,7 +16,8 @@ use crate::events::{
     History, HistoryEntry, Outcome, ResourceKey, Revision, SourceName, join_generations,
 };
 use crate::limits::{
-    DELAYS_MAX, GENERATION_NAMES_MAX, HISTORY_MAX, HISTORY_MESSAGE_BYTES_MAX, PAST_NOTES_MAX,
+    DELAYS_MAX, GENERATION_NAMES_MAX, HISTORY_MAX, HISTORY_MESSAGE_BYTES_MAX, PAST_EVENTS_MIN,
+    PAST_NOTES_MAX,
 };
 use crate::policy::{PolicySnapshot, RuleCatalogue};
 
@@ -219,7 +220,8 @@ impl Published {
         Ok(entries)
     }
 
-    /// Drops what is older from the store, up to a number at a time.
+    /// Drops what is older from the store, up to a number at a time; the newest
+    /// lines stay whatever their age.
     pub fn drop_older(&self, oldest_ms: u64) -> Result<(), StoreError> {
         let notes = self.store.notes_from::<HistoryEntry>(0)?;
         let Some((first, _)) = notes.first() else {
@@ -231,7 +233,8 @@ impl Published {
         let mut young = notes.iter().skip_while(|(_, entry)| is_old(entry));
         let last = notes.last().map_or(*first, |(last, _)| last + 1);
         let end = young.next().map_or(last, |(number, _)| *number);
-        self.store.drop_notes(*first..end)
+        let stay = self.store.last_note().saturating_sub(PAST_EVENTS_MIN);
+        self.store.drop_notes(*first..end.min(stay + 1).max(*first))
     }
 
     /// What the datapath enforces.

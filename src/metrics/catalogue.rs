@@ -67,6 +67,8 @@ const fn histogram(
 
 pub const BUILD_INFO: &str = "build_info";
 pub const READY: &str = "agent_ready";
+pub const JOURNAL_AVAILABLE: &str = "journal_available";
+pub const JOURNAL_FAILURES: &str = "journal_failures_total";
 pub const DROP_COUNT: &str = "drop_count_total";
 pub const DROP_BYTES: &str = "drop_bytes_total";
 pub const FORWARD_COUNT: &str = "forward_count_total";
@@ -367,6 +369,18 @@ pub const ALL: &[Metric] = &[
         "datapath_audit_duration_seconds",
         &[],
         "Time of a whole audit of the kernel, with its rests",
+    ),
+    gauge(
+        JOURNAL_AVAILABLE,
+        Unit::Count,
+        &[],
+        "1 while what is accepted is written to the disk, 0 while the agent runs without history",
+    ),
+    counter(
+        JOURNAL_FAILURES,
+        Unit::Count,
+        &[],
+        "Writes and flushes of the journal that failed",
     ),
 ];
 

@@ -89,6 +89,9 @@ impl Collector {
     pub fn collect(&self, kernel: &KernelCounters) {
         gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         gauge!(names::READY).set(if self.is_ready() { 1.0 } else { 0.0 });
+        let status = self.pipeline.status();
+        gauge!(names::JOURNAL_AVAILABLE).set(if status.has_history { 1.0 } else { 0.0 });
+        counter!(names::JOURNAL_FAILURES).absolute(status.store_failures);
         self.repository();
         let endpoints = self.pipeline.endpoints();
         gauge!(names::ENDPOINT).set(number(endpoints.len()));

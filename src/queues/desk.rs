@@ -4,13 +4,16 @@
 //! Owner: the worker of the RepositoryChangeQueue. Invariant: while a source
 //! has not said `in sync`, nothing is deleted; deletions wait, in order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use palisade_state::StoreError;
+use palisade_state::{AuditFlag, AuditRecord, EndpointRecord, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::known::Known;
-use crate::events::{RepositoryChange, Revision, Sequence, SourceName};
+use crate::endpoint::HOST_ENDPOINT;
+use crate::events::{EndpointId, RepositoryChange, Revision, Sequence, SourceName};
+use crate::identity::LabelSet;
 use crate::policy::{Applied, PolicyOptions, Repository, RepositoryImportError, RepositoryRecord};
 
 /// One event of the journal.
@@ -22,6 +25,12 @@ pub enum JournalEvent {
         /// What it was configured with; None in journals of older agents.
         #[serde(default)]
         options: Option<Box<PolicyOptions>>,
+        /// The audit options that it found; None in journals of older agents.
+        #[serde(default)]
+        audit: Option<AuditState>,
+        /// Its endpoints.
+        #[serde(default)]
+        endpoints: Vec<EndpointRecord>,
         #[serde(default)]
         accepted_ms: u64,
     },
@@ -36,6 +45,65 @@ pub enum JournalEvent {
         #[serde(default)]
         accepted_ms: u64,
     },
+    /// Audit options were set: all of them, as they are from here on.
+    Audit {
+        audit: AuditState,
+        /// Whose option it was; None: the agent's.
+        endpoint: Option<EndpointId>,
+        accepted_ms: u64,
+    },
+}
+
+/// The audit options: the agent's flag, and what was set at run time.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct AuditState {
+    /// `--policy-audit-mode`.
+    pub flag: bool,
+    pub set: AuditRecord,
+}
+
+impl AuditState {
+    /// What counts for the agent.
+    #[must_use]
+    pub fn agent(&self) -> bool {
+        match self.set.agent {
+            AuditFlag::Inherited => self.flag,
+            AuditFlag::Enabled => true,
+            AuditFlag::Disabled => false,
+        }
+    }
+
+    /// What counts for an endpoint.
+    #[must_use]
+    pub fn effective(&self, id: EndpointId) -> bool {
+        match self.set.endpoints.get(&id.0) {
+            None | Some(AuditFlag::Inherited) => self.agent(),
+            Some(AuditFlag::Enabled) => true,
+            Some(AuditFlag::Disabled) => false,
+        }
+    }
+
+    fn words(&self, endpoint: Option<EndpointId>) -> String {
+        let set = match endpoint {
+            None => self.set.agent,
+            Some(id) => self.set.endpoints.get(&id.0).copied().unwrap_or_default(),
+        };
+        let words = match (set, endpoint) {
+            (AuditFlag::Enabled, _) => "PolicyAuditMode enabled",
+            (AuditFlag::Disabled, _) => "PolicyAuditMode disabled",
+            (AuditFlag::Inherited, Some(_)) => "PolicyAuditMode follows the agent",
+            (AuditFlag::Inherited, None) if self.flag => "started with --policy-audit-mode",
+            (AuditFlag::Inherited, None) => "started without --policy-audit-mode",
+        };
+        words.to_owned()
+    }
+}
+
+/// What an agent knows beside its repository.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Circumstances {
+    pub audit: AuditState,
+    pub endpoints: BTreeMap<u16, EndpointRecord>,
 }
 
 impl JournalEvent {
@@ -45,7 +113,8 @@ impl JournalEvent {
         match self {
             Self::Started { accepted_ms, .. }
             | Self::Change { accepted_ms, .. }
-            | Self::InSync { accepted_ms, .. } => *accepted_ms,
+            | Self::InSync { accepted_ms, .. }
+            | Self::Audit { accepted_ms, .. } => *accepted_ms,
         }
     }
 }
@@ -65,6 +134,13 @@ pub enum Done {
     GateOpened,
     /// The agent was configured differently than before: a new revision.
     OptionsChanged { revision: Revision },
+    /// An audit option is set; None: the agent's.
+    AuditSet {
+        endpoint: Option<EndpointId>,
+        words: String,
+    },
+    /// An endpoint began.
+    EndpointStarted { id: EndpointId, is_new: bool },
 }
 
 /// The desk as the journal's snapshot holds it.
@@ -78,6 +154,8 @@ pub struct DeskRecord {
     /// What the agent was configured with; None in snapshots of older agents.
     #[serde(default)]
     pub options: Option<Box<PolicyOptions>>,
+    #[serde(default)]
+    pub circumstances: Circumstances,
 }
 
 /// Why a desk could not be restored.
@@ -100,6 +178,9 @@ pub struct Desk {
     was_open: bool,
     known: Known,
     options: PolicyOptions,
+    circumstances: Circumstances,
+    /// The labels that the host's endpoint in `circumstances` has.
+    host_labels: Option<Arc<LabelSet>>,
 }
 
 impl Desk {
@@ -113,6 +194,8 @@ impl Desk {
             was_open: false,
             known: Known::default(),
             options,
+            circumstances: Circumstances::default(),
+            host_labels: None,
         }
     }
 
@@ -139,6 +222,8 @@ impl Desk {
             deferred: record.deferred,
             was_open: record.was_open,
             known: record.known,
+            circumstances: record.circumstances,
+            host_labels: None,
         })
     }
 
@@ -152,6 +237,7 @@ impl Desk {
             was_open: self.was_open,
             known: self.known.clone(),
             options: Some(Box::new(self.options.clone())),
+            circumstances: self.circumstances.clone(),
         }
     }
 
@@ -172,6 +258,12 @@ impl Desk {
     #[must_use]
     pub fn known(&self) -> &Known {
         &self.known
+    }
+
+    /// Audit options and endpoints.
+    #[must_use]
+    pub fn circumstances(&self) -> &Circumstances {
+        &self.circumstances
     }
 
     /// Sources that have not said `in sync`.
@@ -195,11 +287,17 @@ impl Desk {
     ) -> Vec<Done> {
         match event {
             JournalEvent::Started {
-                sources, options, ..
+                sources,
+                options,
+                audit,
+                endpoints,
+                ..
             } => {
                 self.waiting = sources;
                 let changed = options.and_then(|options| self.configure(*options, see));
                 let mut done = Vec::from_iter(changed);
+                done.extend(audit.and_then(|audit| self.find_audit(audit)));
+                done.extend(endpoints.into_iter().map(|one| self.begin_endpoint(one)));
                 done.extend(self.open_if_in_sync(see));
                 done
             }
@@ -213,6 +311,13 @@ impl Desk {
             JournalEvent::Change { change, .. } => {
                 self.known.note(&change);
                 vec![self.change(sequence, change, see)]
+            }
+            JournalEvent::Audit {
+                audit, endpoint, ..
+            } => {
+                let words = audit.words(endpoint);
+                self.circumstances.audit = audit;
+                vec![Done::AuditSet { endpoint, words }]
             }
         }
     }
@@ -236,6 +341,7 @@ impl Desk {
         self.repository = Repository::import(record, options.clone()).ok()?;
         self.options = options;
         see(&self.repository);
+        self.follow_host();
         Some(Done::OptionsChanged { revision })
     }
 
@@ -287,6 +393,44 @@ impl Desk {
         }
     }
 
+    /// A start finds other audit options when its flag is another one.
+    fn find_audit(&mut self, audit: AuditState) -> Option<Done> {
+        if audit == self.circumstances.audit {
+            return None;
+        }
+        let words = audit.words(None);
+        self.circumstances.audit = audit;
+        Some(Done::AuditSet {
+            endpoint: None,
+            words,
+        })
+    }
+
+    fn begin_endpoint(&mut self, endpoint: EndpointRecord) -> Done {
+        let id = EndpointId(endpoint.id);
+        let known = self.circumstances.endpoints.insert(endpoint.id, endpoint);
+        self.host_labels = None;
+        self.follow_host();
+        Done::EndpointStarted {
+            id,
+            is_new: known.is_none(),
+        }
+    }
+
+    /// The host's endpoint has the labels of the newest revision.
+    fn follow_host(&mut self) {
+        let Some(host) = self.circumstances.endpoints.get_mut(&HOST_ENDPOINT.0) else {
+            return;
+        };
+        let newest = self.repository.snapshot();
+        host.desired = newest.revision.0;
+        let is_same = |known: &Arc<LabelSet>| Arc::ptr_eq(known, &newest.host_labels);
+        if !self.host_labels.as_ref().is_some_and(is_same) {
+            host.labels = newest.host_labels.to_strings();
+            self.host_labels = Some(Arc::clone(&newest.host_labels));
+        }
+    }
+
     fn apply(
         &mut self,
         sequence: Sequence,
@@ -300,6 +444,7 @@ impl Desk {
             RepositoryChange::Delete { .. } => policy_delete(&mut self.repository, &change),
         };
         see(&self.repository);
+        self.follow_host();
         Done::Applied {
             sequence,
             change: Box::new(change),

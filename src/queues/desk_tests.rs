@@ -40,6 +40,8 @@ fn started() -> JournalEvent {
     JournalEvent::Started {
         sources: BTreeSet::from([SourceName::Manifests, SourceName::Etcd]),
         options: None,
+        audit: None,
+        endpoints: Vec::new(),
         accepted_ms: 0,
     }
 }
@@ -163,6 +165,8 @@ fn other_options_are_a_revision_and_lasting() {
             node_labels: [("ignored".to_owned(), "here".to_owned())].into(),
             ..PolicyOptions::default()
         })),
+        audit: None,
+        endpoints: Vec::new(),
         accepted_ms: 0,
     };
     let same = desk.take(Sequence(2), with(EnforcementMode::Default));

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use palisade_state::StoreError;
 use parking_lot::Mutex;
 
-use super::desk::JournalEvent;
+use super::desk::{AuditState, JournalEvent};
 use super::event_queue::{EnqueueError, Ticket};
 use super::known::Known;
 use super::outcome::{ChangeOutcome, SubmitError};
 use super::shared::{RepositoryEvent, Shared};
-use crate::events::{RepositoryChange, ResourceKey, Sequence, SourceName};
+use crate::events::{EndpointId, RepositoryChange, ResourceKey, Sequence, SourceName};
 use crate::limits::APPEND_ATTEMPTS_MAX;
 
 /// The door.
@@ -82,6 +82,25 @@ impl Intake {
         Ok(())
     }
 
+    /// Audit options change.
+    pub(super) fn audit(
+        &self,
+        audit: AuditState,
+        endpoint: Option<EndpointId>,
+    ) -> Result<(), SubmitError> {
+        let _order = self.known.lock();
+        if self.shared.changes.is_stopped() {
+            return Err(SubmitError::Stopped);
+        }
+        let accepted_ms = self.shared.clock.wall_ms();
+        let event = JournalEvent::Audit {
+            audit,
+            endpoint,
+            accepted_ms,
+        };
+        self.enter(event).map(|_| ())
+    }
+
     fn enter_change(
         &self,
         known: &mut Known,
@@ -117,7 +136,7 @@ impl Intake {
                 Ok(sequence) => return Ok(Sequence(sequence)),
                 Err(StoreError::Medium(_)) if attempt < APPEND_ATTEMPTS_MAX => attempt += 1,
                 // Enforcement must not wait for a disk: go on without history.
-                Err(StoreError::Medium(reason)) => store.abandon(&reason),
+                Err(StoreError::Medium(reason)) => store.suspend(&reason),
                 Err(error) => return Err(SubmitError::Journal(error.to_string())),
             }
         }

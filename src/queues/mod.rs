@@ -25,12 +25,12 @@ mod told;
 mod workers;
 
 pub use crate::endpoint::GenerationNames;
-pub use desk::JournalEvent;
+pub use desk::{AuditState, JournalEvent};
 pub use drift::{Drift, DriftReport, Found, line as drift_line};
 pub use endpoint_worker::EndpointWorker;
 pub use event_queue::{EnqueueError, EventQueue, NoResult, Taken, Ticket};
 pub use outcome::{ChangeOutcome, Submission, SubmitError};
-pub use past::{PastError, fingerprint, rebuild};
+pub use past::{PastError, PastState, fingerprint, rebuild};
 pub use pipeline::{Pipeline, PipelineOptions, PipelineStatus};
 pub use reaction_worker::ReactionWorker;
 pub use repository_worker::RepositoryWorker;

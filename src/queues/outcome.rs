@@ -51,6 +51,12 @@ pub enum SubmitError {
     /// Too large for the journal; nothing was done.
     #[error("{0}")]
     Journal(String),
+    /// The store is suspended; nothing was done.
+    #[error(
+        "not taken, since it would be lost with the agent: {0}; until then, put policies into \
+         the manifests directory"
+    )]
+    NotLasting(String),
     #[error("not done within the time limit; it goes on in the background")]
     TimedOut,
 }

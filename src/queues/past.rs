@@ -8,7 +8,7 @@
 use palisade_state::{Kept, Store};
 use sha2::{Digest, Sha256};
 
-use super::desk::{Desk, DeskError, DeskRecord, JournalEvent};
+use super::desk::{Circumstances, Desk, DeskError, DeskRecord, JournalEvent};
 use crate::events::{Revision, Sequence};
 use crate::policy::{Direction, EndpointPolicy, PolicyOptions, Repository};
 
@@ -27,16 +27,24 @@ pub enum PastError {
     Busy,
 }
 
+/// An agent as it was at a revision.
+#[derive(Clone, Debug)]
+pub struct PastState {
+    pub repository: Repository,
+    /// Audit options and endpoints.
+    pub circumstances: Circumstances,
+}
+
 /// Times that a replay begins again because its snapshot left meanwhile.
 const ATTEMPTS_MAX: u32 = 3;
 
-/// The repository at revision `asked`. `options` count where the store does not
+/// The agent at revision `asked`. `options` count where the store does not
 /// tell with which ones the agent ran.
 pub fn rebuild(
     store: &Store,
     asked: Revision,
     options: &PolicyOptions,
-) -> Result<Repository, PastError> {
+) -> Result<PastState, PastError> {
     let mut attempt = 1;
     loop {
         let kept = store.snapshots();
@@ -55,7 +63,7 @@ fn rebuild_from(
     kept: &[Kept],
     asked: Revision,
     options: &PolicyOptions,
-) -> Result<Repository, PastError> {
+) -> Result<PastState, PastError> {
     let lost = |problem: String| PastError::Lost { asked, problem };
     if kept.is_empty() {
         if let Some(problem) = store.problem() {
@@ -93,7 +101,10 @@ fn first_options(store: &Store) -> Option<PolicyOptions> {
     let batch = store.events_after::<JournalEvent>(0).ok()?;
     match batch.events.into_iter().next()? {
         (_, JournalEvent::Started { options, .. }) => options.map(|options| *options),
-        (_, JournalEvent::Change { .. } | JournalEvent::InSync { .. }) => None,
+        (
+            _,
+            JournalEvent::Change { .. } | JournalEvent::InSync { .. } | JournalEvent::Audit { .. },
+        ) => None,
     }
 }
 
@@ -107,18 +118,33 @@ pub(super) fn load(store: &Store, kept: &Kept, options: &PolicyOptions) -> Resul
 struct Replay {
     desk: Desk,
     asked: Revision,
-    found: Option<Repository>,
+    found: Option<PastState>,
 }
 
 impl Replay {
     fn new(desk: Desk, asked: Revision) -> Self {
-        let found = (desk.repository.revision() == asked).then(|| desk.repository.clone());
-        Self { desk, asked, found }
+        let mut replay = Self {
+            desk,
+            asked,
+            found: None,
+        };
+        replay.look();
+        replay
+    }
+
+    /// Notes the state if it is of the revision.
+    fn look(&mut self) {
+        if self.desk.repository.revision() == self.asked {
+            self.found = Some(PastState {
+                repository: self.desk.repository.clone(),
+                circumstances: self.desk.circumstances().clone(),
+            });
+        }
     }
 
     /// Takes the events after `sequence` and before `end`, until a later
     /// revision comes.
-    fn run(mut self, store: &Store, sequence: u64, end: u64) -> Result<Repository, PastError> {
+    fn run(mut self, store: &Store, sequence: u64, end: u64) -> Result<PastState, PastError> {
         let asked = self.asked;
         let lost = |problem: String| PastError::Lost { asked, problem };
         let mut sequence = sequence;
@@ -148,18 +174,23 @@ impl Replay {
 
     fn take(&mut self, number: u64, event: JournalEvent) {
         let (asked, found) = (self.asked, &mut self.found);
+        let circumstances = self.desk.circumstances().clone();
         self.desk
             .take_seeing(Sequence(number), event, &mut |repository| {
                 if repository.revision() == asked {
-                    *found = Some(repository.clone());
+                    *found = Some(PastState {
+                        repository: repository.clone(),
+                        circumstances: circumstances.clone(),
+                    });
                 }
             });
+        self.look();
     }
 
-    fn finish(self, problem: Option<String>) -> Result<Repository, PastError> {
+    fn finish(self, problem: Option<String>) -> Result<PastState, PastError> {
         let (asked, reached) = (self.asked, self.desk.repository.revision());
         match (self.found, problem) {
-            (Some(repository), _) => Ok(repository),
+            (Some(state), _) => Ok(state),
             (None, Some(problem)) => Err(PastError::Lost { asked, problem }),
             (None, None) if reached < asked => Err(PastError::NotYet {
                 asked,

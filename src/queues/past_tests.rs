@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use palisade_state::{MemoryDisk, NewSnapshot, Retention};
+use palisade_state::{AuditFlag, EndpointRecord, MemoryDisk, NewSnapshot, Retention};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -11,12 +11,14 @@ use super::*;
 use crate::endpoint::HOST_ENDPOINT;
 use crate::events::{Origin, RepositoryChange, Resource, ResourceKey, ResourceKind, SourceName};
 use crate::policy::{EnforcementMode, FailsafeEntry, PolicySnapshot, Subject, resolve};
+use crate::queues::desk::AuditState;
 
 const RETENTION: Retention = Retention {
     events_max: 40,
     snapshots_max: 4,
     bytes_max: 1 << 20,
     age_ms_max: u64::MAX,
+    events_min: 0,
 };
 
 /// One thing that happens to an agent.
@@ -32,6 +34,7 @@ enum Step {
     Addresses { version: u8 },
     InSync { etcd: bool },
     Restart { options: u8 },
+    Audit { version: u8 },
     Snapshot,
 }
 
@@ -48,6 +51,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..3_u8).prop_map(|version| Step::Addresses { version }),
         3 => any::<bool>().prop_map(|etcd| Step::InSync { etcd }),
         1 => (0..4_u8).prop_map(|options| Step::Restart { options }),
+        2 => (0..4_u8).prop_map(|version| Step::Audit { version }),
         2 => Just(Step::Snapshot),
     ];
     prop::collection::vec(step, 1..90)
@@ -214,6 +218,28 @@ fn event(step: &Step) -> Option<JournalEvent> {
             return Some(JournalEvent::Started {
                 sources: BTreeSet::from([SourceName::Manifests, SourceName::Etcd]),
                 options: Some(Box::new(options(*version))),
+                audit: Some(AuditState::default()),
+                endpoints: vec![EndpointRecord {
+                    id: HOST_ENDPOINT.0,
+                    kind: "host".to_owned(),
+                    identity: 1,
+                    labels: Vec::new(),
+                    desired: 0,
+                }],
+                accepted_ms: 0,
+            });
+        }
+        Step::Audit { version } => {
+            let mut audit = AuditState {
+                flag: version % 2 == 1,
+                ..AuditState::default()
+            };
+            if *version > 1 {
+                audit.set.endpoints.insert(1, AuditFlag::Enabled);
+            }
+            return Some(JournalEvent::Audit {
+                audit,
+                endpoint: (*version > 1).then_some(HOST_ENDPOINT),
                 accepted_ms: 0,
             });
         }
@@ -229,7 +255,7 @@ fn event(step: &Step) -> Option<JournalEvent> {
 struct Live {
     desk: Desk,
     store: Store,
-    states: BTreeMap<Revision, Repository>,
+    states: BTreeMap<Revision, PastState>,
 }
 
 impl Live {
@@ -250,11 +276,19 @@ impl Live {
         };
         let sequence = Sequence(self.store.append(&event).expect("appends"));
         let states = &mut self.states;
+        let circumstances = self.desk.circumstances().clone();
         self.desk.take_seeing(sequence, event, &mut |repository| {
-            states.insert(repository.revision(), repository.clone());
+            let state = PastState {
+                repository: repository.clone(),
+                circumstances: circumstances.clone(),
+            };
+            states.insert(repository.revision(), state);
         });
-        let newest = &self.desk.repository;
-        self.states.insert(newest.revision(), newest.clone());
+        let newest = PastState {
+            repository: self.desk.repository.clone(),
+            circumstances: self.desk.circumstances().clone(),
+        };
+        self.states.insert(newest.repository.revision(), newest);
     }
 
     fn save(&mut self, begins: bool) {
@@ -296,7 +330,9 @@ impl Live {
     }
 }
 
-fn assert_same(live: &Repository, found: &Repository) {
+fn assert_same(live: &PastState, found: &PastState) {
+    assert_eq!(live.circumstances, found.circumstances);
+    let (live, found) = (&live.repository, &found.repository);
     assert_eq!(live.export(), found.export());
     let (live, found) = (live.snapshot(), found.snapshot());
     // The labels in force are those of the host: an import moves them here.
@@ -313,10 +349,12 @@ fn assert_same(live: &Repository, found: &Repository) {
     assert_eq!(live.refused, found.refused);
 }
 
-fn assert_same_verdicts(live: &Repository, found: &Repository) {
-    let verdicts = |repository: &Repository| {
+/// In the audit mode that was in force.
+fn assert_same_verdicts(live: &PastState, found: &PastState) {
+    let verdicts = |state: &PastState| {
         let subject = Subject::Host(HOST_ENDPOINT);
-        resolve(&repository.snapshot(), subject, false).expect("it fits")
+        let audit = state.circumstances.audit.effective(HOST_ENDPOINT);
+        resolve(&state.repository.snapshot(), subject, audit).expect("it fits")
     };
     let (live, found) = (verdicts(live), verdicts(found));
     assert_eq!(live, found);
@@ -382,7 +420,7 @@ fn no_replay_leads_over_a_snapshot_that_begins_anew() {
     live.step(&Step::Labels { version: 1 });
     for revision in [Revision(2), known, Revision(100)] {
         let found = rebuild(&live.store, revision, &options(0)).expect("rebuilt");
-        assert_eq!(found.revision(), revision);
+        assert_eq!(found.repository.revision(), revision);
     }
     let error = rebuild(&live.store, Revision(50), &options(0)).map(|_| ());
     let text = error.expect_err("never there").to_string();
@@ -401,8 +439,11 @@ fn what_is_not_kept_is_told() {
     let words = format!("revision 3 is no longer kept; the oldest one kept is {oldest}");
     assert_eq!(error.expect_err("gone").to_string(), words);
     assert!(rebuild(&live.store, oldest, &options(0)).is_ok());
-    live.store.abandon("the disk is full");
-    let error = rebuild(&live.store, oldest, &options(0)).map(|_| ());
+    live.store.suspend("the disk is full");
+    assert!(rebuild(&live.store, oldest, &options(0)).is_ok());
+    let lost = Store::memory();
+    lost.suspend("the disk is full");
+    let error = rebuild(&lost, oldest, &options(0)).map(|_| ());
     let text = error.expect_err("forgotten").to_string();
     assert!(text.contains("the disk is full"), "{text}");
 }
@@ -459,7 +500,7 @@ fn the_steps_reach_pods_and_groups() {
 fn a_fingerprint_is_of_the_verdicts() {
     let live = grown(3, 5);
     let of = |revision: u64| {
-        let snapshot = live.states[&Revision(revision)].snapshot();
+        let snapshot = live.states[&Revision(revision)].repository.snapshot();
         fingerprint(&resolve(&snapshot, Subject::Host(HOST_ENDPOINT), false).expect("it fits"))
     };
     assert_eq!(of(2), of(2));

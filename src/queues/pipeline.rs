@@ -56,6 +56,10 @@ pub struct PipelineStatus {
     pub waiting_for: Vec<SourceName>,
     /// Why the agent runs without history; None when the store is fine.
     pub store_problem: Option<String>,
+    /// Whether what is accepted is written to the disk.
+    pub has_history: bool,
+    /// Writes and flushes of the store that failed.
+    pub store_failures: u64,
     /// Why the last generation was refused; None after a success.
     pub datapath_problem: Option<String>,
     /// The agent's audit mode: flag or runtime setting.
@@ -116,6 +120,9 @@ impl Pipeline {
     /// Journals the change and puts it into the RepositoryChangeQueue; waits
     /// while that is full. Wait on the submission for durability and outcome.
     pub fn submit(&self, change: RepositoryChange) -> Result<Submission, SubmitError> {
+        if change.source() == SourceName::Api {
+            self.must_last()?;
+        }
         let revision = self.repository().revision;
         let (sequence, ticket) = self.intake.submit(change)?.unzip();
         Ok(Submission {
@@ -123,6 +130,18 @@ impl Pipeline {
             ticket,
             revision,
         })
+    }
+
+    /// Whether what is done now is on the disk when it is told as done.
+    #[must_use]
+    pub fn has_history(&self) -> bool {
+        !self.shared.store.is_forgetful()
+    }
+
+    /// Whether an event of the journal is on the disk.
+    #[must_use]
+    pub fn lasts(&self, sequence: Sequence) -> bool {
+        sequence.0 <= self.shared.store.durable()
     }
 
     /// A source has told everything it holds: `owned`. What it owned in an
@@ -162,33 +181,41 @@ impl Pipeline {
         if self.shared.endpoints.get(id).is_none() {
             return Ok(false);
         }
-        self.shared
-            .audit
-            .set(&self.shared.store, id, setting)
-            .map_err(|error| SubmitError::Journal(error.to_string()))?;
-        let words = match setting {
-            AuditSetting::Inherited => "PolicyAuditMode follows the agent",
-            AuditSetting::Enabled => "PolicyAuditMode enabled",
-            AuditSetting::Disabled => "PolicyAuditMode disabled",
-        };
-        self.record("endpoint-config", &format!("endpoint {id}"), words);
+        self.change_audit(Some(id), setting)?;
         self.ask(id, RegenerationCause::ConfigChanged)
     }
 
     /// Sets the agent's audit mode, durably, and regenerates.
     pub fn set_global_audit(&self, audit: bool) -> Result<(), SubmitError> {
-        self.shared
-            .audit
-            .set_agent(&self.shared.store, audit)
-            .map_err(|error| SubmitError::Journal(error.to_string()))?;
-        let words = if audit {
-            "PolicyAuditMode enabled"
+        let setting = if audit {
+            AuditSetting::Enabled
         } else {
-            "PolicyAuditMode disabled"
+            AuditSetting::Disabled
         };
-        self.record("config", "agent", words);
+        self.change_audit(None, setting)?;
         for endpoint in self.shared.endpoints.iter() {
             self.ask(endpoint.id(), RegenerationCause::ConfigChanged)?;
+        }
+        Ok(())
+    }
+
+    fn change_audit(
+        &self,
+        endpoint: Option<EndpointId>,
+        setting: AuditSetting,
+    ) -> Result<(), SubmitError> {
+        let shared = &self.shared;
+        shared.audit.set(&shared.store, endpoint, setting, |audit| {
+            self.intake.audit(audit, endpoint)
+        })
+    }
+
+    /// What only the journal remembers is not taken without one.
+    fn must_last(&self) -> Result<(), SubmitError> {
+        let store = &self.shared.store;
+        if store.is_forgetful() {
+            let problem = store.problem().unwrap_or_default();
+            return Err(SubmitError::NotLasting(problem));
         }
         Ok(())
     }
@@ -242,13 +269,6 @@ impl Pipeline {
         }
     }
 
-    fn record(&self, event: &str, subject: &str, message: &str) {
-        let revision = self.repository().revision;
-        self.shared
-            .published
-            .record(event, revision, subject, message);
-    }
-
     /// New addresses or devices of the node.
     pub fn set_node_facts(&self, facts: NodeFacts) {
         for endpoint in self.shared.endpoints.iter() {
@@ -291,8 +311,8 @@ impl Pipeline {
         }
         let turn = self.past_turn.try_lock_for(PAST_TURN_WAIT);
         let _turn = turn.ok_or(PastError::Busy)?;
-        let repository = rebuild(&self.shared.store, revision, &newest.options)?;
-        Ok(repository.snapshot())
+        let state = rebuild(&self.shared.store, revision, &newest.options)?;
+        Ok(state.repository.snapshot())
     }
 
     /// Resources whose newest version is not in force, with the reasons.
@@ -356,7 +376,9 @@ impl Pipeline {
     pub fn status(&self) -> PipelineStatus {
         PipelineStatus {
             waiting_for: self.shared.waiting.read().iter().copied().collect(),
-            store_problem: self.shared.store.problem(),
+            store_problem: self.shared.store_problem(),
+            has_history: !self.shared.store.is_forgetful(),
+            store_failures: self.shared.store.failures(),
             datapath_problem: self.shared.published.problem(),
             audit: self.shared.audit.agent(),
             journal: Sequence(self.shared.store.durable()),

@@ -443,11 +443,29 @@ fn audit_mode_lasts_and_regenerates() {
     let nobody = EndpointId(77);
     assert_eq!(agent.pipeline.regenerate(nobody), Ok(false));
     assert!(agent.pipeline.endpoint(nobody).is_none());
+    let lines = agent.pipeline.whole_history().expect("reads");
+    let told: Vec<(&str, &str)> = lines
+        .iter()
+        .filter(|line| ["endpoint-config", "config"].contains(&line.event.as_str()))
+        .map(|line| (line.subject.as_str(), line.message.as_str()))
+        .collect();
+    let endpoint = format!("endpoint {HOST_ENDPOINT}");
+    assert_eq!(
+        told,
+        [
+            (endpoint.as_str(), "PolicyAuditMode enabled"),
+            (&endpoint, "PolicyAuditMode follows the agent"),
+            ("agent", "PolicyAuditMode enabled"),
+            ("agent", "PolicyAuditMode disabled"),
+        ]
+    );
 }
 
-/// The lines of the history that are of the journal.
+/// The lines of the history about policies.
 fn told(history: &[HistoryEntry]) -> Vec<(u64, u64, &str, Option<Outcome>)> {
-    let of_journal = history.iter().filter(|entry| entry.outcome.is_some());
+    let of_journal = history
+        .iter()
+        .filter(|entry| entry.event.starts_with("policy-"));
     of_journal
         .map(|entry| {
             let sequence = entry.sequence.expect("of the journal").0;
@@ -482,7 +500,7 @@ fn the_history_outlives_the_agent() {
     assert_eq!(told(&before), expected);
     let generations: Vec<Option<u32>> = before
         .iter()
-        .filter(|entry| entry.outcome == applied)
+        .filter(|entry| entry.outcome == applied && entry.event == "policy-add")
         .map(|entry| entry.generation)
         .collect();
     assert_eq!(generations, [Some(1), Some(2)]);
@@ -546,3 +564,6 @@ fn a_snapshot_that_cannot_be_read_costs_a_longer_replay_only() {
     let history = agent.pipeline.history();
     assert!(history.iter().any(|entry| entry.event == "store-problem"));
 }
+
+#[path = "pipeline_store_tests.rs"]
+mod store;

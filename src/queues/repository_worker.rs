@@ -20,7 +20,8 @@ use crate::endpoint::{Attempts, Progress, meters};
 use crate::events::{RegenerationCause, RepositoryChange, RuleReaction, Sequence};
 use crate::limits::{
     FLUSH_ATTEMPTS_MAX, FLUSH_RETRY, JOURNAL_GROUP_MAX, PAST_AGE_MAX, PAST_BYTES_MAX,
-    PAST_EVENTS_MAX, PAST_SNAPSHOTS_MAX, PAST_SWEEP_MIN, SNAPSHOT_EVENTS_MAX,
+    PAST_EVENTS_MAX, PAST_EVENTS_MIN, PAST_SNAPSHOTS_MAX, PAST_SWEEP_MIN, SNAPSHOT_EVENTS_MAX,
+    STORE_RETRY,
 };
 use crate::policy::{Applied, Change};
 
@@ -30,6 +31,7 @@ const RETENTION: Retention = Retention {
     snapshots_max: PAST_SNAPSHOTS_MAX,
     bytes_max: PAST_BYTES_MAX,
     age_ms_max: PAST_AGE_MAX.as_millis() as u64,
+    events_min: PAST_EVENTS_MIN,
 };
 
 /// The worker; its thread owns it.
@@ -41,6 +43,10 @@ pub struct RepositoryWorker {
     group: VecDeque<Taken<RepositoryEvent, ChangeOutcome>>,
     flushes: Attempts,
     flush_again_at: Option<Moment>,
+    /// When a store that was given up is tried again.
+    mend_at: Option<Moment>,
+    /// The store's problem that the history tells of already.
+    told_problem: Option<String>,
     /// A reaction that waits for room in the next queue.
     outbox: Option<RuleReaction>,
     applied: Sequence,
@@ -55,11 +61,13 @@ impl RepositoryWorker {
         Self {
             // The start is an event of the journal, accepted just now.
             newest_event_ms: shared.clock.wall_ms(),
+            told_problem: shared.store.problem(),
             shared,
             desk,
             group: VecDeque::new(),
             flushes: Attempts::default(),
             flush_again_at: None,
+            mend_at: None,
             outbox: None,
             applied,
             since_snapshot,
@@ -68,6 +76,7 @@ impl RepositoryWorker {
 
     /// Hands on, flushes or handles one group.
     pub fn step(&mut self, now: Moment) -> Progress {
+        self.mend_store(now);
         if let Some(reaction) = self.outbox.take() {
             match self.shared.reactions.try_enqueue(reaction) {
                 Ok(_) => {}
@@ -92,19 +101,66 @@ impl RepositoryWorker {
             return Progress::Idle { wake_at: Some(at) };
         }
         let started = self.shared.clock.now();
-        if let Err(error) = self.flushes.flush(&self.shared.store) {
+        *self.shared.flushing_since.lock() = Some(started);
+        let flushed = self.flushes.flush(&self.shared.store);
+        *self.shared.flushing_since.lock() = None;
+        if let Err(error) = flushed {
             tracing::warn!("the journal could not be flushed, trying again: {error}");
             let at = now.after(FLUSH_RETRY);
             self.flush_again_at = Some(at);
             return Progress::Idle { wake_at: Some(at) };
         }
         self.flush_again_at = None;
+        self.tell_store_problem();
         meters::journal_flush(self.shared.clock.now().since(started));
         let events = self.group.len();
         self.handle_group();
         self.snapshot_if_due();
         self.sweep(events);
         Progress::Busy
+    }
+
+    /// Once for each time that the store is given up, by whomever.
+    fn tell_store_problem(&mut self) {
+        let problem = self.shared.store.problem();
+        let is_news = self.shared.store.is_forgetful() && problem != self.told_problem;
+        if let (true, Some(problem)) = (is_news, &problem) {
+            let revision = self.desk.repository.revision();
+            let published = &self.shared.published;
+            published.record("store-problem", revision, "store", problem.as_str());
+        }
+        self.told_problem = problem;
+    }
+
+    /// Takes a store that was given up into use again, once its disk is well.
+    fn mend_store(&mut self, now: Moment) {
+        let store = &self.shared.store;
+        if !store.is_forgetful() {
+            self.mend_at = None;
+            return;
+        }
+        match self.mend_at {
+            None => self.mend_at = Some(now.after(STORE_RETRY)),
+            Some(at) if at > now => {}
+            Some(_) => {
+                self.mend_at = Some(now.after(STORE_RETRY));
+                match store.resume() {
+                    Ok(true) => {
+                        self.shared.published.record(
+                            "store-resumed",
+                            self.desk.repository.revision(),
+                            "store",
+                            "the disk is well again; nothing of the history is missing",
+                        );
+                        if let Err(error) = self.flushes.flush(store) {
+                            tracing::warn!("the disk fails again: {error}");
+                        }
+                    }
+                    Ok(false) => {}
+                    Err(error) => tracing::debug!("the store cannot be used yet: {error}"),
+                }
+            }
+        }
     }
 
     fn handle_group(&mut self) {
@@ -133,7 +189,10 @@ impl RepositoryWorker {
                     Done::Applied { sequence: of, .. } | Done::Deferred { sequence: of } => {
                         refused_before && *of == sequence
                     }
-                    Done::GateOpened | Done::OptionsChanged { .. } => false,
+                    Done::GateOpened
+                    | Done::OptionsChanged { .. }
+                    | Done::AuditSet { .. }
+                    | Done::EndpointStarted { .. } => false,
                 };
                 let told = self.react(done, since, &mut reaction);
                 if of_this_event {
@@ -174,6 +233,10 @@ impl RepositoryWorker {
                         causes: BTreeSet::from([RegenerationCause::EndpointRestored]),
                     },
                 );
+                ChangeOutcome::Unchanged { revision }
+            }
+            // Who set it has asked for the regeneration.
+            Done::AuditSet { .. } | Done::EndpointStarted { .. } => {
                 ChangeOutcome::Unchanged { revision }
             }
             Done::Applied {
@@ -265,9 +328,17 @@ impl RepositoryWorker {
         let mut attempt = 1;
         while let Err(error) = self.save(true) {
             if attempt == FLUSH_ATTEMPTS_MAX {
-                return self.shared.store.abandon(&error.to_string());
+                self.shared.store.suspend(&error.to_string());
+                // In memory it is saved, and written with all that follows.
+                return self.save_into_memory();
             }
             attempt += 1;
+        }
+    }
+
+    fn save_into_memory(&mut self) {
+        if let Err(error) = self.save(true) {
+            tracing::error!("the state cannot be saved: {error}");
         }
     }
 
@@ -305,7 +376,10 @@ impl RepositoryWorker {
     pub fn leave(&mut self) {
         // Taken and not run: dropping them tells their producers.
         self.group.clear();
-        // What was accepted is for the next agent.
+        // What was accepted is for the next agent, if the disk is well again too.
+        if let Err(error) = self.shared.store.resume() {
+            tracing::warn!("what came while the disk failed is lost: {error}");
+        }
         if let Err(error) = self.flushes.flush(&self.shared.store) {
             tracing::warn!("the journal could not be flushed: {error}");
         }

@@ -3,19 +3,20 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use palisade_state::{AuditFlag, AuditRecord, Store, StoreError};
+use palisade_state::{AuditFlag, AuditRecord, Store};
 use parking_lot::{Mutex, RwLock};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::endpoint::{AuditSetting, Endpoint, EndpointManager, Published, Signal};
 use crate::events::{
     EndpointId, EndpointRegenerationEvent, Envelope, Revision, RuleReaction, SourceName,
 };
+use crate::limits::FLUSH_SLOW;
 use crate::policy::PolicySnapshot;
 
-use super::desk::JournalEvent;
+use super::desk::{AuditState, JournalEvent};
 use super::event_queue::EventQueue;
-use super::outcome::ChangeOutcome;
+use super::outcome::{ChangeOutcome, SubmitError};
 
 /// An event of the RepositoryChangeQueue, already in the journal.
 pub(super) type RepositoryEvent = Envelope<JournalEvent>;
@@ -64,6 +65,8 @@ pub struct Shared {
     /// Sources that have not said `in sync`.
     pub waiting: RwLock<BTreeSet<SourceName>>,
     pub audit: Audit,
+    /// When the flush of the journal began that is going on.
+    pub flushing_since: Mutex<Option<Moment>>,
     pub signals: Signals,
 }
 
@@ -90,6 +93,22 @@ impl Shared {
         self.rooms.iter().find(|room| room.endpoint.id() == id)
     }
 
+    /// What is wrong with the store: it is suspended, or its disk hangs.
+    #[must_use]
+    pub fn store_problem(&self) -> Option<String> {
+        self.store.problem().or_else(|| {
+            let since = (*self.flushing_since.lock())?;
+            let span = self.clock.now().since(since);
+            (span >= FLUSH_SLOW).then(|| {
+                format!(
+                    "the disk has not answered a flush for {} s: new changes wait for it, what is \
+                     enforced stays",
+                    span.as_secs()
+                )
+            })
+        })
+    }
+
     /// Whether every source is in sync.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -100,39 +119,41 @@ impl Shared {
 /// Audit mode: the agent's flag and what was set at run time, which lasts.
 #[derive(Debug)]
 pub struct Audit {
-    /// `--policy-audit-mode`.
-    flag: bool,
-    record: Mutex<AuditRecord>,
+    state: Mutex<AuditState>,
+    /// Held by the one that changes it; not `state`, which builds wait for.
+    changing: Mutex<()>,
 }
 
 impl Audit {
     /// The flag, and what the store remembers.
     #[must_use]
-    pub fn new(flag: bool, mut record: AuditRecord) -> Self {
-        if flag && record.agent == AuditFlag::Disabled {
+    pub fn new(flag: bool, mut set: AuditRecord) -> Self {
+        if flag && set.agent == AuditFlag::Disabled {
             // This run was told to audit: an `off` of an earlier run is over.
-            record.agent = AuditFlag::Inherited;
+            set.agent = AuditFlag::Inherited;
         }
         Self {
-            flag,
-            record: Mutex::new(record),
+            state: Mutex::new(AuditState { flag, set }),
+            changing: Mutex::new(()),
         }
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn state(&self) -> AuditState {
+        self.state.lock().clone()
     }
 
     /// The agent's mode.
     #[must_use]
     pub fn agent(&self) -> bool {
-        match self.record.lock().agent {
-            AuditFlag::Inherited => self.flag,
-            AuditFlag::Enabled => true,
-            AuditFlag::Disabled => false,
-        }
+        self.state.lock().agent()
     }
 
     /// What was set on an endpoint.
     #[must_use]
     pub fn setting(&self, id: EndpointId) -> AuditSetting {
-        match self.record.lock().endpoints.get(&id.0) {
+        match self.state.lock().set.endpoints.get(&id.0) {
             None | Some(AuditFlag::Inherited) => AuditSetting::Inherited,
             Some(AuditFlag::Enabled) => AuditSetting::Enabled,
             Some(AuditFlag::Disabled) => AuditSetting::Disabled,
@@ -142,64 +163,45 @@ impl Audit {
     /// What counts for an endpoint.
     #[must_use]
     pub fn effective(&self, id: EndpointId) -> bool {
-        match self.setting(id) {
-            AuditSetting::Inherited => self.agent(),
-            AuditSetting::Enabled => true,
-            AuditSetting::Disabled => false,
-        }
+        self.state.lock().effective(id)
     }
 
-    /// Sets an endpoint's option; it is on the disk before it counts.
+    /// Sets the option of an endpoint, or of the agent. `journal` appends the
+    /// event; with it on the disk, and not before, the option counts.
     pub fn set(
         &self,
         store: &Store,
-        id: EndpointId,
+        endpoint: Option<EndpointId>,
         setting: AuditSetting,
-    ) -> Result<(), StoreError> {
-        self.change(store, |record| match setting {
-            AuditSetting::Inherited => {
-                record.endpoints.remove(&id.0);
+        journal: impl Fn(AuditState) -> Result<(), SubmitError>,
+    ) -> Result<(), SubmitError> {
+        let _one = self.changing.lock();
+        let before = self.state();
+        let mut next = before.clone();
+        let flag = match setting {
+            AuditSetting::Inherited => AuditFlag::Inherited,
+            AuditSetting::Enabled => AuditFlag::Enabled,
+            AuditSetting::Disabled => AuditFlag::Disabled,
+        };
+        match endpoint {
+            None => next.set.agent = flag,
+            Some(id) if flag == AuditFlag::Inherited => {
+                next.set.endpoints.remove(&id.0);
             }
-            AuditSetting::Enabled => {
-                record.endpoints.insert(id.0, AuditFlag::Enabled);
-            }
-            AuditSetting::Disabled => {
-                record.endpoints.insert(id.0, AuditFlag::Disabled);
-            }
-        })
-    }
-
-    /// Sets the agent's option; it is on the disk before it counts.
-    pub fn set_agent(&self, store: &Store, audit: bool) -> Result<(), StoreError> {
-        self.change(store, |record| {
-            record.agent = if audit {
-                AuditFlag::Enabled
-            } else {
-                AuditFlag::Disabled
-            };
-        })
-    }
-
-    fn change(
-        &self,
-        store: &Store,
-        change: impl FnOnce(&mut AuditRecord),
-    ) -> Result<(), StoreError> {
-        let mut record = self.record.lock();
-        let mut next = record.clone();
-        change(&mut next);
-        let lasts = store.put_audit(&next).and_then(|()| store.flush());
-        match lasts {
-            Ok(_) => {
-                *record = next;
-                Ok(())
-            }
-            Err(error) => {
-                // The caller is told that nothing changed: so it shall be. If
-                // this fails too, the next success writes what counts.
-                let _ = store.put_audit(&record);
-                Err(error)
+            Some(id) => {
+                next.set.endpoints.insert(id.0, flag);
             }
         }
+        journal(next.clone())?;
+        let lasts = store.put_audit(&next.set).and_then(|()| store.flush());
+        if let Err(error) = lasts {
+            // The caller is told that nothing changed: so it shall be. If this
+            // fails too, the next success writes what counts.
+            let _ = store.put_audit(&before.set);
+            let _ = journal(before);
+            return Err(SubmitError::Journal(error.to_string()));
+        }
+        *self.state.lock() = next;
+        Ok(())
     }
 }

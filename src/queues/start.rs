@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use palisade_state::{BootRecord, GenerationRecord, GenerationsRecord, Kept, Store};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::desk::{Desk, Done, JournalEvent};
 use super::endpoint_worker::EndpointWorker;
@@ -27,10 +27,10 @@ use crate::clock::Clock;
 use crate::datapath::{Datapath, Realized};
 use crate::endpoint::{
     Attempts, BuildPermits, Committer, CommitterParts, Endpoint, EndpointManager, GenerationNames,
-    HOST_ENDPOINT, OfferBox, Published, found_status,
+    HOST_ENDPOINT, OfferBox, Published, endpoint_record, found_status,
 };
 use crate::events::{
-    EndpointRegenerationEvent, HistoryEntry, RegenerationCause, Sequence, SourceName,
+    EndpointRegenerationEvent, HistoryEntry, RegenerationCause, Revision, Sequence, SourceName,
 };
 use crate::limits::{ENDPOINT_QUEUE_MAX, FLUSH_ATTEMPTS_MAX, REPOSITORY_QUEUE_MAX};
 use crate::policy::{Direction, PolicyOptions, PolicySnapshot, resolve};
@@ -50,6 +50,18 @@ struct Restored {
     untold: Vec<HistoryEntry>,
 }
 
+impl Restored {
+    /// The kernel is further than the store.
+    fn count_on(&mut self, newest: Revision) {
+        let found = self.desk.repository.revision();
+        self.problems.push(format!(
+            "the kernel enforces revision {newest} and the store ends at {found}: what came \
+             between is lost, and the sources tell it anew"
+        ));
+        self.desk.continue_from(newest);
+    }
+}
+
 /// Everything that `Pipeline` is made of.
 pub(super) fn start(
     mut options: PipelineOptions,
@@ -65,7 +77,7 @@ pub(super) fn start(
     let found = restored.desk.repository.revision();
     let counts_on = realized.filter(|realized| realized.revision > found);
     if let Some(realized) = counts_on {
-        restored.desk.continue_from(realized.revision);
+        restored.count_on(realized.revision);
     }
     let known = restored.desk.known().clone();
 
@@ -267,6 +279,7 @@ fn share(
         snapshots: RwLock::new(Snapshots { newest, buildable }),
         waiting: RwLock::new(options.sources.clone()),
         audit,
+        flushing_since: Mutex::default(),
         signals,
     })
 }
@@ -363,22 +376,22 @@ fn open_journal(
     let event = JournalEvent::Started {
         sources,
         options: Some(Box::new(options)),
+        audit: Some(shared.audit.state()),
+        endpoints: shared
+            .endpoints
+            .iter()
+            .map(|one| endpoint_record(one))
+            .collect(),
         accepted_ms: shared.clock.wall_ms(),
     };
-    let sequence = match shared.store.append(&event) {
-        Ok(sequence) => sequence,
-        Err(error) => {
-            shared.store.abandon(&error.to_string());
-            shared.store.appended()
-        }
-    };
+    let sequence = append(&shared.store, &event);
     let mut flushes = Attempts::default();
     for _ in 0..FLUSH_ATTEMPTS_MAX {
         if flushes.flush(&shared.store).is_ok() {
             break;
         }
     }
-    restored.applied = Sequence(sequence);
+    restored.applied = sequence;
     restored.replayed += 1;
     let revision = restored.desk.repository.revision();
     let telling = Telling::new(restored.applied, &event, revision);
@@ -386,9 +399,10 @@ fn open_journal(
     for entry in telling.entries(&done) {
         shared.published.enter(entry);
     }
+    let gate_opened = done.contains(&Done::GateOpened);
     let newest = restored.desk.repository.snapshot();
     let mut snapshots = shared.snapshots.write();
-    if done.contains(&Done::GateOpened) || snapshots.buildable.is_some() {
+    if gate_opened || snapshots.buildable.is_some() {
         snapshots.buildable = Some(Arc::clone(&newest));
     }
     for endpoint in shared.endpoints.iter() {
@@ -397,6 +411,15 @@ fn open_journal(
     }
     snapshots.newest = newest;
     *shared.waiting.write() = restored.desk.waiting().clone();
+}
+
+/// A store that cannot be written to takes it into memory.
+fn append(store: &Store, event: &JournalEvent) -> Sequence {
+    let appended = store.append(event).or_else(|error| {
+        store.suspend(&error.to_string());
+        store.append(event)
+    });
+    Sequence(appended.unwrap_or_else(|_| store.appended()))
 }
 
 /// Takes over what the kernel enforces, if the records say that it is ours.

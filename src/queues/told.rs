@@ -2,7 +2,9 @@
 //! lines that a death took away are told again by the replay.
 
 use super::desk::{Done, JournalEvent};
-use crate::events::{HistoryEntry, Outcome, RepositoryChange, Revision, Sequence, SourceName};
+use crate::events::{
+    HistoryEntry, Outcome, RepositoryChange, ResourceKind, Revision, Sequence, SourceName,
+};
 use crate::policy::{Applied, Change};
 
 /// What of an event is needed to tell of it, after the desk has taken it.
@@ -44,7 +46,9 @@ impl Telling {
             revision,
             change: match event {
                 JournalEvent::Change { change, .. } => Some(About::new(change)),
-                JournalEvent::Started { .. } | JournalEvent::InSync { .. } => None,
+                JournalEvent::Started { .. }
+                | JournalEvent::InSync { .. }
+                | JournalEvent::Audit { .. } => None,
             },
         }
     }
@@ -77,6 +81,22 @@ impl Telling {
                 let message = "every source is in sync".to_owned();
                 self.line("in-sync", "sources", message, None)
             }
+            Done::AuditSet { endpoint, words } => {
+                let (event, subject) = match endpoint {
+                    Some(id) => ("endpoint-config", format!("endpoint {id}")),
+                    None => ("config", "agent".to_owned()),
+                };
+                self.line(event, &subject, words.clone(), Some(Outcome::Applied))
+            }
+            Done::EndpointStarted { id, is_new } => {
+                let (event, message) = if *is_new {
+                    ("endpoint-created", "the endpoint of this host")
+                } else {
+                    ("endpoint-restored", "as the store remembers it")
+                };
+                let subject = format!("endpoint {id}");
+                self.line(event, &subject, message.to_owned(), Some(Outcome::Applied))
+            }
             Done::OptionsChanged { revision } => {
                 self.revision = *revision;
                 let message = "the agent was started with other options".to_owned();
@@ -99,7 +119,7 @@ impl Telling {
             }
             Applied::Refused(refusal) => {
                 let errors: Vec<String> = refusal.errors.iter().map(ToString::to_string).collect();
-                ("policy-refused", errors.join("; "), Outcome::Refused)
+                (refused(change), errors.join("; "), Outcome::Refused)
             }
             Applied::Changed(Change { revision, .. }) => {
                 self.revision = *revision;
@@ -138,10 +158,58 @@ impl Telling {
 /// The event's name in the history and in metrics.
 pub(super) fn operation(change: &RepositoryChange) -> &'static str {
     match change {
-        RepositoryChange::Upsert(_) => "policy-add",
-        RepositoryChange::Delete { .. } => "policy-delete",
+        RepositoryChange::Upsert(resource) => names(resource.key.kind).update,
+        RepositoryChange::Delete { key, .. } => names(key.kind).delete,
         RepositoryChange::LocalAddresses(_) => "local-addresses",
         RepositoryChange::NodeLabels(_) => "node-labels",
+    }
+}
+
+fn refused(change: &RepositoryChange) -> &'static str {
+    change
+        .key()
+        .map_or("change-refused", |key| names(key.kind).refused)
+}
+
+/// What happens to objects of one kind.
+struct Names {
+    update: &'static str,
+    delete: &'static str,
+    refused: &'static str,
+}
+
+fn names(kind: ResourceKind) -> Names {
+    let [update, delete, refused] = match kind {
+        ResourceKind::CiliumClusterwideNetworkPolicy | ResourceKind::CiliumNetworkPolicy => {
+            ["policy-add", "policy-delete", "policy-refused"]
+        }
+        ResourceKind::CiliumCIDRGroup => [
+            "cidr-group-update",
+            "cidr-group-delete",
+            "cidr-group-refused",
+        ],
+        ResourceKind::Node | ResourceKind::CiliumNode => {
+            ["node-update", "node-delete", "node-refused"]
+        }
+        ResourceKind::Namespace => ["namespace-update", "namespace-delete", "namespace-refused"],
+        ResourceKind::Pod => ["pod-update", "pod-delete", "pod-refused"],
+        ResourceKind::Service => ["service-update", "service-delete", "service-refused"],
+        ResourceKind::EndpointSlice => [
+            "endpoint-slice-update",
+            "endpoint-slice-delete",
+            "endpoint-slice-refused",
+        ],
+        ResourceKind::CiliumIdentity => ["identity-update", "identity-delete", "identity-refused"],
+        ResourceKind::CiliumEndpoint => [
+            "cilium-endpoint-update",
+            "cilium-endpoint-delete",
+            "cilium-endpoint-refused",
+        ],
+    };
+    Names {
+        update,
+        delete,
+        refused,
     }
 }
 

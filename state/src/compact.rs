@@ -4,9 +4,11 @@
 //! At each moment one whole database is there: `journal`, or `journal.old` if
 //! the agent died between the two renames; [`recover`] puts that right.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::backend::MediumError;
+use crate::behind::Change;
 use crate::disk::{Disk, sync_folder};
 use crate::key;
 
@@ -35,23 +37,43 @@ pub(crate) fn recover(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Copies what lives into a new database beside the old one.
-pub(crate) fn copy(disk: &Disk) -> Result<(), MediumError> {
-    let new = beside(disk.folder(), ".new");
-    if new.exists() {
-        std::fs::remove_dir_all(&new).map_err(|error| failed("remove", &new, &error))?;
+/// Copies what lives in `disk` into a new database beside `folder`, with the
+/// changes that it lacks. Of a copy that fails nothing is left, since it takes
+/// the space that the old one may need.
+pub(crate) fn copy(disk: &Disk, folder: &Path, lacking: &[Vec<Change>]) -> Result<(), MediumError> {
+    let new = beside(folder, ".new");
+    let copied = remove(&new).and_then(|()| {
+        let copy = Disk::open(&new)?;
+        copy_into(disk, &copy, lacking)
+    });
+    if copied.is_err() {
+        // The reason is in `copied`.
+        let _ = remove(&new);
     }
-    let copy = Disk::open(&new)?;
+    copied
+}
+
+fn copy_into(disk: &Disk, copy: &Disk, lacking: &[Vec<Change>]) -> Result<(), MediumError> {
     for family in key::FAMILIES {
         let mut outcome = Ok(());
         disk.visit(family, &mut |key, value| {
             if outcome.is_ok() {
-                outcome = copy.put(key, value.to_vec());
+                outcome = copy.write((key.to_vec(), Some(value.to_vec())));
             }
         })?;
         outcome?;
     }
+    for change in lacking.iter().flatten() {
+        copy.write(change.clone())?;
+    }
     copy.flush()
+}
+
+fn remove(folder: &Path) -> Result<(), MediumError> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).map_err(|error| failed("remove", folder, &error))?;
+    }
+    Ok(())
 }
 
 /// Puts the copy into the place of the original, which nobody has open.
@@ -65,6 +87,10 @@ pub(crate) fn swap(folder: &Path) -> Result<(), MediumError> {
     }
     if let Some(parent) = folder.parent() {
         sync_folder(parent)?;
+    }
+    // A database that could not be ended still holds its file.
+    if let Ok(file) = File::options().write(true).open(old.join("db")) {
+        let _ = file.set_len(0);
     }
     std::fs::remove_dir_all(&old).map_err(|error| failed("remove", &old, &error))
 }

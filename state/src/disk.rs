@@ -5,11 +5,14 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::backend::{Entry, Limit, MediumError};
+use crate::behind::Change;
+use crate::room;
 
 /// Memory that sled may use for pages.
 const CACHE_BYTES_MAX: u64 = 16 << 20;
@@ -22,12 +25,44 @@ const SET_ASIDE_MAX: u32 = 1_000;
 
 /// A sled database in one folder.
 pub(crate) struct Disk {
-    database: sled::Db,
+    /// None once it is let go of.
+    database: Option<sled::Db>,
     folder: PathBuf,
     /// The database file, for fdatasync.
     file: File,
     /// Blob files that were synced already.
     synced_blobs: Mutex<BTreeSet<PathBuf>>,
+    /// Written since the last flush, in order.
+    unflushed: Mutex<Vec<Change>>,
+    /// A write or flush failed. sled fails from then on, and the kernel forgets
+    /// that pages were not written: only a new file can be trusted.
+    has_failed: AtomicBool,
+    /// A write failed within sled: its next flush may wait for ever, and so may
+    /// its destructor.
+    is_stuck: AtomicBool,
+    /// The largest value that was seen: sled writes a page of some values at
+    /// once, and a large one into a file of its own.
+    largest: AtomicUsize,
+}
+
+/// Databases that could not be ended.
+static STUCK: AtomicU32 = AtomicU32::new(0);
+const STUCK_MAX: u32 = 16;
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let Some(database) = self.database.take() else {
+            return;
+        };
+        if self.is_stuck.load(Ordering::SeqCst) {
+            // The space of its file is given back by who replaces the file.
+            STUCK.fetch_add(1, Ordering::SeqCst);
+            std::mem::forget(database);
+        } else {
+            // sled may give up once more.
+            let _ = catch_unwind(AssertUnwindSafe(move || drop(database)));
+        }
+    }
 }
 
 impl std::fmt::Debug for Disk {
@@ -39,16 +74,36 @@ impl std::fmt::Debug for Disk {
 }
 
 impl Disk {
-    /// Opens or creates the database in `folder`.
-    pub(crate) fn open(folder: &Path) -> Result<Self, MediumError> {
-        let database = open_unlocked(folder)?;
-        let file = File::open(folder.join("db")).map_err(|error| io("open", folder, &error))?;
-        let disk = Self {
+    /// Opens the database in `folder` to read what can be read.
+    pub(crate) fn attach(folder: &Path) -> Result<Self, MediumError> {
+        if STUCK.load(Ordering::SeqCst) >= STUCK_MAX {
+            let words = "the disk failed too often; when it is well, restart the agent";
+            return Err(MediumError(words.to_owned()));
+        }
+        let database = Some(open_unlocked(folder)?);
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(folder.join("db"));
+        Ok(Self {
             database,
             folder: folder.to_owned(),
-            file,
+            file: file.map_err(|error| io("open", folder, &error))?,
             synced_blobs: Mutex::new(BTreeSet::new()),
-        };
+            unflushed: Mutex::default(),
+            has_failed: AtomicBool::new(false),
+            is_stuck: AtomicBool::new(false),
+            largest: AtomicUsize::new(0),
+        })
+    }
+
+    fn database(&self) -> &sled::Db {
+        self.database.as_ref().expect("there until it is dropped")
+    }
+
+    /// Opens or creates the database in `folder`.
+    pub(crate) fn open(folder: &Path) -> Result<Self, MediumError> {
+        let disk = Self::attach(folder)?;
         disk.flush()?;
         // The names of the new files must last as well.
         for path in [Some(folder), folder.parent()].into_iter().flatten() {
@@ -72,15 +127,56 @@ impl Disk {
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, MediumError> {
-        contained("read", || self.database.get(key)).map(|value| value.map(|value| value.to_vec()))
+        contained("read", || self.database().get(key))
+            .map(|value| value.map(|value| value.to_vec()))
     }
 
     pub(crate) fn put(&self, key: &[u8], value: Vec<u8>) -> Result<(), MediumError> {
-        contained("write", || self.database.insert(key, value)).map(|_| ())
+        self.note_and_write((key.to_vec(), Some(value)))
     }
 
     pub(crate) fn delete(&self, key: &[u8]) -> Result<(), MediumError> {
-        contained("delete", || self.database.remove(key)).map(|_| ())
+        self.note_and_write((key.to_vec(), None))
+    }
+
+    /// Noted first: what fails is written later, by another medium.
+    fn note_and_write(&self, change: Change) -> Result<(), MediumError> {
+        let mut unflushed = self.unflushed.lock();
+        unflushed.push(change.clone());
+        self.write(change)
+    }
+
+    /// Writes what somebody else keeps until the next flush.
+    pub(crate) fn write(&self, (key, value): Change) -> Result<(), MediumError> {
+        let bytes = value.as_ref().map_or(0, Vec::len);
+        let largest = self.largest.fetch_max(bytes, Ordering::Relaxed).max(bytes);
+        room::ensure(&self.file, largest)?;
+        let database = self.database();
+        let written = match value {
+            Some(value) => contained("write", || database.insert(key, value)),
+            None => contained("delete", || database.remove(key)),
+        };
+        if written.is_err() {
+            self.is_stuck.store(true, Ordering::SeqCst);
+        }
+        self.noting_failure(written).map(|_| ())
+    }
+
+    fn noting_failure<T>(&self, outcome: Result<T, MediumError>) -> Result<T, MediumError> {
+        if outcome.is_err() {
+            self.has_failed.store(true, Ordering::SeqCst);
+        }
+        outcome
+    }
+
+    /// Whether a write or flush failed: see the field.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::SeqCst)
+    }
+
+    /// Written since the last flush, in order; perhaps on the disk, perhaps not.
+    pub(crate) fn unflushed(&self) -> Vec<Change> {
+        self.unflushed.lock().clone()
     }
 
     pub(crate) fn visit(
@@ -89,8 +185,9 @@ impl Disk {
         see: &mut dyn FnMut(&[u8], &[u8]),
     ) -> Result<(), MediumError> {
         contained("scan", || {
-            for entry in self.database.scan_prefix([prefix]) {
+            for entry in self.database().scan_prefix([prefix]) {
                 let (key, value) = entry?;
+                self.largest.fetch_max(value.len(), Ordering::Relaxed);
                 see(&key, &value);
             }
             Ok(())
@@ -100,7 +197,7 @@ impl Disk {
     pub(crate) fn range(&self, from: &[u8], limit: Limit) -> Result<Vec<Entry>, MediumError> {
         let end = from.first().map(|family| [family + 1]).unwrap_or_default();
         contained("scan", || {
-            let entries = self.database.range(from..end.as_slice());
+            let entries = self.database().range(from..end.as_slice());
             limit
                 .take(entries.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec()))))
         })
@@ -108,7 +205,7 @@ impl Disk {
 
     pub(crate) fn first(&self, prefix: u8) -> Result<Option<Vec<u8>>, MediumError> {
         let first = || {
-            self.database
+            self.database()
                 .scan_prefix([prefix])
                 .keys()
                 .next()
@@ -119,7 +216,7 @@ impl Disk {
 
     pub(crate) fn last(&self, prefix: u8) -> Result<Option<Vec<u8>>, MediumError> {
         let last = || {
-            self.database
+            self.database()
                 .scan_prefix([prefix])
                 .keys()
                 .next_back()
@@ -129,7 +226,14 @@ impl Disk {
     }
 
     pub(crate) fn flush(&self) -> Result<(), MediumError> {
-        contained("flush", || self.database.flush())?;
+        let written = self.unflushed.lock().len();
+        self.noting_failure(self.flush_all())?;
+        self.unflushed.lock().drain(..written);
+        Ok(())
+    }
+
+    fn flush_all(&self) -> Result<(), MediumError> {
+        contained("flush", || self.database().flush())?;
         // sled starts the write-back only (sync_file_range): wait for the disk.
         self.sync_blobs()?;
         self.file

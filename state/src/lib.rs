@@ -6,11 +6,13 @@
 //! Reading order: `store` (the API) with `journal`, `snapshots`, `retention`
 //! (what is kept of the past) and `notes`; `records` (typed records), `envelope`
 //! and `key` (bytes of a record), `schema` (versions), `backend` with `disk`
-//! (sled) and `memory` (simulation); `compact` (space), `lock`, `beside` (what
-//! must outlive the database).
+//! (sled) and `memory` (simulation); `room` (space reserved ahead), `mend` with
+//! `behind` (a medium that fails and comes back), `scratch` (one that cannot be
+//! written), `compact` (space), `lock`, `beside` (what must outlive the database).
 #![forbid(unsafe_code)]
 
 mod backend;
+mod behind;
 mod beside;
 mod compact;
 mod disk;
@@ -19,10 +21,13 @@ mod journal;
 mod key;
 mod lock;
 mod memory;
+mod mend;
 mod notes;
 mod records;
 mod retention;
+mod room;
 mod schema;
+mod scratch;
 mod snapshots;
 mod store;
 

@@ -28,11 +28,10 @@ impl Store {
         let bytes = encode(RecordKind::Note, &serde_json::to_vec(note)?)?;
         let mut last = self.notes.lock();
         let number = *last + 1;
-        let backend = self.backend.read();
-        backend.put(&key::note(number), bytes)?;
+        self.write(&key::note(number), Some(bytes))?;
         *last = number;
         if let Some(old) = number.checked_sub(keep_max).filter(|old| *old > 0) {
-            backend.delete(&key::note(old))?;
+            self.write(&key::note(old), None)?;
         }
         Ok(number)
     }
@@ -62,9 +61,8 @@ impl Store {
 
     /// Drops the notes `first..end`.
     pub fn drop_notes(&self, numbers: std::ops::Range<u64>) -> Result<(), StoreError> {
-        let backend = self.backend.read();
         for number in numbers {
-            backend.delete(&key::note(number))?;
+            self.write(&key::note(number), None)?;
         }
         Ok(())
     }

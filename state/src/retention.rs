@@ -16,6 +16,9 @@ pub struct Retention {
     pub bytes_max: u64,
     /// Age of the newest event between two snapshots.
     pub age_ms_max: u64,
+    /// The newest events stay, whatever their age: a wall clock that jumps must
+    /// not take the past along.
+    pub events_min: u64,
 }
 
 /// A snapshot that is kept: its place, and what lies between it and the one
@@ -73,9 +76,10 @@ fn base_must_go(kept: &[Kept], retention: &Retention, now_ms: u64) -> bool {
     let snapshots: u64 = kept.iter().map(|snapshot| snapshot.bytes).sum();
     let behind: u64 = kept[1..].iter().map(|next| next.events_bytes).sum();
     let age_ms = now_ms.saturating_sub(kept[1].newest_event_ms);
+    let events_left = kept[kept.len() - 1].sequence - kept[1].sequence;
     events > retention.events_max
         || snapshots + behind > retention.bytes_max
-        || age_ms > retention.age_ms_max
+        || (age_ms > retention.age_ms_max && events_left >= retention.events_min)
 }
 
 /// The snapshot without which the longest replay grows least: neither the base
@@ -95,6 +99,7 @@ mod tests {
         snapshots_max: 4,
         bytes_max: 1_000,
         age_ms_max: 50,
+        events_min: 10,
     };
 
     fn kept(sequences: &[u64]) -> Vec<Kept> {
@@ -128,6 +133,16 @@ mod tests {
         heavy[2].bytes = 960;
         let (stay, _) = select(heavy, &RETENTION, 0);
         assert_eq!(stay.len(), 2, "10 + 960 + 20 bytes fit");
+    }
+
+    #[test]
+    fn a_clock_that_jumps_takes_little_of_the_past_along() {
+        let future = 1_000_000;
+        check(&[1, 50, 60], future, &[50, 60]);
+        check(&[1, 55, 60], future, &[1, 55, 60]);
+        check(&[1, 40, 50, 60], future, &[50, 60]);
+        // Back again: what seems to come from the future stays.
+        check(&[40, 50, 60], 0, &[40, 50, 60]);
     }
 
     #[test]

@@ -81,11 +81,6 @@ impl Past {
         self.kept.last().map_or(0, |kept| kept.sequence)
     }
 
-    /// Nothing is kept: the medium is a new one.
-    pub(crate) fn forget(&mut self) {
-        *self = Self::default();
-    }
-
     /// The head is on the disk: what it does not name is waste.
     fn release(&mut self) {
         for gone in std::mem::take(&mut self.leaving) {
@@ -123,7 +118,7 @@ impl Store {
     }
 
     /// Saves what the journal up to `new.sequence` amounts to, and lets go of
-    /// what `retention` does not keep. A store that forgets keeps one snapshot.
+    /// what `retention` does not keep. In memory only the newest is kept.
     pub fn save_snapshot(
         &self,
         new: &NewSnapshot<'_>,
@@ -154,7 +149,7 @@ impl Store {
             notes: self.last_note(),
         });
         let mut retention = *retention;
-        if self.is_forgetful() {
+        if self.must_save_memory() {
             retention.snapshots_max = 1;
         }
         let (kept, gone) = select(all, &retention, now_ms);
@@ -175,11 +170,10 @@ impl Store {
     }
 
     fn put_chunks(&self, new: &NewSnapshot<'_>) -> Result<u32, StoreError> {
-        let backend = self.backend.read();
         let mut chunks = 0;
         for chunk in new.bytes.chunks(RecordKind::SnapshotChunk.body_bytes_max()) {
             let record = encode(RecordKind::SnapshotChunk, chunk)?;
-            backend.put(&key::chunk(new.sequence, chunks), record)?;
+            self.write(&key::chunk(new.sequence, chunks), Some(record))?;
             chunks += 1;
         }
         Ok(chunks)
@@ -189,17 +183,16 @@ impl Store {
     /// with a later flush; until then they are only dead weight.
     pub fn sweep(&self, max: usize) -> Result<usize, StoreError> {
         let mut past = self.past.lock();
-        let backend = self.backend.read();
         let mut swept = 0;
         while swept < max && past.waste_events.start < past.waste_events.end {
-            backend.delete(&key::journal(past.waste_events.start))?;
+            self.write(&key::journal(past.waste_events.start), None)?;
             past.waste_events.start += 1;
             swept += 1;
         }
         while swept < max
             && let Some(key) = past.waste_chunks.last()
         {
-            backend.delete(key)?;
+            self.write(key, None)?;
             past.waste_chunks.pop();
             swept += 1;
         }

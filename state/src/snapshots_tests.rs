@@ -9,6 +9,7 @@ const RETENTION: Retention = Retention {
     snapshots_max: 3,
     bytes_max: 1 << 20,
     age_ms_max: 1_000,
+    events_min: 0,
 };
 
 /// The state of the test's machine after `sequence` events: their sum.
@@ -184,16 +185,24 @@ fn a_snapshot_of_an_older_agent_is_the_base() {
 }
 
 #[test]
-fn a_store_that_forgets_keeps_one_snapshot() {
-    let store = Store::memory();
-    live(&store, 20);
-    store.abandon("disk full");
-    assert!(store.snapshots().is_empty());
-    for number in 21..=22 {
-        store.append(&number).expect("appends");
-        save(&store, number, 0).expect("saves");
-        assert_eq!(store.snapshots().len(), 1);
+fn a_suspended_store_keeps_its_past() {
+    let disk = MemoryDisk::new();
+    let store = Store::on(disk.clone()).expect("opens");
+    let mut acknowledged = live(&store, 20);
+    store.suspend("disk full");
+    check(&store, acknowledged);
+    for number in 21..=40 {
+        acknowledged = store.append(&(number * 7)).expect("appends");
+        if number % 4 == 0 {
+            save(&store, number, 0).expect("saves");
+            while store.sweep(3).expect("deletes") > 0 {}
+        }
+        check(&store, acknowledged);
     }
+    assert!(store.resume().expect("resumes"));
+    check(&store, acknowledged);
+    disk.crash(0);
+    check(&Store::on(disk).expect("opens"), acknowledged);
 }
 
 #[test]

@@ -3,16 +3,17 @@
 //! Any thread may call it. Invariants: sequences rise by one, also over
 //! restarts and trims; [`Store::durable`] never exceeds what is on the disk;
 //! the journal is trimmed only below a snapshot that is on the disk.
-//! `journal`, `snapshots` and `notes` hold the rest of its methods.
+//! `journal`, `snapshots`, `notes` and `mend` hold the rest of its methods.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::backend::{Backend, MediumError};
+use crate::behind::Behind;
 use crate::beside::Beside;
 use crate::compact::{self, COMPACT_BYTES_MIN, COMPACT_GROWTH};
 use crate::disk::{Disk, set_aside};
@@ -22,7 +23,9 @@ use crate::lock::{LockError, lock};
 use crate::memory::MemoryDisk;
 use crate::notes;
 use crate::records::{AuditRecord, BootRecord, EndpointRecord, GenerationsRecord, StoreIdentity};
+use crate::room;
 use crate::schema::{MIGRATIONS, SCHEMA_VERSION, bring_up};
+use crate::scratch;
 use crate::snapshots::Past;
 
 /// Why the store refused or failed.
@@ -69,51 +72,97 @@ pub struct Store {
     pub(crate) notes: Mutex<u64>,
     progress: Mutex<Progress>,
     /// One flush at a time; those that wait find their work done.
-    flushing: Mutex<()>,
-    problem: Mutex<Option<String>>,
-    /// What is written is lost with the process: only what is needed is kept.
-    forgetful: AtomicBool,
+    pub(crate) flushing: Mutex<()>,
+    pub(crate) problem: Mutex<Option<String>>,
+    /// What is written is lost with the process, until [`Self::resume`].
+    pub(crate) forgetful: AtomicBool,
+    /// Writes and flushes that failed, and why the last one did.
+    pub(crate) failures: AtomicU64,
+    pub(crate) last_failure: Mutex<String>,
     /// Size of the database after it was last rewritten.
     compacted_bytes: Mutex<u64>,
     /// Size below which it is not rewritten.
     compact_bytes_min: u64,
     /// None in memory.
-    beside: Option<Beside>,
+    pub(crate) beside: Option<Beside>,
+    /// The directory of it all; None in memory.
+    pub(crate) dir: Option<PathBuf>,
+    /// A copy that is read instead of a database that cannot be written.
+    pub(crate) scratch: Mutex<Option<PathBuf>>,
     /// Held for as long as the store is open.
-    _lock: Option<std::fs::File>,
+    pub(crate) lock: Mutex<Option<std::fs::File>>,
 }
 
 impl Store {
     /// Opens the store in `dir`. A database that cannot be opened is set aside
-    /// as `journal.broken-<n>`; if none can be had, the store is in memory.
+    /// as `journal.broken-<n>`; if none can be had, the store is in memory. Of
+    /// one that can be read but not written a copy is read.
     /// [`Self::problem`] tells. The only error is another agent's lock.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let lock = match lock(dir) {
-            Ok(lock) => lock,
+        let (lock, problem) = match lock(dir) {
+            Ok(lock) => (Some(lock), None),
             Err(LockError::Held) => {
                 return Err(StoreError::InUse {
                     path: dir.to_owned(),
                 });
             }
-            Err(LockError::Io(error)) => {
-                return Ok(Self::forgetful(format!("{}: {error}", dir.display())));
-            }
+            Err(LockError::Io(error)) => (None, Some(format!("{}: {error}", dir.display()))),
         };
+        let mut store = match problem {
+            Some(problem) => Self::unwritable(dir, &problem),
+            None => Self::open_locked(dir),
+        };
+        store.lock = Mutex::new(lock);
+        store.dir = Some(dir.to_owned());
+        store.stand_beside(Beside::new(dir));
+        Ok(store)
+    }
+
+    fn open_locked(dir: &Path) -> Self {
         let folder = dir.join("journal");
-        if let Err(error) = compact::recover(&folder) {
-            return Ok(Self::forgetful(format!("{}: {error}", dir.display())));
-        }
-        let mut store = match Self::try_open(&folder) {
+        room::release_reserve(dir);
+        let recovered = compact::recover(&folder)
+            .map_err(|error| StoreError::Medium(format!("{}: {error}", dir.display())));
+        let opened = recovered.and_then(|()| Self::try_open(&folder));
+        let store = match opened {
             Ok(store) => store,
             // A newer agent's store is not broken: it stays where it is.
             Err(error @ (StoreError::NewerSchema { .. } | StoreError::NoMigration { .. })) => {
-                Self::forgetful(error.to_string())
+                return Self::forgetful(error.to_string());
             }
-            Err(error) => Self::open_again(&folder, &error),
+            Err(error) => match room::probe(dir) {
+                Ok(()) => Self::open_again(&folder, &error),
+                // It is the disk, not the database.
+                Err(disk) => return Self::unwritable(dir, &format!("{}: {disk}", dir.display())),
+            },
         };
-        store._lock = Some(lock);
-        store.stand_beside(Beside::new(dir));
-        Ok(store)
+        room::take_reserve(dir);
+        store
+    }
+
+    /// A store that cannot be written now: what can be read of it counts, and it
+    /// is written when that is possible again.
+    fn unwritable(dir: &Path, problem: &str) -> Self {
+        let folder = dir.join("journal");
+        let copy = scratch::copy(&folder);
+        let below = match &copy {
+            Ok(copy) => Disk::attach(copy),
+            Err(error) => Err(MediumError(error.to_string())),
+        };
+        let below = match below {
+            Ok(disk) => Some(Backend::Disk(disk)),
+            Err(_) if !folder.exists() => None,
+            // What is there is not known, so nothing can be added to it.
+            Err(error) => return Self::forgetful(format!("{problem}; {}", error.0)),
+        };
+        let behind = Behind::new(below, Some(folder), false, Vec::new());
+        let store = match Self::around(Backend::Behind(behind)) {
+            Ok(store) => store,
+            Err(error) => return Self::forgetful(format!("{problem}; {error}")),
+        };
+        store.scratch.lock().clone_from(&copy.ok());
+        store.suspend(problem);
+        store
     }
 
     /// Opens what an agent left in `dir`, to read it. Nothing is made, rewritten
@@ -133,8 +182,8 @@ impl Store {
         })?;
         compact::recover(&folder)
             .map_err(|error| StoreError::Medium(format!("{}: {error}", dir.display())))?;
-        let mut store = Self::around(Backend::Disk(Disk::open(&folder)?))?;
-        store._lock = Some(lock);
+        let store = Self::around(Backend::Disk(Disk::open(&folder)?))?;
+        *store.lock.lock() = Some(lock);
         Ok(store)
     }
 
@@ -228,8 +277,12 @@ impl Store {
             problem: Mutex::new(None),
             compacted_bytes: Mutex::new(0),
             compact_bytes_min: COMPACT_BYTES_MIN,
+            failures: AtomicU64::new(0),
+            last_failure: Mutex::default(),
             beside: None,
-            _lock: None,
+            dir: None,
+            scratch: Mutex::new(None),
+            lock: Mutex::new(None),
         };
         *store.progress.lock() = Progress {
             appended: sequence,
@@ -242,7 +295,7 @@ impl Store {
                 id: id.trim().to_owned(),
             };
             store.put(RecordKind::Identity, 0, &identity)?;
-            store.flush()?;
+            store.backend.read().flush()?;
         }
         Ok(store)
     }
@@ -251,25 +304,6 @@ impl Store {
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         self.problem.lock().clone()
-    }
-
-    /// Gives the medium up and goes on in memory, counting sequences on. For
-    /// when flushes keep failing: enforcement must not wait for a disk.
-    pub fn abandon(&self, reason: &str) {
-        let flushing = self.flushing.lock();
-        let mut progress = self.progress.lock();
-        *self.backend.write() = Backend::Memory(MemoryDisk::new());
-        self.forgetful.store(true, Ordering::SeqCst);
-        progress.durable = progress.appended;
-        progress.bytes = 0;
-        *self.problem.lock() = Some(format!(
-            "{reason}; running without history since sequence {}",
-            progress.appended
-        ));
-        drop(progress);
-        drop(flushing);
-        // Not before: who saves a snapshot holds it and waits for the flush.
-        self.past.lock().forget();
     }
 
     /// Whether what is written is lost with the process.
@@ -295,7 +329,7 @@ impl Store {
         let mut progress = self.progress.lock();
         let sequence = progress.appended + 1;
         let length = bytes.len() as u64;
-        self.backend.read().put(&key::journal(sequence), bytes)?;
+        self.write(&key::journal(sequence), Some(bytes))?;
         progress.appended = sequence;
         progress.bytes += length;
         Ok(sequence)
@@ -305,10 +339,17 @@ impl Store {
     /// does. One flush serves all that were appended before it.
     pub fn flush(&self) -> Result<u64, StoreError> {
         let _one = self.flushing.lock();
-        let target = self.progress.lock().appended;
-        self.backend.read().flush()?;
-        self.progress.lock().durable = target;
+        if self.is_forgetful() {
+            return Ok(self.durable());
+        }
+        let target = self.appended();
+        self.flush_backend()?;
+        self.note_durable(target);
         Ok(target)
+    }
+
+    pub(crate) fn note_durable(&self, sequence: u64) {
+        self.progress.lock().durable = sequence;
     }
 
     /// Newest sequence that is on the disk.
@@ -324,7 +365,7 @@ impl Store {
     }
 
     /// Rewrites the database when most of it is waste. A failure is no harm:
-    /// the old one serves on, or the store says that it runs without history.
+    /// the old one serves on, or is opened again by the next flush.
     pub(crate) fn compact_if_grown(&self) {
         let _one = self.flushing.lock();
         let mut backend = self.backend.write();
@@ -333,10 +374,10 @@ impl Store {
         };
         let grown = self.compacted_bytes.lock().saturating_mul(COMPACT_GROWTH);
         let due = self.compact_bytes_min.max(grown);
-        if disk.size_bytes() < due || compact::copy(disk).is_err() {
+        let folder = disk.folder().to_owned();
+        if disk.size_bytes() < due || compact::copy(disk, &folder, &[]).is_err() {
             return;
         }
-        let folder = disk.folder().to_owned();
         // sled must have let go of its files before they are renamed.
         *backend = Backend::Memory(MemoryDisk::new());
         let swapped = compact::swap(&folder);
@@ -347,9 +388,8 @@ impl Store {
             }
             Err(error) => {
                 let swapped = swapped.err().map(|error| error.0).unwrap_or_default();
-                *self.problem.lock() = Some(format!(
-                    "{error} after a rewrite {swapped}; running without history"
-                ));
+                *self.last_failure.lock() = format!("{error} after a rewrite {swapped}");
+                *backend = Backend::Behind(Behind::new(None, Some(folder), true, Vec::new()));
             }
         }
     }
@@ -374,7 +414,11 @@ impl Store {
     }
     pub fn put_audit(&self, record: &AuditRecord) -> Result<(), StoreError> {
         if let Some(beside) = &self.beside {
-            beside.put_audit(record)?;
+            match beside.put_audit(record) {
+                // Written when the disk is well again.
+                Err(_) if self.is_forgetful() => {}
+                written => written?,
+            }
         }
         self.put(RecordKind::Audit, 0, record)
     }
@@ -418,7 +462,7 @@ impl Store {
         record: &T,
     ) -> Result<(), StoreError> {
         let bytes = encode(kind, &serde_json::to_vec(record)?)?;
-        Ok(self.backend.read().put(&key::record(kind, id), bytes)?)
+        Ok(self.write(&key::record(kind, id), Some(bytes))?)
     }
 }
 

@@ -13,6 +13,7 @@ const RETENTION: Retention = Retention {
     snapshots_max: 1,
     bytes_max: 1 << 20,
     age_ms_max: u64::MAX,
+    events_min: 0,
 };
 
 fn save(store: &Store, sequence: u64, bytes: &[u8]) -> Result<(), StoreError> {
@@ -158,14 +159,40 @@ fn a_failed_flush_promises_nothing() {
 }
 
 #[test]
-fn an_abandoned_store_counts_on() {
-    let store = Store::memory();
-    store.append(&"event").expect("appends");
-    store.abandon("disk full");
-    assert_eq!(store.durable(), 1);
-    assert_eq!(store.append(&"next").expect("appends"), 2);
+fn a_suspended_store_counts_on_promises_nothing_and_misses_nothing() {
+    let disk = MemoryDisk::new();
+    let store = Store::on(disk.clone()).expect("opens");
+    store.append(&"one").expect("appends");
+    store.flush().expect("flushes");
+    store.append(&"two").expect("appends");
+    disk.fail_flushes(1);
+    store.flush().expect_err("the disk fails");
+    store.suspend("disk full");
+    assert!(store.is_forgetful());
     let problem = store.problem().expect("reported");
     assert!(problem.contains("disk full"), "{problem}");
+    assert!(problem.contains("since event 1"), "{problem}");
+    assert_eq!(store.append(&"three").expect("appends"), 3);
+    store.put_audit(&audit_on()).expect("puts");
+    assert_eq!(store.flush().expect("waits for nothing"), 1);
+    assert_eq!(store.durable(), 1, "nothing is promised");
+    let expected = [(1, "one"), (2, "two"), (3, "three")];
+    let found = events(&store);
+    let found: Vec<(u64, &str)> = found.iter().map(|(n, text)| (*n, text.as_str())).collect();
+    assert_eq!(found, expected);
+
+    disk.fail_flushes(1);
+    store.resume().expect_err("the disk still fails");
+    assert!(store.is_forgetful());
+    assert!(store.resume().expect("the disk is well"));
+    assert!(!store.resume().expect("nothing is left to do"));
+    assert_eq!((store.durable(), store.problem()), (3, None));
+    disk.crash(0);
+    let store = Store::on(disk).expect("opens");
+    let found = events(&store);
+    let found: Vec<(u64, &str)> = found.iter().map(|(n, text)| (*n, text.as_str())).collect();
+    assert_eq!(found, expected);
+    assert_eq!(store.audit().expect("reads"), audit_on());
 }
 
 #[test]

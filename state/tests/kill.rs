@@ -15,6 +15,7 @@ const RETENTION: Retention = Retention {
     snapshots_max: 3,
     bytes_max: 1 << 20,
     age_ms_max: u64::MAX,
+    events_min: 0,
 };
 
 #[test]

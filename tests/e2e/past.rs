@@ -122,6 +122,11 @@ fn a_revision_that_is_not_there_is_told_and_replay_waits_for_no_agent() {
     let unknown = ["policy", "get", "--revision", &text, "nobody"];
     refused(&mut world, &unknown, "no policy `nobody` at revision");
 
+    let host = world.agent().host_endpoint().expect("the endpoint");
+    let id = host["id"].to_string();
+    let set = world.client(&["endpoint", "config", &id, "PolicyAuditMode=Enabled"]);
+    assert!(set.status.success(), "{set:?}");
+
     let state = world.sandbox.path("state");
     let replay = |to: &str| {
         let mut command = Command::new(exe());
@@ -141,8 +146,14 @@ fn a_revision_that_is_not_there_is_told_and_replay_waits_for_no_agent() {
     assert_eq!(found["policies"], of_agent["policies"]);
     assert_eq!(found["verdicts_sha256"], of_agent["verdicts_sha256"]);
     let identities = found["identities"].as_array().expect("identities");
+    let of_host = host;
     let host = identities.iter().find(|identity| identity["id"] == 1);
     assert!(host.is_some_and(|host| host["labels"].to_string().contains("reserved:host")));
+    let endpoint = &found["endpoints"][0];
+    assert_eq!(endpoint["id"].to_string(), id);
+    assert_eq!(endpoint["labels"], of_host["labels"]);
+    assert_eq!(endpoint["policy_audit_mode"], true);
+    assert_eq!(found["policy_audit_mode"], false);
     let future = replay("1000");
     assert_eq!(future.status.code(), Some(1));
     let said = String::from_utf8_lossy(&future.stderr).into_owned();
@@ -150,4 +161,45 @@ fn a_revision_that_is_not_there_is_told_and_replay_waits_for_no_agent() {
     // And nothing was spoilt.
     world.start_agent();
     assert_eq!(world.revision(), revision);
+}
+
+#[test]
+fn identity_numbers_outlive_kill_nine() {
+    if !privileged() {
+        return;
+    }
+    let mut world = World::with_demo_policy();
+    let with_prefixes = |prefixes: &[&str]| {
+        let from = prefixes.join("\", \"");
+        let rule = format!("  ingress:\n  - fromCIDR: [\"{from}\"]");
+        DEMO_POLICY.replace("  ingress:", &rule)
+    };
+    let numbers = |world: &mut World| {
+        let list = world.agent().json(&["identity", "list"]);
+        let list = list
+            .expect("identities")
+            .as_array()
+            .expect("a list")
+            .clone();
+        let with_prefix = list
+            .into_iter()
+            .filter(|identity| identity["labels"].to_string().contains("cidr:"));
+        with_prefix
+            .map(|identity| (identity["labels"].to_string(), identity["id"].to_string()))
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let mut revision = world.revision();
+    for prefixes in [
+        &["198.51.100.0/24", "203.0.113.0/24", "192.0.2.0/25"][..],
+        // The number in the middle is free again, and a later one is not.
+        &["198.51.100.0/24", "192.0.2.0/25", "192.0.2.128/25"],
+    ] {
+        world.manifest("policy.yaml", &with_prefixes(prefixes));
+        revision = world.wait_revision_after(revision);
+        let before = numbers(&mut world);
+        assert_eq!(before.len(), 3, "{before:?}");
+        world.agent().end(Signal::KILL).expect("the agent ends");
+        world.start_agent();
+        assert_eq!(numbers(&mut world), before);
+    }
 }

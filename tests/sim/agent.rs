@@ -86,6 +86,8 @@ impl Config {
         JournalEvent::Started {
             sources: self.sources(),
             options: Some(Box::new(self.policy())),
+            audit: None,
+            endpoints: Vec::new(),
             accepted_ms: 0,
         }
     }

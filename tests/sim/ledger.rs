@@ -154,6 +154,12 @@ fn same(one: &JournalEvent, other: &JournalEvent) -> bool {
                 ..
             },
         ) => sources == found && options == with,
+        (
+            JournalEvent::Audit { endpoint, .. },
+            JournalEvent::Audit {
+                endpoint: found, ..
+            },
+        ) => endpoint == found,
         _ => false,
     }
 }
@@ -198,6 +204,8 @@ impl Plain {
                 }
             }
             JournalEvent::Change { change, .. } => self.change(change),
+            // Verdicts depend on it, the repository does not.
+            JournalEvent::Audit { .. } => {}
         }
     }
 

@@ -11,7 +11,7 @@ use palisade::endpoint::{AuditSetting, EndpointPolicyStatus, HOST_ENDPOINT, Prog
 use palisade::events::{RepositoryChange, ResourceKey, Revision, SourceName};
 use palisade::identity::{IdentityKey, IdentityNumber};
 use palisade::policy::{EndpointPolicy, PolicySnapshot, RuleNumber, RuleRef};
-use palisade::queues::{ChangeOutcome, JournalEvent};
+use palisade::queues::{AuditState, ChangeOutcome, JournalEvent, SubmitError};
 use palisade_state::{MemoryDisk, Store};
 use parking_lot::Mutex;
 
@@ -252,7 +252,15 @@ impl World {
 
     pub(crate) fn submit(&mut self, change: RepositoryChange) {
         self.tell_story(|| format!("{} from {}", change.subject(), change.source().as_str()));
-        let submission = self.agent.pipeline.submit(change.clone()).expect("taken");
+        let submission = match self.agent.pipeline.submit(change.clone()) {
+            Ok(submission) => submission,
+            // Only the journal would remember it, and there is none.
+            Err(SubmitError::NotLasting(_)) => {
+                assert_eq!(change.source(), SourceName::Api);
+                return assert!(self.agent.pipeline.status().store_problem.is_some());
+            }
+            Err(error) => panic!("{error}"),
+        };
         if let Some(sequence) = submission.sequence {
             let event = JournalEvent::Change {
                 accepted_ms: 0,
@@ -326,6 +334,14 @@ impl World {
         if self.trouble.lock().is_dead() {
             self.audit_maybe.push(setting);
             return;
+        }
+        // What fails is told as a second event that takes it back.
+        for _ in 0..1 + u8::from(done.is_err()) {
+            self.ledger.push(JournalEvent::Audit {
+                audit: AuditState::default(),
+                endpoint: Some(HOST_ENDPOINT),
+                accepted_ms: 0,
+            });
         }
         if done.is_err() {
             self.audit_maybe.push(setting);
@@ -404,13 +420,9 @@ impl World {
         }
         let before = self.ledger.last();
         self.plain = self.ledger.state(before, &self.config.policy());
-        let status = agent.pipeline.status();
         let started = self.config.started();
         self.plain.take(&started);
-        // A disk that fails at once: the start is an event without a place.
-        if status.store_problem.is_none() || status.journal.0 > before {
-            self.ledger.push(started);
-        }
+        self.ledger.push(started);
         self.applied = self.ledger.last();
         self.group = None;
         Some(agent)

@@ -47,6 +47,11 @@ const TOOLS: &[Tool] = &[
         package: "prometheus",
         why: "checks the metrics",
     },
+    Tool {
+        name: "strace",
+        package: "strace",
+        why: "makes system calls of the agent fail",
+    },
 ];
 
 /// Whether the current user is root.

@@ -125,6 +125,14 @@ pub(super) async fn set_config(
                 wanted.policy_audit_mode
             )));
         }
+        if !agent.pipeline.has_history() {
+            let problem = agent.pipeline.status().store_problem.unwrap_or_default();
+            return Err(Refusal::not_lasting(format!(
+                "PolicyAuditMode={} is in force, but not on the disk, so it would be lost with \
+                 the agent: {problem}",
+                wanted.policy_audit_mode
+            )));
+        }
         Ok(Json(wanted))
     })
     .await

@@ -18,13 +18,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::{delete, get, post, put};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::{Agent, VERSION};
+use crate::limits::API_BODY_BYTES_MAX;
 
 /// Why the API cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +106,10 @@ fn router(agent: Arc<Agent>) -> Router {
         .route("/policy/diff", get(policies::diff))
         .route("/policy/selectors", get(policies::selectors))
         .route("/policy/wait", get(policies::wait))
-        .route("/policy/resources", put(policies::import))
+        .route(
+            "/policy/resources",
+            put(policies::import).layer(DefaultBodyLimit::max(API_BODY_BYTES_MAX)),
+        )
         .route("/policy/resources/{*key}", delete(policies::delete))
         .route("/identities", get(identities::list))
         .route("/identities/{id}", get(identities::get))

@@ -199,14 +199,15 @@ fn apply(agent: &Agent, changes: Vec<RepositoryChange>) -> Result<ChangeReply, R
     let mut submitted = Vec::new();
     for change in changes {
         let subject = change.subject();
-        submitted.push((subject, agent.pipeline.submit(change)?));
+        let submission = agent.pipeline.submit(change)?;
+        submitted.push((subject, submission.sequence, submission));
     }
     let mut reply = ChangeReply {
         revision: agent.pipeline.repository().revision.0,
         changes: Vec::new(),
         errors: Vec::new(),
     };
-    for (subject, submission) in submitted {
+    for (subject, sequence, submission) in submitted {
         let (revision, word) = match submission.wait(API_WAIT_MAX)? {
             ChangeOutcome::Applied { revision, .. } => (revision, "applied"),
             ChangeOutcome::Unchanged { revision } => (revision, "unchanged"),
@@ -221,6 +222,13 @@ fn apply(agent: &Agent, changes: Vec<RepositoryChange>) -> Result<ChangeReply, R
                 (revision, "refused")
             }
         };
+        if sequence.is_some_and(|sequence| !agent.pipeline.lasts(sequence)) {
+            let problem = agent.pipeline.status().store_problem.unwrap_or_default();
+            reply.errors.push(format!(
+                "{subject}: {word}, but not yet on the disk, so it would be lost with the agent: \
+                 {problem}"
+            ));
+        }
         reply.revision = reply.revision.max(revision.0);
         reply.changes.push(format!("{subject} {word}"));
     }

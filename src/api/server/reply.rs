@@ -42,6 +42,12 @@ impl Refusal {
             message: message.into(),
         }
     }
+    pub(super) fn not_lasting(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::INSUFFICIENT_STORAGE,
+            message: message.into(),
+        }
+    }
     pub(super) fn no_endpoint(id: u16) -> Self {
         Self::not_found(format!(
             "no endpoint {id}; `palisade endpoint list` shows them"
@@ -63,6 +69,7 @@ impl From<SubmitError> for Refusal {
         let message = error.to_string();
         match error {
             SubmitError::TimedOut => Self::timeout(message),
+            SubmitError::NotLasting(_) => Self::not_lasting(message),
             SubmitError::Stopped | SubmitError::Full | SubmitError::Journal(_) => {
                 Self::failed(message)
             }

@@ -1,0 +1,132 @@
+//! What the history tells, and a disk that fails and comes back.
+
+use super::*;
+
+#[test]
+fn endpoints_and_changes_of_their_surroundings_are_told_by_their_names() {
+    let (kernel, disk) = (FakeKernel::new(), MemoryDisk::new());
+    let mut agent = Stepped::start(&kernel, &disk);
+    let node = |address: &str| {
+        RepositoryChange::Upsert(Resource {
+            key: ResourceKey {
+                kind: ResourceKind::Node,
+                namespace: None,
+                name: "other".to_owned(),
+            },
+            source: SourceName::Manifests,
+            origin: Origin::default(),
+            body: serde_json::json!({
+                "apiVersion": "v1",
+                "kind": "Node",
+                "metadata": {"name": "other"},
+                "status": {"addresses": [{"type": "InternalIP", "address": address}]},
+            }),
+        })
+    };
+    agent.submit(node("10.0.0.9"));
+    agent.submit(node("not an address"));
+    disk.crash(0);
+    let agent = Stepped::start(&kernel, &disk);
+    let lines = agent.pipeline.whole_history().expect("reads");
+    let told = |event: &str| lines.iter().filter(|line| line.event == event).count();
+    assert_eq!(told("node-update"), 1);
+    assert_eq!(told("node-refused"), 1);
+    assert_eq!(told("endpoint-created"), 1);
+    assert_eq!(told("endpoint-restored"), 1);
+    assert_eq!(told("policy-add"), 0);
+}
+
+#[test]
+fn a_store_that_is_given_up_is_taken_into_use_again_and_nothing_is_missing() {
+    let (kernel, disk) = (FakeKernel::new(), MemoryDisk::new());
+    let mut agent = Stepped::start(&kernel, &disk);
+    agent.in_sync(&["a"]);
+    agent.submit(policy("a", "22"));
+    disk.fail_flushes(1_000);
+    let waiting = agent.pipeline.submit(policy("a", "80")).expect("taken");
+    agent.settle();
+    assert_eq!(waiting.try_outcome(), None, "nothing is promised yet");
+    // A disk that fails holds up a change for a moment only.
+    for _ in 0..20 {
+        agent.clock.advance(Duration::from_millis(200));
+        agent.settle();
+    }
+    let newest = agent.pipeline.repository().revision;
+    assert_eq!(agent.status().revision.realized, newest);
+    let problem = agent.pipeline.status().store_problem.expect("it is told");
+    assert!(problem.contains("running without history"), "{problem}");
+    assert!(!agent.pipeline.has_history());
+    // Who is locked out must get in, whatever the disk does.
+    let set = agent
+        .pipeline
+        .set_audit(HOST_ENDPOINT, AuditSetting::Enabled);
+    assert_eq!(set, Ok(true));
+    agent.settle();
+    assert_eq!(agent.status().policy.ingress, Enforcement::Audit);
+    let by_api = |name: &str| {
+        let RepositoryChange::Upsert(resource) = policy(name, "22") else {
+            unreachable!("a policy is an upsert");
+        };
+        RepositoryChange::Upsert(Resource {
+            source: SourceName::Api,
+            ..resource
+        })
+    };
+    let refused = agent.pipeline.submit(by_api("b"));
+    let refused = refused.expect_err("it would not last").to_string();
+    assert!(refused.contains("lost with the agent"), "{refused}");
+    agent.submit(policy("a", "443"));
+    disk.fail_flushes(0);
+    for _ in 0..3 {
+        agent.clock.advance(crate::limits::STORE_RETRY);
+        agent.settle();
+    }
+    assert_eq!(agent.pipeline.status().store_problem, None);
+    let live = agent.pipeline.repository();
+    disk.crash(0);
+    let agent = Stepped::start(&kernel, &disk);
+    assert_eq!(agent.pipeline.repository().policies, live.policies);
+    assert_eq!(agent.status().audit, AuditSetting::Enabled);
+    let lines = agent.pipeline.whole_history().expect("reads");
+    let told = |event: &str| lines.iter().filter(|line| line.event == event).count();
+    assert_eq!((told("store-problem"), told("store-resumed")), (1, 1));
+    assert_eq!(told("policy-add"), 3);
+}
+
+#[test]
+fn a_wall_clock_that_jumps_decides_nothing() {
+    const DECADE_MS: u64 = 10 * 365 * 24 * 60 * 60 * 1_000;
+    let (kernel, disk) = (FakeKernel::new(), MemoryDisk::new());
+    let mut agent = Stepped::start(&kernel, &disk);
+    agent.clock.set_wall_ms(3 * DECADE_MS);
+    agent.in_sync(&["a"]);
+    let mut known = Vec::new();
+    for (number, decades) in [4, 2, 2, 6].iter().enumerate() {
+        agent.clock.set_wall_ms(decades * DECADE_MS);
+        agent.submit(policy("a", &format!("{}", 1_000 + number)));
+        known.push(agent.pipeline.repository());
+        agent.workers.repository.save_snapshot();
+    }
+    let check = |agent: &Stepped| {
+        for (place, old) in known.iter().enumerate() {
+            assert_eq!(old.revision.0, known[0].revision.0 + place as u64);
+            let found = agent.pipeline.snapshot_at(old.revision).expect("kept");
+            assert_eq!(found.policies, old.policies);
+        }
+        let lines = agent.pipeline.whole_history().expect("reads");
+        let added: Vec<u64> = lines
+            .iter()
+            .filter(|line| line.event == "policy-add")
+            .map(|line| line.revision.0)
+            .collect();
+        let expected: Vec<u64> = known.iter().map(|old| old.revision.0).collect();
+        assert_eq!(added, expected, "in the order of events");
+    };
+    check(&agent);
+    assert_eq!(agent.status().revision.realized, known[3].revision);
+    disk.crash(0);
+    // A clock at 1970, as of a board without a battery.
+    let agent = Stepped::start(&kernel, &disk);
+    check(&agent);
+    assert_eq!(agent.pipeline.repository().policies, known[3].policies);
+}
