@@ -38,5 +38,7 @@ mod versions;
 mod ends;
 #[path = "kernel/restart.rs"]
 mod restart;
+#[path = "kernel/starts.rs"]
+mod starts;
 #[path = "kernel/upgrade.rs"]
 mod upgrade;

@@ -512,9 +512,17 @@ impl Datapath for KernelDatapath {
             ));
         };
         let mut record = meta::read(&self.shared.maps, word.slot())?;
-        if realized.revision != revision || record.generation != word.generation() {
-            record.revision = revision.0;
+        if record.generation != word.generation() {
+            // The record was lost. What it is made of anew was just compared.
+            let (tables, slot) = (&self.shared.tables, word.slot());
+            let held = self.known.slot(slot, || tables.read(slot));
+            record.blocks = u32::try_from(held.pool.in_use()).unwrap_or(u32::MAX);
+            record.checksum = self.shared.checksum(slot)?;
             record.generation = word.generation();
+            record.revision = revision.0;
+            meta::write(&self.shared.maps, slot, &record)?;
+        } else if realized.revision != revision {
+            record.revision = revision.0;
             meta::write(&self.shared.maps, word.slot(), &record)?;
         }
         self.trust.record = Some(record);
