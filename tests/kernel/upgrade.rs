@@ -244,6 +244,25 @@ fn a_takeover_of_other_flows_that_is_ended_at_any_step_loses_nothing() {
     interrupted(Layout::current(), older(), &steps);
 }
 
+/// Flows that a version sees before it enforces must not count as judged by one
+/// that does and shares its conntrack.
+#[test]
+fn a_third_version_that_only_looks_on_opens_nothing() {
+    in_world_of(older(), |world, ends| {
+        // Ended before the older one is told to enforce nothing: both enforce.
+        assert!(!live(world, ends, Layout::current(), 11));
+        assert_eq!(versions(world.dir()), [ABI_VERSION - 1, ABI_VERSION]);
+        let (datapath, report) = open_as(world, newer(), usize::MAX).expect("open");
+        assert_eq!(report.taking_over.len(), 2);
+        for look in 0..3 {
+            ends.hold(&format!("look {look} of the third version"));
+        }
+        drop(datapath);
+        assert!(live(world, ends, newer(), usize::MAX));
+        assert_eq!(versions(world.dir()), [newer().version]);
+    });
+}
+
 #[test]
 fn filters_of_another_version_are_replaced() {
     for other in [older(), newer()] {

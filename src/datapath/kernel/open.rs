@@ -120,13 +120,14 @@ impl KernelDatapath {
     }
 }
 
-/// Flows that another version judged must not look as if we had: our epochs go
-/// on behind its own.
+/// Flows that another version judged must not look as if we had, nor the other
+/// way about: before our first commit we judge in an epoch of our own, in which
+/// nothing is denied, behind all of theirs.
 fn prepare_takeover(takeover: &Takeover, shared: &Shared) {
     let word = shared.word.load();
     if word.generation() == 0 {
         let none = [false; 2];
-        let epoch = takeover.epoch(word.epoch());
+        let epoch = takeover.epoch(word.epoch()) + 1;
         let word = CommitWord::new(word.slot(), none, none, false, epoch, 0);
         shared.word.store(word);
     }
