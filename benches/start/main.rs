@@ -1,5 +1,6 @@
 //! What a start of the agent costs when its store is large:
-//! `cargo xtask bench start [--json] [--policies N] [--prefixes N] [--runs N]`.
+//! `cargo xtask bench start [--json] [--policies N] [--prefixes N] [--runs N]
+//! [--exe FILE]`.
 //!
 //! The real binary in a sandbox of its own. Each kind of start is measured with
 //! a tenth of everything, then with all of it, and the growth is printed. Needs
@@ -7,7 +8,7 @@
 
 mod world;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -40,6 +41,7 @@ fn main() -> Result<()> {
     let mut size = SIZE;
     let mut runs = RUNS;
     let mut as_json = false;
+    let mut exe = PathBuf::from(env!("CARGO_BIN_EXE_palisade"));
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || words.next().and_then(|word| word.parse().ok());
@@ -48,11 +50,13 @@ fn main() -> Result<()> {
             "--policies" => size.policies = number().unwrap_or(size.policies),
             "--prefixes" => size.prefixes = number().unwrap_or(size.prefixes),
             "--runs" => runs = number().unwrap_or(runs).max(1),
+            "--exe" => exe = words.next().map_or(exe, PathBuf::from),
             // From `cargo bench` itself.
             "--bench" => {}
             other => {
                 eprintln!(
-                    "unknown option {other}: [--json] [--policies N] [--prefixes N] [--runs N]"
+                    "unknown option {other}: [--json] [--policies N] [--prefixes N] [--runs N] \
+                     [--exe FILE]"
                 );
                 std::process::exit(2);
             }
@@ -62,7 +66,7 @@ fn main() -> Result<()> {
         policies: (size.policies / 10).max(1),
         prefixes: size.prefixes / 10,
     };
-    let lines = [measure(tenth, runs)?, measure(size, runs)?];
+    let lines = [measure(&exe, tenth, runs)?, measure(&exe, size, runs)?];
     if as_json {
         let lines: Vec<_> = lines.iter().flatten().map(machine_line).collect();
         println!("{}", json!(lines));
@@ -72,8 +76,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn measure(size: Size, runs: usize) -> Result<Vec<Line>> {
-    let mut world = World::build(Path::new(env!("CARGO_BIN_EXE_palisade")), size)?;
+fn measure(exe: &Path, size: Size, runs: usize) -> Result<Vec<Line>> {
+    let mut world = World::build(exe, size)?;
     let mut lines = Vec::new();
     for (before, name) in KINDS {
         let runs = if before == Before::Nothing { 1 } else { runs };

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use self::churn::Churn;
 use self::life::Live;
-use self::starved::Starved;
+use self::starved::{Cgroup, limit_data};
 use super::flips::Random;
 use super::harness::{World, privileged, until};
 use super::streams::{self, Report, Streams};
@@ -242,28 +242,18 @@ fn large() -> String {
     .to_string()
 }
 
-#[test]
-fn an_agent_that_runs_out_of_memory_leaves_the_kernel_enforcing() {
-    if !privileged() {
-        return;
-    }
+/// The agent ends as `expected` once its memory was taken; nothing else changes.
+fn starve(take_memory: impl FnOnce(&mut World), expected: Signal) {
     let mut world = World::new();
     streams::prepare(&mut world);
     let streams = Streams::start(&mut world);
     let generation = world.generation();
-    let pid = world.agent().pid().expect("a process");
-    let starved = Starved::process(pid, world.sandbox.name());
+    take_memory(&mut world);
     world.manifest("large.yaml", &large());
     let status = until("the agent has no memory left", || {
         world.agent().exited().expect("a child")
     });
-    let expected = match starved {
-        Starved::Cgroup(_) => Signal::KILL,
-        Starved::AddressSpace => Signal::ABORT,
-    };
-    println!("{starved:?}: {status}");
     assert_eq!(status.signal(), Some(expected.as_raw()), "{status}");
-    drop(starved);
     sleep(Duration::from_millis(500));
     world.remove_manifest("large.yaml");
     world.start_agent();
@@ -274,4 +264,26 @@ fn an_agent_that_runs_out_of_memory_leaves_the_kernel_enforcing() {
     println!("{report}");
     judge(&report, counts.faults);
     assert_eq!(world.generation(), generation, "nothing was to be written");
+}
+
+#[test]
+fn an_agent_killed_for_its_memory_leaves_the_kernel_enforcing() {
+    if !privileged() {
+        return;
+    }
+    let name = format!("palisade-e2e-{}-memory", std::process::id());
+    let Some(cgroup) = Cgroup::create(&name) else {
+        eprintln!("SKIPPED: no memory cgroup can be made here");
+        return;
+    };
+    let take_memory = |world: &mut World| cgroup.take(world.agent().pid().expect("a process"));
+    starve(take_memory, Signal::KILL);
+}
+
+#[test]
+fn an_agent_at_its_limit_of_memory_aborts_and_leaves_the_kernel_enforcing() {
+    if privileged() {
+        let take_memory = |world: &mut World| limit_data(world.agent().pid().expect("a process"));
+        starve(take_memory, Signal::ABORT);
+    }
 }
