@@ -29,6 +29,9 @@ fn survives(signal: Signal) {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     assert_eq!(world.generation(), generation, "nothing was to be written");
     assert_eq!(world.revision(), revision, "nothing has changed");
+    let written = ["metrics", "list", "-p", "datapath_written_entries"];
+    let written = world.agent().json(&written).expect("metrics");
+    assert_eq!(written[0]["value"], "0", "{written}");
 }
 
 #[test]
