@@ -184,17 +184,6 @@ impl MemoryDisk {
         }
     }
 
-    /// Overwrites the bytes of every durable key that begins with `prefix`.
-    #[cfg(test)]
-    pub(crate) fn damage(&self, prefix: u8, change: impl Fn(&mut Vec<u8>)) {
-        let mut image = self.image.lock();
-        for (key, value) in &mut image.current {
-            if key.first() == Some(&prefix) {
-                change(value);
-            }
-        }
-    }
-
     pub(crate) fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
         self.image.lock().current.get(key).cloned()
     }
@@ -297,4 +286,17 @@ fn write(to: &mut BTreeMap<Vec<u8>, Vec<u8>>, key: Vec<u8>, value: Option<Vec<u8
         Some(value) => to.insert(key, value),
         None => to.remove(&key),
     };
+}
+
+#[cfg(test)]
+impl MemoryDisk {
+    /// Overwrites the bytes of every durable key that begins with `prefix`.
+    pub(crate) fn damage(&self, prefix: u8, change: impl Fn(&mut Vec<u8>)) {
+        let mut image = self.image.lock();
+        for (key, value) in &mut image.current {
+            if key.first() == Some(&prefix) {
+                change(value);
+            }
+        }
+    }
 }

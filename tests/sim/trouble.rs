@@ -47,6 +47,8 @@ pub(crate) struct Trouble {
     dead: bool,
     /// Faults and deaths so far.
     pub(crate) count: u64,
+    /// The kinds of them: a bit for each pair of call and fate.
+    pub(crate) met: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,27 @@ enum Fate {
     Fails,
     FailsHalfway,
     FailsLate,
+}
+
+/// Pairs of a call and a way in which it fails.
+pub(crate) const KINDS: u32 = 6 * 3;
+
+/// The bit of the first way in which a call fails.
+fn place(call: Call) -> u32 {
+    3 * match call {
+        Call::Disk(DiskCall::Write) => 0,
+        Call::Disk(DiskCall::Flush) => 1,
+        Call::Kernel(KernelCall::Stage) => 2,
+        Call::Kernel(KernelCall::Commit) => 3,
+        Call::Kernel(KernelCall::Compare) => 4,
+        Call::Kernel(KernelCall::Adopt) => 5,
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Call {
+    Disk(DiskCall),
+    Kernel(KernelCall),
 }
 
 impl Trouble {
@@ -69,7 +92,7 @@ impl Trouble {
         let mut random = Random::new(seed ^ 0x7472_6f75_626c_6500);
         let rates = Rates {
             disk_fails: *random.pick(&[0, 1, 4, 25]),
-            kernel_fails: *random.pick(&[0, 5, 20]),
+            kernel_fails: *random.pick(&[0, 5, 15]),
             slow: *random.pick(&[0, 5]),
             dies: *random.pick(&[0, 30, 100, 300]),
         };
@@ -80,6 +103,7 @@ impl Trouble {
             plant,
             dead: false,
             count: 0,
+            met: 0,
         }));
         let of_disk = Arc::clone(&trouble);
         disk.direct(move |call| of_disk.lock().disk(call));
@@ -107,7 +131,7 @@ impl Trouble {
         self.dead = false;
     }
 
-    fn fate(&mut self, fails: usize) -> Fate {
+    fn fate(&mut self, call: Call, fails: usize) -> Fate {
         if self.dead {
             return Fate::Fails;
         }
@@ -120,13 +144,17 @@ impl Trouble {
             return Fate::Works;
         }
         self.count += 1;
-        *self
-            .random
-            .pick(&[Fate::Fails, Fate::FailsHalfway, Fate::FailsLate])
+        let (way, fate) = *self.random.pick(&[
+            (0, Fate::Fails),
+            (1, Fate::FailsHalfway),
+            (2, Fate::FailsLate),
+        ]);
+        self.met |= 1 << (place(call) + way);
+        fate
     }
 
     fn disk(&mut self, call: DiskCall) -> DiskFate {
-        match self.fate(self.rates.disk_fails) {
+        match self.fate(Call::Disk(call), self.rates.disk_fails) {
             Fate::Works => {}
             Fate::Fails | Fate::FailsHalfway => return DiskFate::Fails,
             Fate::FailsLate => return DiskFate::FailsLate,
@@ -144,7 +172,10 @@ impl Trouble {
     }
 
     fn kernel(&mut self, call: KernelCall) -> KernelFate {
-        match self.fate(self.rates.kernel_fails) {
+        // The rarest call fails most often.
+        let often = if call == KernelCall::Adopt { 4 } else { 1 };
+        let fails = often * self.rates.kernel_fails;
+        match self.fate(Call::Kernel(call), fails) {
             Fate::Works => {}
             Fate::Fails => return KernelFate::Fails,
             Fate::FailsHalfway => return KernelFate::FailsHalfway,

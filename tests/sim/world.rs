@@ -83,6 +83,8 @@ pub(crate) struct Counts {
     pub(crate) rebuilt: u64,
     /// Lives that went on without history.
     pub(crate) forgetful: u64,
+    /// Kinds of faults: see `Trouble::met`.
+    pub(crate) met: u32,
 }
 
 impl Counts {
@@ -94,6 +96,7 @@ impl Counts {
         self.commits += other.commits;
         self.rebuilt += other.rebuilt;
         self.forgetful += other.forgetful;
+        self.met |= other.met;
     }
 }
 
@@ -447,7 +450,8 @@ impl World {
             self.rest();
         }
         self.check_converged();
-        self.counts.faults = self.trouble.lock().count;
+        let trouble = self.trouble.lock();
+        (self.counts.faults, self.counts.met) = (trouble.count, trouble.met);
     }
 
     /// Until nobody has anything to do.
