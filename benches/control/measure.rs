@@ -1,5 +1,6 @@
 //! Takes the times.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use palisade::datapath::{Datapath as _, DatapathSettings, Generation};
 use palisade::events::{EndpointId, RepositoryChange, SourceName};
 use palisade::policy::{
     Applied, Direction, EndpointPolicy, PolicyOptions, PolicySnapshot, Repository, Resolver,
-    Subject, Work,
+    Subject, VerdictTable, Work,
 };
 
 use crate::world::{self, Size};
@@ -21,6 +22,8 @@ const CHANGE_RUNS: usize = 51;
 /// Where the time went.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cost {
+    /// From text to an object; nothing where that is not measured.
+    pub(crate) read: Duration,
     pub(crate) apply: Duration,
     pub(crate) snapshot: Duration,
     pub(crate) resolve: Duration,
@@ -34,6 +37,11 @@ impl Cost {
     /// Of the control plane: without the kernel.
     pub(crate) fn all(self) -> Duration {
         self.apply + self.snapshot + self.resolve
+    }
+
+    /// From text to enforced.
+    pub(crate) fn whole(self) -> Duration {
+        self.read + self.all() + self.stage + self.commit
     }
 }
 
@@ -62,7 +70,7 @@ impl Report {
     }
 }
 
-fn timed<T>(span: &mut Duration, work: impl FnOnce() -> T) -> T {
+pub(crate) fn timed<T>(span: &mut Duration, work: impl FnOnce() -> T) -> T {
     let started = Instant::now();
     let result = work();
     *span += started.elapsed();
@@ -70,14 +78,14 @@ fn timed<T>(span: &mut Duration, work: impl FnOnce() -> T) -> T {
 }
 
 /// The control plane of one node, without queues, disk and kernel.
-struct Plane {
+pub(crate) struct Plane {
     repository: Repository,
     resolver: Resolver,
     datapath: Option<KernelDatapath>,
 }
 
 impl Plane {
-    fn new(datapath: Option<KernelDatapath>) -> Self {
+    pub(crate) fn new(datapath: Option<KernelDatapath>) -> Self {
         let options = PolicyOptions {
             node_name: world::NODE.to_owned(),
             ..PolicyOptions::default()
@@ -89,7 +97,7 @@ impl Plane {
         }
     }
 
-    fn take(&mut self, changes: &[RepositoryChange]) -> (Cost, EndpointPolicy) {
+    pub(crate) fn take(&mut self, changes: &[RepositoryChange]) -> (Cost, EndpointPolicy) {
         let mut cost = Cost::default();
         timed(&mut cost.apply, || {
             for change in changes {
@@ -117,6 +125,29 @@ impl Plane {
         (cost, policy)
     }
 
+    /// What the last tables cost.
+    pub(crate) fn work(&self) -> Work {
+        self.resolver.work()
+    }
+
+    pub(crate) fn identities(&self) -> usize {
+        self.repository.snapshot().identities.len()
+    }
+
+    /// Rows, columns and blocks of ingress, as they were last.
+    pub(crate) fn ingress(&mut self) -> [usize; 3] {
+        let snapshot = self.repository.snapshot();
+        size_of(&self.resolve(&snapshot).direction(Direction::Ingress).table)
+    }
+
+    /// After all that: the tables are those of a resolver that has seen nothing.
+    pub(crate) fn check(&mut self) {
+        let snapshot = self.repository.snapshot();
+        let followed = self.resolve(&snapshot);
+        self.resolver = Resolver::new(HOST);
+        assert!(followed == self.resolve(&snapshot), "the tables differ");
+    }
+
     fn resolve(&mut self, snapshot: &PolicySnapshot) -> EndpointPolicy {
         match self.resolver.resolve(snapshot, false) {
             Ok(policy) => policy,
@@ -137,14 +168,7 @@ pub(crate) fn run(size: Size, mut datapath: Option<KernelDatapath>) -> Report {
         let last = run == WHOLE_RUNS;
         plane = Plane::new(datapath.take_if(|_| last));
         let (cost, policy) = plane.take(&all);
-        tables = Direction::BOTH.map(|direction| {
-            let table = &policy.direction(direction).table;
-            [
-                table.cells.len(),
-                table.column_count as usize,
-                table.block_count(),
-            ]
-        });
+        tables = Direction::BOTH.map(|direction| size_of(&policy.direction(direction).table));
         costs.push(cost);
     }
     let mut lines = vec![Line {
@@ -157,7 +181,7 @@ pub(crate) fn run(size: Size, mut datapath: Option<KernelDatapath>) -> Report {
             .into_iter()
             .map(|(name, there, back)| repeated(&mut plane, name, [&there, &back])),
     );
-    check(&mut plane);
+    plane.check();
     Report {
         size,
         identities: plane.repository.snapshot().identities.len(),
@@ -224,15 +248,13 @@ fn whole(costs: Vec<Cost>) -> Cost {
     }
 }
 
-fn median(mut costs: Vec<Cost>) -> Cost {
-    costs.sort_by_key(|cost| cost.all());
+pub(crate) fn median(mut costs: Vec<Cost>) -> Cost {
+    costs.sort_by_key(|cost| cost.whole());
     costs[costs.len() / 2]
 }
 
-/// After all that: the tables are those of a resolver that has seen nothing.
-fn check(plane: &mut Plane) {
-    let snapshot = plane.repository.snapshot();
-    let followed = plane.resolve(&snapshot);
-    plane.resolver = Resolver::new(HOST);
-    assert!(followed == plane.resolve(&snapshot), "the tables differ");
+/// Rows, columns in use and blocks.
+fn size_of(table: &VerdictTable) -> [usize; 3] {
+    let columns: BTreeSet<u32> = table.columns.iter().flatten().copied().collect();
+    [table.cells.len(), columns.len(), table.block_count()]
 }

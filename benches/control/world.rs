@@ -111,10 +111,19 @@ pub(crate) fn node(number: usize, zone: usize) -> RepositoryChange {
 
 /// Every pod has labels of its own, hence an identity of its own.
 pub(crate) fn pod(number: usize, app: usize) -> RepositoryChange {
+    change(&pod_object(number, app))
+}
+
+/// The manifest of a pod.
+pub(crate) fn pod_text(number: usize, app: usize) -> String {
+    pod_object(number, app).to_string()
+}
+
+fn pod_object(number: usize, app: usize) -> Value {
     let app = app % APPS;
     let (high, low) = (number / 250, number % 250 + 1);
     let address = format!("10.{}.{}.{low}", 128 + high / 250, high % 250);
-    change(&json!({
+    json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
@@ -133,7 +142,7 @@ pub(crate) fn pod(number: usize, app: usize) -> RepositoryChange {
             ]}],
         },
         "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]},
-    }))
+    })
 }
 
 pub(crate) fn group(number: usize, prefixes: usize) -> RepositoryChange {

@@ -35,8 +35,9 @@ usage: cargo xtask <command>
   fuzz targets [--minutes N]
                 the fuzz targets of fuzz/, each for N minutes (nightly, cargo-fuzz)
   lab ...       `palisade lab`, built for release
-  bench control what a change costs the control plane beside all from nothing;
-                --json, --kernel (root), --pods N, --policies N
+  bench control what a change costs from the text of a manifest to enforced, by rules
+                and identities, beside nftables; --json, --kernel (root), --rules N;
+                or one cluster's world: --pods N, --policies N, --pairs N
   bench datapath
                 what a packet costs beside what its operations cost (root);
                 --json, --base (the base point only), --case NAME, --runs N,
