@@ -26,7 +26,7 @@ use super::meta::{self, SlotMeta};
 use super::programs::{ProgramName, Programs};
 use super::settings;
 use super::slots::{self, Checksum, Tables};
-use super::takeover::Takeover;
+use super::takeover::{Conflict, Takeover};
 use super::views::Views;
 use crate::datapath::{
     Datapath, DatapathError, DatapathSettings, Generation, GenerationNumber, Realized, StageReport,
@@ -457,7 +457,7 @@ impl Datapath for KernelDatapath {
         };
         meta::write(&self.shared.maps, staged.slot, &record)?;
         if let Some(takeover) = &mut self.takeover {
-            takeover.carry_flows(&self.shared)?;
+            takeover.carry_flows(&self.shared, Conflict::Theirs)?;
         }
         self.adopt_connections(word, &staged);
         let next = CommitWord::new(

@@ -1,7 +1,9 @@
 //! Who is there, and what of it can be shared.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
+
+use palisade_abi::commit::CommitWord;
 
 use super::Steps;
 use super::flows::MAPS as FLOWS;
@@ -47,7 +49,13 @@ pub(crate) fn prepare(
             in_use.insert(of.version);
         }
     }
-    others.sort_by_key(|of| !in_use.contains(&of.version));
+    // One that was current knows its flows; one that only looks on does not.
+    let mut rank = BTreeMap::new();
+    for of in &others {
+        let was_current = was_current(of)?;
+        rank.insert(of.version, (!was_current, !in_use.contains(&of.version)));
+    }
+    others.sort_by_key(|of| rank.get(&of.version).copied());
     let own_is_idle = !in_use.contains(&own.version);
     if own_is_idle && !in_use.is_empty() {
         discard(&own, steps)?;
@@ -61,6 +69,15 @@ pub(crate) fn prepare(
         }
     }
     Ok(others)
+}
+
+/// Whether a version ever committed, and was not told to enforce nothing.
+fn was_current(of: &PinDir) -> Result<bool, DatapathError> {
+    let Some(map) = map(of, MapName::Commit)?.filter(|map| map.value_size == 8) else {
+        return Ok(false);
+    };
+    let word: Option<CommitWord> = map.get(&0u32)?;
+    Ok(word.is_some_and(|word| word.generation() != 0))
 }
 
 fn name_of(map: MapName) -> &'static str {

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use palisade_abi::commit::CommitWord;
 
+use super::flows::Conflict;
 use super::{Other, Takeover, find};
 use crate::datapath::DatapathError;
 use crate::datapath::kernel::attach::Attachments;
@@ -22,7 +23,7 @@ impl Takeover {
         let steps = self.steps.clone();
         let replaced = attachments.take_hooks(&steps)?;
         // Filters were replaced where nothing of ours ran beside them.
-        self.carry_flows(shared)?;
+        self.carry_flows(shared, Conflict::Ours)?;
         for other in &self.others {
             if !other.shares_flows && attachments.has_leftovers_of(&other.of) {
                 steps.next()?;
@@ -53,19 +54,14 @@ impl Takeover {
 }
 
 impl Other {
-    /// Its programs go on tracking flows and drop nothing more. Ours enforce.
+    /// Its programs drop nothing more; ours enforce. Its hooks go one by one, so
+    /// from here on it does not see all packets: by generation 0 its flows are
+    /// known not to be relied on.
     fn enforce_nothing(&self) {
         let (Some(word), Some(cell)) = (self.word(), &self.word) else {
             return;
         };
-        let quiet = CommitWord::new(
-            word.slot(),
-            [false; 2],
-            [false; 2],
-            true,
-            word.epoch(),
-            word.generation(),
-        );
+        let quiet = CommitWord::new(word.slot(), [false; 2], [false; 2], true, word.epoch(), 0);
         cell.long(0).store(quiet.0, Ordering::Release);
     }
 }

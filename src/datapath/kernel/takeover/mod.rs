@@ -38,6 +38,7 @@ use crate::datapath::{DatapathError, GenerationNumber, Realized};
 use crate::events::Revision;
 
 pub(crate) use find::prepare;
+pub(crate) use flows::Conflict;
 pub(crate) use steps::Steps;
 
 /// What is taken over, until it is finished.
