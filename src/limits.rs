@@ -196,3 +196,32 @@ pub const APPEND_ATTEMPTS_MAX: u32 = 3;
 pub const ENQUEUE_RECHECK: Duration = Duration::from_millis(50);
 
 const _: () = assert!(SNAPSHOT_EVENTS_MAX as u64 * 2 <= PAST_EVENTS_MAX);
+
+/// The Kubernetes source. Objects of one page of a list, and what was heard and
+/// waits for the pipeline.
+pub const KUBERNETES_PAGE_MAX: u32 = 250;
+pub const KUBERNETES_HEARD_MAX: usize = 256;
+/// How long to wait for a connection, and for one answer.
+pub const KUBERNETES_CONNECT: Duration = Duration::from_secs(5);
+pub const KUBERNETES_ANSWER: Duration = Duration::from_secs(60);
+/// How long a watch is asked for (a part of it more, so that nodes do not come
+/// back together), and the silence after which it is asked for anew: servers send
+/// a bookmark each minute.
+pub const KUBERNETES_WATCH: Duration = Duration::from_secs(240);
+pub const KUBERNETES_WATCH_SPREAD: Duration = Duration::from_secs(60);
+pub const KUBERNETES_SILENCE: Duration = Duration::from_secs(100);
+/// First and longest wait after a failure; failures of a watch after which all
+/// is listed again.
+pub const KUBERNETES_RETRY_FIRST: Duration = Duration::from_millis(250);
+pub const KUBERNETES_RETRY_MAX: Duration = Duration::from_secs(30);
+pub const KUBERNETES_RESUMES_MAX: u32 = 6;
+/// How often a kind without a definition is asked for where no word of
+/// definitions comes, and how often the intake looks around.
+pub const KUBERNETES_ABSENT_POLL: Duration = Duration::from_secs(60);
+pub const KUBERNETES_TICK: Duration = Duration::from_secs(1);
+/// How often a node looks whether it has news for the cluster, and the policies
+/// that its object names.
+pub const KUBERNETES_REPORT: Duration = Duration::from_secs(10);
+pub const KUBERNETES_REPORT_POLICIES_MAX: usize = 500;
+
+const _: () = assert!(KUBERNETES_SILENCE.as_secs() < KUBERNETES_WATCH.as_secs());

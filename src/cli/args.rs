@@ -71,6 +71,8 @@ pub(super) enum Command {
     History(HistoryOptions),
     /// Rebuild an old revision from the records of an agent that does not run
     Replay(ReplayOptions),
+    /// Print the definitions for a Kubernetes cluster without Cilium
+    Crds(CrdsOptions),
     /// Remove enforcement: every link, pin, map and program of Palisade
     Detach(DetachOptions),
 }
@@ -80,6 +82,13 @@ pub(super) struct HistoryOptions {
     /// Only the newest N
     #[arg(long, value_name = "N")]
     pub(super) last: Option<usize>,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct CrdsOptions {
+    /// Only Palisade's own, for a cluster where Cilium runs
+    #[arg(long)]
+    pub(super) own: bool,
 }
 
 #[derive(clap::Args, Debug)]
@@ -97,6 +106,9 @@ pub(super) struct StatusOptions {
     /// Compare what the agent believes with what the kernel holds
     #[arg(long)]
     pub(super) verify: bool,
+    /// Exit 1 unless every source is in sync and the newest revision is enforced
+    #[arg(long)]
+    pub(super) ready: bool,
 }
 
 #[derive(Subcommand, Debug)]

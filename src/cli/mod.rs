@@ -8,6 +8,7 @@
 mod agent;
 mod args;
 mod bpf;
+mod crds;
 mod detach;
 mod diff;
 mod endpoint;
@@ -91,7 +92,7 @@ fn run(arguments: &[OsString], layout: Layout) -> Result<ExitCode, CliError> {
         Command::Lab(options) => {
             return lab::run(&options).map_err(|error| CliError::Failed(format!("{error:#}")));
         }
-        Command::Status(options) => status::status(&client()?, out, options.verify),
+        Command::Status(options) => status::status(&client()?, out, &options),
         Command::Endpoint(command) => endpoint::run(&client()?, out, &command),
         Command::Policy(command) => policy::run(Path::new(&cli.socket), out, &command),
         Command::Identity(command) => identity::identities(&client()?, out, &command),
@@ -101,6 +102,7 @@ fn run(arguments: &[OsString], layout: Layout) -> Result<ExitCode, CliError> {
         Command::Metrics(command) => status::metrics(&client()?, out, &command),
         Command::History(options) => status::history(&client()?, out, &options),
         Command::Replay(options) => replay::run(out, &options),
+        Command::Crds(options) => crds::run(out, &options),
         Command::Detach(options) => detach::run(&options, out),
     }?;
     Ok(ExitCode::SUCCESS)

@@ -79,10 +79,17 @@ pub(super) fn dump_text(dump: &PolicyDump) -> String {
         } else {
             "does not select this node"
         };
-        text.push_str(&format!(
-            "# {} from {}:{} ({}), {selects}\n",
-            policy.key, policy.file, policy.line, policy.source
-        ));
+        let place = match policy.file.as_str() {
+            "" => policy.source.clone(),
+            file => format!("{file}:{} ({})", policy.line, policy.source),
+        };
+        text.push_str(&format!("# {} from {place}, {selects}\n", policy.key));
+        for version in &policy.refused {
+            text.push_str(&format!("# a version from {} is refused\n", version.source));
+            for reason in &version.reasons {
+                text.push_str(&format!("#   {reason}\n"));
+            }
+        }
         let body = serde_yaml_ng::to_string(&policy.body).unwrap_or_default();
         text.push_str(&body);
     }

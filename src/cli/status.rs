@@ -1,23 +1,29 @@
 //! `palisade status`, `palisade history`, `palisade metrics list`.
 
 use super::CliError;
-use super::args::{HistoryOptions, MetricsCommand};
+use super::args::{HistoryOptions, MetricsCommand, StatusOptions};
 use super::output::{Output, Table, timestamp};
 use crate::api::client::Client;
 use crate::api::model::{
-    DriftStatus, FeatureLine, HistoryLine, KernelStatus, ProtectionStatus, Severity, Status,
+    DriftStatus, FeatureLine, HistoryLine, KernelStatus, KindLine, ProtectionStatus, Severity,
+    Status,
 };
 use crate::endpoint::Enforcement;
 
-pub(super) fn status(client: &Client, out: Output, verify: bool) -> Result<(), CliError> {
-    let path = if verify {
+pub(super) fn status(
+    client: &Client,
+    out: Output,
+    options: &StatusOptions,
+) -> Result<(), CliError> {
+    let path = if options.verify {
         "/status?verify=true"
     } else {
         "/status"
     };
     let status: Status = client.get(path)?;
     out.print(&status, status_table)?;
-    if status.checks.iter().all(|check| check.ok) {
+    let is_ready = status.ready || !options.ready;
+    if is_ready && status.checks.iter().all(|check| check.ok) {
         Ok(())
     } else {
         Err(CliError::Said)
@@ -101,6 +107,9 @@ fn sections(status: &Status) -> String {
             format!("{} resources", source.resources),
             source.detail.clone(),
         ]);
+        for kind in &source.kinds {
+            table.row(kind_row(kind));
+        }
     }
     text.push_str(&table.render());
     text.push_str("\nQueues:\n");
@@ -119,6 +128,20 @@ fn sections(status: &Status) -> String {
     text.push_str(&table.render());
     text.push_str(&findings(status));
     text
+}
+
+fn kind_row(kind: &KindLine) -> [String; 4] {
+    let state = if kind.in_sync {
+        "in sync"
+    } else {
+        "not in sync"
+    };
+    [
+        format!("    {}", kind.kind),
+        state.to_owned(),
+        format!("{} resources", kind.resources),
+        kind.detail.clone(),
+    ]
 }
 
 /// The kernel's side, problems and checks.

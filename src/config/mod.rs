@@ -14,7 +14,9 @@ pub use failsafe::{ParseFailsafeError, format_failsafe, parse_failsafe};
 pub use file::FileOptions;
 pub use options::AgentOptions;
 pub use policy::{ParseNamedPortError, PolicyText, parse_named_port};
-pub use resolve::{Config, ConfigError, ConfigErrors, ConntrackLimits, LogFormat, Origins};
+pub use resolve::{
+    Config, ConfigError, ConfigErrors, ConntrackLimits, KubernetesAccess, LogFormat, Origins,
+};
 
 /// Where the agent listens for its clients.
 pub const DEFAULT_SOCKET: &str = "/run/palisade/palisade.sock";

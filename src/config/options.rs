@@ -246,12 +246,12 @@ pub struct AgentOptions {
     )]
     pub log_format: String,
 
-    /// Read policies and nodes from the Kubernetes API (not in this release)
+    /// Read policies, nodes, pods and services from the Kubernetes API
     #[arg(long, env = "PALISADE_KUBERNETES", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", default_value = "false", id = "kubernetes")]
     pub kubernetes: String,
 
-    /// Kubeconfig of the Kubernetes API (not in this release)
+    /// Kubeconfig of the Kubernetes API [default: KUBECONFIG, ~/.kube/config or the pod's service account]
     #[arg(
         long,
         env = "PALISADE_KUBECONFIG",
@@ -259,6 +259,15 @@ pub struct AgentOptions {
         id = "kubeconfig"
     )]
     pub kubeconfig: Option<String>,
+
+    /// Context of the kubeconfig [default: its current one]
+    #[arg(
+        long,
+        env = "PALISADE_KUBE_CONTEXT",
+        value_name = "NAME",
+        id = "kube-context"
+    )]
+    pub kube_context: Option<String>,
 
     /// etcd endpoints to share policies and identities through (not in this release)
     #[arg(

@@ -24,12 +24,23 @@ pub struct ConntrackLimits {
     pub entries_max: u32,
 }
 
+/// How the Kubernetes API is reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KubernetesAccess {
+    /// None: `KUBECONFIG`, `~/.kube/config` or the pod's service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// None: the current context.
+    pub context: Option<String>,
+}
+
 /// The agent's configuration, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Node, enforcement, audit, failsafe: what the repository needs to know.
     pub policy: PolicyOptions,
     pub manifests: Vec<PathBuf>,
+    /// None: the Kubernetes API is no source.
+    pub kubernetes: Option<KubernetesAccess>,
     /// Empty: detect them.
     pub devices: Vec<String>,
     pub state_dir: PathBuf,
@@ -134,6 +145,7 @@ impl Config {
         let config = Self {
             policy,
             manifests: check.paths("manifests", &options.manifests),
+            kubernetes: check.kubernetes(options),
             devices: filled(&options.device),
             state_dir: check.path("state-dir", &options.state_dir),
             bpffs: check.path("bpffs", &options.bpffs),
@@ -202,24 +214,31 @@ impl Check<'_> {
     }
 
     fn refuse_later_sources(&mut self, options: &AgentOptions) {
-        let kubernetes = self.flag("kubernetes", &options.kubernetes);
         let next = "use --manifests DIR with the same objects as files";
-        if kubernetes {
-            let reason = format!("the Kubernetes API is not a source in this release yet; {next}");
-            self.fail("kubernetes", "", &reason);
-        }
-        if options
-            .kubeconfig
-            .as_deref()
-            .is_some_and(|file| !file.is_empty())
-        {
-            let reason = format!("the Kubernetes API is not a source in this release yet; {next}");
-            self.fail("kubeconfig", "", &reason);
-        }
         if !filled(&options.etcd).is_empty() {
             let reason = format!("etcd is not a source in this release yet; {next}");
             self.fail("etcd", "", &reason);
         }
+    }
+
+    /// None: the Kubernetes API is no source.
+    fn kubernetes(&mut self, options: &AgentOptions) -> Option<KubernetesAccess> {
+        let is_source = self.flag("kubernetes", &options.kubernetes);
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let (file, context) = (given(&options.kubeconfig), given(&options.kube_context));
+        if is_source {
+            let kubeconfig = file.map(PathBuf::from);
+            return Some(KubernetesAccess {
+                kubeconfig,
+                context,
+            });
+        }
+        for (key, value) in [("kubeconfig", file), ("kube-context", context)] {
+            if let Some(value) = value {
+                self.fail(key, &value, "of no use without --kubernetes");
+            }
+        }
+        None
     }
 
     pub(super) fn flag(&mut self, key: &str, value: &str) -> bool {

@@ -103,7 +103,7 @@ fn all_errors_come_at_once() {
         "--failsafe=tcp",
         "--policy-audit-mode=maybe",
         "--ct-other=soon",
-        "--kubernetes",
+        "--kubeconfig=cluster.yaml",
         "--etcd=http://127.0.0.1:2379",
     ])
     .expect_err("seven errors")

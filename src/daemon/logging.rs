@@ -8,7 +8,9 @@ use crate::config::LogFormat;
 
 /// Starts the log; a second start changes nothing.
 pub(super) fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("PALISADE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // The Kubernetes client tells of each request; its source tells of it once.
+    let filter = EnvFilter::try_from_env("PALISADE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::threads::Threads;
 use crate::api::Agent;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, KubernetesAccess};
 use crate::datapath::kernel::{
     Auditor, Guarded, Inspector, KernelDatapath, StartReport, next_sweep,
 };
@@ -24,6 +24,7 @@ use crate::metrics::{self, Collector, Metrics};
 use crate::monitor::{EventPump, Monitor};
 use crate::queues::{Drift, Pipeline, PipelineOptions};
 use crate::sources::SourceBoard;
+use crate::sources::kubernetes::{self, Access, KubernetesSource};
 use crate::sources::local::{DeviceBoard, LocalSource};
 use crate::sources::manifests::{ManifestWatch, Stopper};
 
@@ -48,6 +49,7 @@ pub(super) struct Rooms {
     stop: Mutex<Option<Sender<()>>>,
     stopped: Receiver<()>,
     manifests: Mutex<Option<Stopper>>,
+    kubernetes: Mutex<Option<kubernetes::Stopper>>,
 }
 
 impl Rooms {
@@ -92,6 +94,7 @@ impl Rooms {
             stop: Mutex::new(Some(stop)),
             stopped,
             manifests: Mutex::new(None),
+            kubernetes: Mutex::new(None),
         })
     }
 
@@ -187,6 +190,29 @@ impl Rooms {
         threads.spawn("manifests", move || watch.run());
     }
 
+    /// The Kubernetes API, if it is a source.
+    pub(super) fn start_kubernetes(
+        &self,
+        threads: &mut Threads,
+        access: Option<&KubernetesAccess>,
+    ) {
+        let Some(access) = access else { return };
+        let agent = &self.agent;
+        let source = KubernetesSource::new(
+            Access {
+                kubeconfig: access.kubeconfig.clone(),
+                context: access.context.clone(),
+            },
+            &agent.node,
+            Arc::clone(&agent.pipeline),
+            Arc::clone(&agent.board),
+        );
+        *self.kubernetes.lock() = Some(source.stopper());
+        let (listen, hand_on) = source.halves();
+        threads.spawn("kubernetes", listen);
+        threads.spawn("kube-intake", hand_on);
+    }
+
     /// What an earlier life of the agent took from manifests.
     fn restored(&self) -> Vec<Resource> {
         let snapshot = self.agent.pipeline.repository();
@@ -203,6 +229,9 @@ impl Rooms {
         if let Some(stopper) = self.manifests.lock().take() {
             stopper.stop();
         }
+        if let Some(stopper) = self.kubernetes.lock().take() {
+            stopper.stop();
+        }
         drop(self.stop.lock().take());
         self.agent.pipeline.shutdown();
     }
@@ -212,6 +241,9 @@ fn pipeline_options(config: &Config, facts: NodeFacts) -> Result<PipelineOptions
     let mut sources = BTreeSet::from([SourceName::Local]);
     if !config.manifests.is_empty() {
         sources.insert(SourceName::Manifests);
+    }
+    if config.kubernetes.is_some() {
+        sources.insert(SourceName::Kubernetes);
     }
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")

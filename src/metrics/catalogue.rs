@@ -101,6 +101,11 @@ pub const MONITOR_READERS: &str = "monitor_readers";
 pub const SOURCE_IN_SYNC: &str = "source_in_sync";
 pub const SOURCE_RESOURCES: &str = "source_resources";
 pub const SOURCE_PROBLEMS: &str = "source_problems";
+pub const SOURCE_KIND_IN_SYNC: &str = "source_kind_in_sync";
+pub const SOURCE_KIND_RESOURCES: &str = "source_kind_resources";
+pub const SOURCE_EVENTS: &str = "source_events_total";
+pub const SOURCE_RESYNCS: &str = "source_resyncs_total";
+pub const SOURCE_ERRORS: &str = "source_errors_total";
 pub const QUEUE_DEPTH: &str = "queue_depth";
 pub const QUEUE_CAPACITY: &str = "queue_capacity";
 pub const QUEUE_EVENTS: &str = "queue_events_total";
@@ -294,6 +299,37 @@ pub const ALL: &[Metric] = &[
         Unit::Count,
         &["source"],
         "Files or objects that the source could not read",
+    ),
+    gauge(
+        SOURCE_KIND_IN_SYNC,
+        Unit::Count,
+        &["source", "kind"],
+        "1 when what is known of the kind is what the source holds, or the source has no such kind",
+    ),
+    gauge(
+        SOURCE_KIND_RESOURCES,
+        Unit::Count,
+        &["source", "kind"],
+        "Objects of the kind that the source holds",
+    ),
+    counter(
+        SOURCE_EVENTS,
+        Unit::Count,
+        &["source", "kind", "event"],
+        "Objects that the source told of: new, changed or listed (object), deleted (gone)",
+    ),
+    counter(
+        SOURCE_RESYNCS,
+        Unit::Count,
+        &["source", "kind", "reason"],
+        "Times that everything of a kind was listed again: its version was too old (expired), the \
+         watch could not be resumed (broken)",
+    ),
+    counter(
+        SOURCE_ERRORS,
+        Unit::Count,
+        &["source", "kind"],
+        "Requests of the source that failed; each is tried again",
     ),
     gauge(
         QUEUE_DEPTH,

@@ -217,6 +217,12 @@ impl Collector {
             gauge!(names::SOURCE_IN_SYNC, "source" => label).set(in_sync);
             gauge!(names::SOURCE_RESOURCES, "source" => label).set(number(report.resources));
             gauge!(names::SOURCE_PROBLEMS, "source" => label).set(number(report.problems.len()));
+            for kind in report.kinds {
+                let labels = [("source", label), ("kind", kind.kind.as_str())];
+                let in_sync = if kind.in_sync { 1.0 } else { 0.0 };
+                gauge!(names::SOURCE_KIND_IN_SYNC, &labels).set(in_sync);
+                gauge!(names::SOURCE_KIND_RESOURCES, &labels).set(number(kind.resources));
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::RwLock;
 
-use crate::events::{ResourceKey, SourceName};
+use crate::events::{ResourceKey, ResourceKind, SourceName};
 use crate::policy::documents::Positions;
 use crate::policy::language::FieldError;
 
@@ -15,6 +15,16 @@ pub struct SourceProblem {
     /// File, directory or device, with the line where one is known.
     pub subject: String,
     pub message: String,
+}
+
+/// How far a source is with one kind of objects.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KindReport {
+    pub kind: ResourceKind,
+    pub in_sync: bool,
+    pub resources: usize,
+    /// Why it is not in sync, or why there is nothing.
+    pub detail: String,
 }
 
 /// The state of one source.
@@ -27,6 +37,8 @@ pub struct SourceReport {
     pub problems: Vec<SourceProblem>,
     /// What it leaves out on purpose.
     pub notes: Vec<SourceProblem>,
+    /// Each kind, where the source hears them one by one.
+    pub kinds: Vec<KindReport>,
 }
 
 /// The state of every source.

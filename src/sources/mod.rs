@@ -1,18 +1,20 @@
 //! Where changes come from. Each source runs on a thread of its own, tells
 //! everything it holds, says `in sync`, then tells changes.
 //!
-//! Reading order: `board` (what `status` shows), `manifests`, `local`.
+//! Reading order: `board` (what `status` shows), `manifests`, `kubernetes`,
+//! `local`.
 
 mod board;
 mod device_board;
+pub mod kubernetes;
 pub mod local;
 pub mod manifests;
 
-pub use board::{SourceBoard, SourceProblem, SourceReport};
+pub use board::{KindReport, SourceBoard, SourceProblem, SourceReport};
 
 use std::collections::BTreeSet;
 
-use crate::events::{RepositoryChange, ResourceKey, SourceName};
+use crate::events::{RepositoryChange, ResourceKey, ResourceKind, SourceName};
 use crate::queues::{Pipeline, SubmitError};
 
 /// Where a source sends what it sees: the pipeline, or a recorder in tests.
@@ -29,6 +31,10 @@ pub trait ChangeSink: Send + Sync {
     /// When the pipeline has stopped.
     fn in_sync(&self, source: SourceName, owned: &BTreeSet<ResourceKey>)
     -> Result<(), SubmitError>;
+
+    /// Kinds of which the source told an object that another source owned then,
+    /// and that nobody owns any more: the source should tell it again.
+    fn freed(&self, source: SourceName) -> BTreeSet<ResourceKind>;
 }
 
 impl ChangeSink for Pipeline {
@@ -41,5 +47,17 @@ impl ChangeSink for Pipeline {
         owned: &BTreeSet<ResourceKey>,
     ) -> Result<(), SubmitError> {
         self.source_in_sync(source, owned)
+    }
+    fn freed(&self, source: SourceName) -> BTreeSet<ResourceKind> {
+        let snapshot = self.repository();
+        let is_free = |key: &ResourceKey| {
+            !snapshot.policies.contains_key(key) && !snapshot.objects.contains_key(key)
+        };
+        let refused = snapshot.refused.iter();
+        let claims = refused.filter(|it| it.source == source && it.owner.is_some());
+        claims
+            .filter(|claim| is_free(&claim.key))
+            .map(|claim| claim.key.kind)
+            .collect()
     }
 }

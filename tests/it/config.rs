@@ -116,11 +116,12 @@ fn a_config_file_that_is_not_there_or_not_yaml() {
 
 #[test]
 fn later_sources_are_refused_with_the_next_step() {
-    for arguments in [&["--kubernetes"][..], &["--etcd", "http://127.0.0.1:2379"]] {
-        let said = agent("", &[], arguments);
-        assert_eq!(said.code, Some(2));
-        assert!(said.err.contains("--manifests"), "{}", said.err);
-    }
+    let said = agent("", &[], &["--etcd", "http://127.0.0.1:2379"]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("--manifests"), "{}", said.err);
+    let said = agent("", &[], &["--kubeconfig", "cluster.yaml"]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("without --kubernetes"), "{}", said.err);
 }
 
 #[test]

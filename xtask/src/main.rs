@@ -1,5 +1,6 @@
 //! Build, test and lab entry points: `cargo xtask <command>`.
 
+mod apiserver;
 mod bench;
 mod bpf;
 mod ci;
@@ -9,6 +10,7 @@ mod fuzz_targets;
 mod kernels;
 mod long_tests;
 mod object;
+mod scale;
 mod sim;
 mod stamp;
 mod test;
@@ -34,6 +36,10 @@ usage: cargo xtask <command>
                 changed captures through the real programs against their plain reading
   fuzz targets [--minutes N]
                 the fuzz targets of fuzz/, each for N minutes (nightly, cargo-fuzz)
+  apiserver     build the kube-apiserver that the tests use, once (minutes)
+  scale [--nodes N]
+                a node that hears of 5,000 nodes, 20,000 pods and 2,000 policies, and
+                of a tenth (root): time to sync, changes per second, memory
   lab ...       `palisade lab`, built for release
   bench control what a change costs from the text of a manifest to enforced, by rules
                 and identities, beside nftables; --json, --kernel (root), --rules N;
@@ -78,6 +84,8 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
+        ["apiserver"] => apiserver::ensure(),
+        ["scale", rest @ ..] => scale::run(rest),
         ["bpf"] => bpf::rebuild(),
         ["bpf", "--check"] => bpf::check(),
         ["test"] => test::run_all(),

@@ -11,10 +11,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use crate::command::{root, run};
-use crate::tools;
+use crate::{apiserver, tools};
 
 /// Test targets of the root package that need root.
-const PRIVILEGED: &[&str] = &["kernel", "packets", "differential", "e2e"];
+const PRIVILEGED: &[&str] = &["kernel", "packets", "differential", "e2e", "kubernetes"];
 /// Lines of a failing binary's output that are shown.
 const SHOWN_LINES_MAX: usize = 400;
 
@@ -78,6 +78,9 @@ impl TestBinary {
 /// Runs everything; an error if anything failed.
 pub(crate) fn run_all() -> Result<()> {
     tools::ensure()?;
+    if let Err(error) = apiserver::ensure() {
+        println!("no kube-apiserver: its tests are skipped ({error:#})");
+    }
     let cargo = || {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.current_dir(root());

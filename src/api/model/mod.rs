@@ -18,12 +18,12 @@ pub use endpoint::{
 pub use event::{AgentNote, Decision, EventKind, MonitorEvent, Peer};
 pub use identity::{Identity, IpEntry, labels_of};
 pub use policy::{
-    ChangeReply, DecidingRule, Explanation, IdentityRef, PolicyDump, PolicyResource, RuleName,
-    Selector, WaitReply,
+    ChangeReply, DecidingRule, Explanation, IdentityRef, PolicyDump, PolicyResource,
+    RefusedVersion, RuleName, Selector, WaitReply,
 };
 pub use status::{
     Check, DeviceStatus, DriftLine, DriftStatus, EnforcementStatus, FeatureLine, HistoryLine,
-    KernelStatus, MapMemory, MapUse, Problem, ProgramLine, ProtectionStatus, QueueLine,
+    KernelStatus, KindLine, MapMemory, MapUse, Problem, ProgramLine, ProtectionStatus, QueueLine,
     RealizedLine, Severity, SourceLine, Status,
 };
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::HOST_ENDPOINT;
+use crate::events::ResourceKey;
 use crate::policy;
 use crate::queues::fingerprint;
 
@@ -130,6 +131,16 @@ pub struct PolicyResource {
     /// Whether it selects the host endpoint.
     pub selects: bool,
     pub body: serde_json::Value,
+    /// Newer versions, and those of other sources, that are not in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedVersion>,
+}
+
+/// A version of a resource that is not in force.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RefusedVersion {
+    pub source: String,
+    pub reasons: Vec<String>,
 }
 
 /// The repository at one revision.
@@ -156,6 +167,7 @@ impl PolicyDump {
             line: stored.resource.origin.line,
             selects: stored.selects_host,
             body: stored.resource.body.clone(),
+            refused: refused(snapshot, &stored.resource.key),
         };
         Self {
             revision: snapshot.revision.0,
@@ -177,6 +189,15 @@ impl PolicyDump {
             ..Self::of(snapshot)
         }
     }
+}
+
+fn refused(snapshot: &policy::PolicySnapshot, key: &ResourceKey) -> Vec<RefusedVersion> {
+    let of_key = snapshot.refused.iter().filter(|it| it.key == *key);
+    let versions = of_key.map(|refusal| RefusedVersion {
+        source: refusal.source.as_str().to_owned(),
+        reasons: refusal.errors.iter().map(ToString::to_string).collect(),
+    });
+    versions.collect()
 }
 
 /// A peer selector in use.

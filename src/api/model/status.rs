@@ -100,6 +100,19 @@ pub struct SourceLine {
     pub in_sync: bool,
     pub resources: usize,
     pub detail: String,
+    /// Each kind, where the source hears them one by one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<KindLine>,
+}
+
+/// One kind of objects of a source.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KindLine {
+    pub kind: String,
+    pub in_sync: bool,
+    pub resources: usize,
+    /// Why it is not in sync, or why there is nothing.
+    pub detail: String,
 }
 
 /// A queue of the pipeline.

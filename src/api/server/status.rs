@@ -13,8 +13,8 @@ use super::{checks, problems};
 use crate::api::Agent;
 use crate::api::model::{
     DeviceStatus, DriftLine, DriftStatus, EnforcementStatus, FeatureLine, HistoryLine,
-    KernelStatus, MapMemory, MapUse, ProgramLine, ProtectionStatus, QueueLine, RealizedLine,
-    SourceLine, Status,
+    KernelStatus, KindLine, MapMemory, MapUse, ProgramLine, ProtectionStatus, QueueLine,
+    RealizedLine, SourceLine, Status,
 };
 use crate::datapath::kernel::{Feature, FeatureState, Mechanism, Mending};
 use crate::endpoint::HOST_ENDPOINT;
@@ -23,6 +23,7 @@ use crate::events::ResourceKey;
 use crate::metrics::current_names;
 use crate::policy::Direction;
 use crate::queues::drift_line;
+use crate::sources::KindReport;
 
 #[derive(Deserialize)]
 pub(super) struct Options {
@@ -203,8 +204,18 @@ fn sources(agent: &Agent) -> Vec<SourceLine> {
         in_sync: report.in_sync,
         resources: report.resources,
         detail: report.detail,
+        kinds: report.kinds.into_iter().map(kind_line).collect(),
     });
     lines.collect()
+}
+
+fn kind_line(report: KindReport) -> KindLine {
+    KindLine {
+        kind: report.kind.as_str().to_owned(),
+        in_sync: report.in_sync,
+        resources: report.resources,
+        detail: report.detail,
+    }
 }
 
 fn queues(agent: &Agent) -> Vec<QueueLine> {

@@ -215,7 +215,14 @@ impl Repository {
             suggestion: Some("delete it there first, or use another name".to_owned()),
             ..FieldError::default()
         };
-        Err(Box::new(self.refuse(resource, vec![error], true)))
+        Err(Box::new(self.keep_refusal(Refusal {
+            key: resource.key.clone(),
+            source: resource.source,
+            origin: resource.origin.clone(),
+            errors: vec![error],
+            in_force: true,
+            owner: Some(owner),
+        })))
     }
 
     pub(super) fn refuse(
@@ -236,14 +243,19 @@ impl Repository {
         errors: Vec<FieldError>,
         in_force: bool,
     ) -> Applied {
-        let refusal = Refusal {
-            key: key.clone(),
+        self.keep_refusal(Refusal {
+            key,
             source,
             origin,
             errors,
             in_force,
-        };
-        self.refused.insert((key, source), refusal.clone());
+            owner: None,
+        })
+    }
+
+    fn keep_refusal(&mut self, refusal: Refusal) -> Applied {
+        let key = (refusal.key.clone(), refusal.source);
+        self.refused.insert(key, refusal.clone());
         Applied::Refused(refusal)
     }
 

@@ -33,6 +33,10 @@ pub struct Refusal {
     pub errors: Vec<FieldError>,
     /// Whether an earlier, valid version stays in force.
     pub in_force: bool,
+    /// The other source that the resource belongs to; None where the version
+    /// itself is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<SourceName>,
 }
 
 impl std::fmt::Display for Refusal {

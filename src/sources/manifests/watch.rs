@@ -333,6 +333,7 @@ impl ManifestWatch {
                 detail: directories.join(", "),
                 problems,
                 notes: self.state.notes(),
+                kinds: Vec::new(),
             },
         );
     }

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::watch::{ManifestWatch, Stopper};
 use crate::clock::SystemClock;
-use crate::events::{RepositoryChange, ResourceKey, SourceName};
+use crate::events::{RepositoryChange, ResourceKey, ResourceKind, SourceName};
 use crate::limits::MANIFEST_FILE_BYTES_MAX;
 use crate::queues::SubmitError;
 use crate::sources::{ChangeSink, SourceBoard};
@@ -33,6 +33,9 @@ impl ChangeSink for Recorder {
     ) -> Result<(), SubmitError> {
         let word = format!("sync {} {}", source.as_str(), owned.len());
         self.0.send(word).map_err(|_| SubmitError::Stopped)
+    }
+    fn freed(&self, _source: SourceName) -> std::collections::BTreeSet<ResourceKind> {
+        std::collections::BTreeSet::new()
     }
 }
 

@@ -8,10 +8,10 @@ use std::sync::atomic::Ordering;
 use super::{Other, Steps};
 use crate::datapath::kernel::attach::{Attachments, WantedDevice};
 use crate::datapath::kernel::hooks::{Hook, forget, open_hook};
+use crate::datapath::kernel::links;
 use crate::datapath::kernel::maps::{MapName, kernel};
 use crate::datapath::kernel::pins::{self, Pin, PinDir};
 use crate::datapath::kernel::protect::record;
-use crate::datapath::kernel::links;
 use crate::datapath::{DatapathError, devices};
 
 impl Attachments {

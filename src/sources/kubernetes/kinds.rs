@@ -1,0 +1,126 @@
+//! What is watched: kinds, where they are served, how little of them is asked for.
+
+use crate::events::ResourceKind;
+
+/// How a kind is served and asked for.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) kind: ResourceKind,
+    /// Empty: the core group.
+    pub(super) group: &'static str,
+    /// Versions that can be read, the best first.
+    pub(super) versions: &'static [&'static str],
+    pub(super) plural: &'static str,
+    /// Served only where somebody installed its definition.
+    pub(super) is_custom: bool,
+    pub(super) field_selector: Option<&'static str>,
+    /// Only metadata is read of it.
+    pub(super) metadata_only: bool,
+}
+
+const CILIUM: &str = "cilium.io";
+
+const fn custom(
+    kind: ResourceKind,
+    versions: &'static [&'static str],
+    plural: &'static str,
+) -> Watched {
+    Watched {
+        kind,
+        group: CILIUM,
+        versions,
+        plural,
+        is_custom: true,
+        field_selector: None,
+        metadata_only: false,
+    }
+}
+
+const fn core(kind: ResourceKind, plural: &'static str) -> Watched {
+    Watched {
+        kind,
+        group: "",
+        versions: &["v1"],
+        plural,
+        is_custom: false,
+        field_selector: None,
+        metadata_only: false,
+    }
+}
+
+/// All of them. `Pod` is watched only where Cilium does not tell its endpoints.
+pub(super) const WATCHED: &[Watched] = &[
+    custom(
+        ResourceKind::CiliumClusterwideNetworkPolicy,
+        &["v2"],
+        "ciliumclusterwidenetworkpolicies",
+    ),
+    custom(
+        ResourceKind::CiliumNetworkPolicy,
+        &["v2"],
+        "ciliumnetworkpolicies",
+    ),
+    custom(
+        ResourceKind::CiliumCIDRGroup,
+        &["v2", "v2alpha1"],
+        "ciliumcidrgroups",
+    ),
+    core(ResourceKind::Node, "nodes"),
+    custom(ResourceKind::CiliumNode, &["v2"], "ciliumnodes"),
+    Watched {
+        metadata_only: true,
+        ..core(ResourceKind::Namespace, "namespaces")
+    },
+    Watched {
+        // What has ended has given its address back.
+        field_selector: Some("status.phase!=Succeeded,status.phase!=Failed"),
+        ..core(ResourceKind::Pod, "pods")
+    },
+    core(ResourceKind::Service, "services"),
+    Watched {
+        group: "discovery.k8s.io",
+        versions: &["v1", "v1beta1"],
+        ..core(ResourceKind::EndpointSlice, "endpointslices")
+    },
+    custom(ResourceKind::CiliumIdentity, &["v2"], "ciliumidentities"),
+    custom(ResourceKind::CiliumEndpoint, &["v2"], "ciliumendpoints"),
+];
+
+impl Watched {
+    /// Name of the definition of a custom kind.
+    pub(super) fn definition(&self) -> String {
+        format!("{}.{}", self.plural, self.group)
+    }
+
+    /// Path of its collection, all namespaces together.
+    pub(super) fn path(&self, version: &str) -> String {
+        if self.group.is_empty() {
+            format!("/api/{version}/{}", self.plural)
+        } else {
+            format!("/apis/{}/{version}/{}", self.group, self.plural)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_those_of_the_api() {
+        let path = |kind: ResourceKind| {
+            let watched = WATCHED.iter().find(|watched| watched.kind == kind);
+            let watched = watched.expect("watched");
+            watched.path(watched.versions[0])
+        };
+        assert_eq!(path(ResourceKind::Node), "/api/v1/nodes");
+        assert_eq!(
+            path(ResourceKind::CiliumCIDRGroup),
+            "/apis/cilium.io/v2/ciliumcidrgroups"
+        );
+        assert_eq!(
+            path(ResourceKind::EndpointSlice),
+            "/apis/discovery.k8s.io/v1/endpointslices"
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! What a feed is for: the objects of a kind, which go to the intake, or word of
+//! definitions, which wakes the feeds of their kinds.
+
+use std::collections::BTreeMap;
+
+use kube::Client;
+use metrics::counter;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::feed::{Calls, Failure};
+use super::heard::{Heard, What};
+use super::kinds::Watched;
+use super::locate::{DEFINITIONS, Found, Place, locate};
+use super::trim::trim;
+use crate::metrics::catalogue::{SOURCE_ERRORS, SOURCE_EVENTS, SOURCE_RESYNCS};
+
+/// Where a feed leads.
+pub(super) enum Outlet {
+    Kind {
+        watched: &'static Watched,
+        heard: mpsc::Sender<Heard>,
+    },
+    /// Calls by name of the definition.
+    Definitions(BTreeMap<String, Calls>),
+}
+
+impl Outlet {
+    /// The kind in metrics.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Kind { watched, .. } => watched.kind.as_str(),
+            Self::Definitions(_) => "CustomResourceDefinition",
+        }
+    }
+
+    pub(super) async fn locate(&self, client: &Client) -> Result<Found, Failure> {
+        match self {
+            Self::Kind { watched, .. } => locate(client, watched).await,
+            Self::Definitions(_) => Ok(Found::Here(Place {
+                version: "v1",
+                uid: String::new(),
+            })),
+        }
+    }
+
+    pub(super) fn path(&self, place: &Place) -> String {
+        match self {
+            Self::Kind { watched, .. } => watched.path(place.version),
+            Self::Definitions(_) => DEFINITIONS.to_owned(),
+        }
+    }
+
+    pub(super) fn field_selector(&self) -> Option<String> {
+        match self {
+            Self::Kind { watched, .. } => watched.field_selector.map(str::to_owned),
+            Self::Definitions(_) => None,
+        }
+    }
+
+    pub(super) fn metadata_only(&self) -> bool {
+        match self {
+            Self::Kind { watched, .. } => watched.metadata_only,
+            Self::Definitions(_) => true,
+        }
+    }
+
+    pub(super) async fn tell(&self, what: What) -> Result<(), Failure> {
+        let Self::Kind { watched, heard } = self else {
+            return Ok(());
+        };
+        let kind = watched.kind;
+        let sent = heard.send(Heard { kind, what }).await;
+        sent.map_err(|_closed| Failure::Closed)
+    }
+
+    /// An object of a list, or a version of one.
+    pub(super) async fn object(&self, object: Value) -> Result<(), Failure> {
+        self.count("object");
+        match self {
+            Self::Kind { watched, .. } => match trim(watched.kind, object) {
+                Some(trimmed) => self.tell(What::Object(trimmed)).await,
+                None => Ok(()),
+            },
+            Self::Definitions(calls) => {
+                wake(calls, &object);
+                Ok(())
+            }
+        }
+    }
+
+    /// An object that is gone.
+    pub(super) async fn gone(&self, object: Value) -> Result<(), Failure> {
+        self.count("gone");
+        match self {
+            Self::Kind { watched, .. } => match trim(watched.kind, object) {
+                Some(trimmed) => self.tell(What::Gone(trimmed)).await,
+                None => Ok(()),
+            },
+            Self::Definitions(calls) => {
+                wake(calls, &object);
+                Ok(())
+            }
+        }
+    }
+
+    fn count(&self, event: &'static str) {
+        counter!(SOURCE_EVENTS, "source" => "kubernetes", "kind" => self.label(), "event" => event)
+            .increment(1);
+    }
+
+    /// Everything is listed again.
+    pub(super) fn resync(&self, reason: &'static str) {
+        tracing::info!(kind = self.label(), reason, "listed again");
+        counter!(SOURCE_RESYNCS, "source" => "kubernetes", "kind" => self.label(), "reason" => reason)
+            .increment(1);
+    }
+
+    /// Tells of a failure. None: nobody listens any more.
+    pub(super) async fn failed(&self, failure: &Failure) -> Option<()> {
+        counter!(SOURCE_ERRORS, "source" => "kubernetes", "kind" => self.label()).increment(1);
+        tracing::debug!(kind = self.label(), "{failure}");
+        let told = self.tell(What::Trouble(failure.to_string())).await;
+        told.ok()
+    }
+}
+
+fn wake(calls: &BTreeMap<String, Calls>, definition: &Value) {
+    let name = definition["metadata"]["name"].as_str();
+    if let Some(calls) = name.and_then(|name| calls.get(name)) {
+        calls.located.notify_one();
+    }
+}

@@ -1,0 +1,204 @@
+//! The source as the daemon starts it: a thread for the server, a thread for
+//! the pipeline.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::interval;
+
+use super::access::{Access, Doors};
+use super::feed::{Calls, Feed};
+use super::heard::{Heard, What};
+use super::intake::Intake;
+use super::kinds::WATCHED;
+use super::mirror::Mirror;
+use super::outlet::Outlet;
+use super::pace::Pace;
+use super::report::Reporter;
+use crate::events::ResourceKind;
+use crate::limits::{KUBERNETES_HEARD_MAX, KUBERNETES_TICK};
+use crate::queues::Pipeline;
+use crate::sources::{ChangeSink, SourceBoard};
+
+/// Ends the source.
+#[derive(Clone, Debug)]
+pub struct Stopper(Arc<Notify>);
+
+impl Stopper {
+    /// Both threads end after their current step.
+    pub fn stop(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// The two halves, each for a thread of its own.
+pub struct KubernetesSource {
+    feeds: Vec<Feed>,
+    intake: Intake,
+    reporter: Reporter,
+    heard: mpsc::Receiver<Heard>,
+    ticks: mpsc::Sender<Heard>,
+    stop: Arc<Notify>,
+}
+
+impl std::fmt::Debug for KubernetesSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KubernetesSource").finish_non_exhaustive()
+    }
+}
+
+impl KubernetesSource {
+    /// A source for the node `node`, not started.
+    #[must_use]
+    pub fn new(
+        access: Access,
+        node: &str,
+        pipeline: Arc<Pipeline>,
+        board: Arc<SourceBoard>,
+    ) -> Self {
+        let doors = Doors::new(access);
+        let (ticks, heard) = mpsc::channel(KUBERNETES_HEARD_MAX);
+        let calls: BTreeMap<ResourceKind, Calls> = WATCHED
+            .iter()
+            .map(|watched| (watched.kind, Calls::default()))
+            .collect();
+        let feeds = feeds(&doors, node, &ticks, &calls);
+        Self {
+            feeds,
+            intake: Intake {
+                mirror: Mirror::new(WATCHED.iter().map(|watched| watched.kind)),
+                sink: Arc::clone(&pipeline) as Arc<dyn ChangeSink>,
+                board,
+                doors: doors.clone(),
+                calls,
+                told_in_sync: false,
+                logged: BTreeSet::new(),
+            },
+            reporter: Reporter {
+                node: node.to_owned(),
+                doors,
+                pipeline,
+                pace: Pace::new((node, "report")),
+                written: None,
+                told: BTreeSet::new(),
+            },
+            heard,
+            ticks,
+            stop: Arc::default(),
+        }
+    }
+
+    /// Ends both halves.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.stop))
+    }
+
+    /// What the two threads run: the one that talks to the server, the one that
+    /// hands on what it heard.
+    pub fn halves(self) -> (impl FnOnce() + Send, impl FnOnce() + Send) {
+        let Self {
+            feeds,
+            intake,
+            reporter,
+            heard,
+            ticks,
+            stop,
+        } = self;
+        let listen = move || listen(feeds, reporter, &ticks, &stop);
+        let hand_on = move || intake.run(heard);
+        (listen, hand_on)
+    }
+}
+
+fn feeds(
+    doors: &Doors,
+    node: &str,
+    heard: &mpsc::Sender<Heard>,
+    calls: &BTreeMap<ResourceKind, Calls>,
+) -> Vec<Feed> {
+    // Most servers of today stream lists; the first that refuses tells all feeds.
+    let streams = Arc::new(AtomicBool::new(true));
+    let (leads, led) = watch::channel(None);
+    let reached = Arc::new(Notify::new());
+    let feed = |outlet: Outlet, name: &str, calls: Calls| Feed {
+        outlet,
+        doors: doors.clone(),
+        pace: Pace::new((node, name)),
+        calls,
+        reached: Arc::clone(&reached),
+        streams: Arc::clone(&streams),
+        yields_to: None,
+        leads: None,
+        version: String::new(),
+        place: None,
+    };
+    let mut feeds = Vec::new();
+    let mut definitions = BTreeMap::new();
+    for watched in WATCHED {
+        let calls = calls.get(&watched.kind).cloned().unwrap_or_default();
+        if watched.is_custom {
+            definitions.insert(watched.definition(), calls.clone());
+        }
+        let heard = heard.clone();
+        let mut feed = feed(Outlet::Kind { watched, heard }, watched.plural, calls);
+        // Cilium's endpoints say all that pods say, and their identities besides.
+        match watched.kind {
+            ResourceKind::Pod => feed.yields_to = Some(led.clone()),
+            ResourceKind::CiliumEndpoint => feed.leads = Some(leads.clone()),
+            _ => {}
+        }
+        feeds.push(feed);
+    }
+    let outlet = Outlet::Definitions(definitions);
+    feeds.push(feed(outlet, "definitions", Calls::default()));
+    feeds
+}
+
+/// Runs the feeds until stopped, or until one of them ends.
+fn listen(feeds: Vec<Feed>, reporter: Reporter, ticks: &mpsc::Sender<Heard>, stop: &Notify) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("event loop of the Kubernetes source: {error}");
+            return;
+        }
+    };
+    runtime.block_on(async {
+        let mut running = JoinSet::new();
+        for feed in feeds {
+            running.spawn(feed.run());
+        }
+        running.spawn(reporter.run());
+        tokio::select! {
+            () = stop.notified() => {}
+            ended = running.join_next() => {
+                if let Some(Err(error)) = ended
+                    && let Ok(panic) = error.try_into_panic()
+                {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+            () = tick(ticks) => {}
+        }
+    });
+    // A name lookup may hang: nobody waits for it.
+    runtime.shutdown_background();
+}
+
+/// Lets the intake look around now and then. Never ends.
+async fn tick(ticks: &mpsc::Sender<Heard>) {
+    let mut interval = interval(KUBERNETES_TICK);
+    loop {
+        interval.tick().await;
+        let (kind, what) = (ResourceKind::Node, What::Tick);
+        // A full channel has the intake busy as it is.
+        drop(ticks.try_send(Heard { kind, what }));
+    }
+}

@@ -1,0 +1,19 @@
+//! The Kubernetes source against a real API server: a real agent in a network
+//! namespace, a real kube-apiserver with etcd in another.
+//!
+//! `cargo xtask apiserver` builds the server once; where there is none, the
+//! tests pass over themselves with the reason, and fail in CI.
+
+#[path = "kubernetes/cluster.rs"]
+mod cluster;
+#[path = "kubernetes/follow.rs"]
+mod follow;
+#[path = "e2e/harness.rs"]
+#[expect(dead_code, reason = "the end-to-end tests use the rest of it")]
+mod harness;
+#[path = "kubernetes/outage.rs"]
+mod outage;
+#[path = "kubernetes/scale.rs"]
+mod scale;
+#[path = "kubernetes/server.rs"]
+mod server;

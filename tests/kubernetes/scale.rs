@@ -1,0 +1,288 @@
+//! How long a node takes to hear of a whole cluster, what it keeps of it in
+//! memory, and how fast it takes changes: from a recorded list, served in pages
+//! by a small server in the node's namespace. `cargo xtask scale` prints it for
+//! 5,000 nodes with 20,000 pods and 2,000 policies, and for a tenth of it.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use palisade::datapath::netns;
+use palisade::lab::network::Place;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use crate::cluster::{policy, until};
+use crate::harness::{SSH, World, privileged};
+
+/// Nodes in the test command; `PALISADE_SCALE_NODES` asks for another number.
+const NODES: u32 = 50;
+const PORT: u16 = 8_001;
+
+/// What one size showed.
+#[derive(Debug)]
+struct Shown {
+    pods: u32,
+    sync_s: f64,
+    events: u32,
+    events_s: f64,
+    memory_kib: u64,
+}
+
+#[test]
+fn a_whole_cluster_is_heard() {
+    if !privileged() {
+        return;
+    }
+    let asked = std::env::var("PALISADE_SCALE_NODES").ok();
+    let nodes = asked.map_or(NODES, |nodes| nodes.parse().expect("PALISADE_SCALE_NODES"));
+    let small = measure(nodes / 10);
+    let large = measure(nodes);
+    for shown in [&small, &large] {
+        println!(
+            "{} nodes, {} pods, {} policies: in sync after {:.2} s, {} changes of pods in {:.2} s \
+             ({:.0}/s), {} MiB resident",
+            shown.pods / 4,
+            shown.pods,
+            shown.pods / 10,
+            shown.sync_s,
+            shown.events,
+            shown.events_s,
+            f64::from(shown.events) / shown.events_s,
+            shown.memory_kib >> 10
+        );
+    }
+    let grown = large.memory_kib.saturating_sub(small.memory_kib);
+    let pods = u64::from(large.pods - small.pods);
+    println!(
+        "memory for each 10,000 pods with their part of nodes and policies: {} MiB",
+        (grown * 10_000 / pods) >> 10
+    );
+}
+
+/// A cluster of this many nodes, from nothing.
+fn measure(nodes: u32) -> Shown {
+    let mut world = World::bare();
+    let cluster = Arc::new(Cluster::of(nodes));
+    let namespace = world.sandbox.namespace(Place::Host.name());
+    let listener = netns::run_in(&namespace, || {
+        std::net::TcpListener::bind(("127.0.0.1", PORT))
+    });
+    let listener = listener.expect("a namespace").expect("a port");
+    listener.set_nonblocking(true).expect("a listener");
+    let served = Arc::clone(&cluster);
+    std::thread::spawn(move || serve(listener, served));
+    let file = world.sandbox.path("kubeconfig");
+    let text = json!({
+        "clusters": [{"name": "c", "cluster": {"server": format!("http://127.0.0.1:{PORT}")}}],
+        "users": [{"name": "u", "user": {}}], "current-context": "x",
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}]});
+    fs::write(&file, text.to_string()).expect("a kubeconfig");
+    world.add_arguments(&["--kubernetes", "--kubeconfig", &file.to_string_lossy()]);
+    let start = Instant::now();
+    world.launch_agent();
+    until("the agent is ready", || {
+        let status = world.agent().json(&["status"]).ok()?;
+        (status["ready"] == true).then_some(())
+    });
+    let sync_s = start.elapsed().as_secs_f64();
+    let start = Instant::now();
+    cluster.change.notify_one();
+    until("the last change is known", || {
+        let found = world.agent().json(&["ip", "get", LAST_ADDRESS]).ok()?;
+        found.to_string().contains("app=last").then_some(())
+    });
+    let events_s = start.elapsed().as_secs_f64();
+    let pid = world.agent().pid().expect("an agent");
+    Shown {
+        pods: nodes * 4,
+        sync_s,
+        events: cluster.changed + 1,
+        events_s,
+        memory_kib: resident_kib(pid),
+    }
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let digits = line.and_then(|line| line.split_whitespace().next());
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .expect("VmRSS")
+}
+
+const LAST_ADDRESS: &str = "10.255.255.1";
+
+/// The recorded objects.
+struct Cluster {
+    nodes: Vec<Value>,
+    pods: Vec<Value>,
+    policies: Vec<Value>,
+    changed: u32,
+    change: Notify,
+}
+
+impl Cluster {
+    fn of(nodes: u32) -> Self {
+        let pods = nodes * 4;
+        let policies = (0..pods / 10).map(|number| {
+            let name = format!("policy-{number}");
+            policy(&name, &format!("role-{}", number % 50), &[SSH])
+        });
+        Self {
+            nodes: (0..nodes).map(node).collect(),
+            pods: (0..pods).map(|number| pod(number, number % 100)).collect(),
+            policies: policies.collect(),
+            changed: pods / 10,
+            change: Notify::new(),
+        }
+    }
+
+    fn list(&self, path: &str) -> &[Value] {
+        match path.rsplit('/').next() {
+            Some("nodes") => &self.nodes,
+            Some("pods") => &self.pods,
+            Some("ciliumclusterwidenetworkpolicies") => &self.policies,
+            _ => &[],
+        }
+    }
+
+    /// Every tenth pod with another label, and one pod more.
+    fn changes(&self) -> String {
+        let line =
+            |kind: &str, object: &Value| json!({"type": kind, "object": object}).to_string() + "\n";
+        let changed = (0..self.changed).map(|number| line("MODIFIED", &pod(number * 10, 100)));
+        let mut last = pod(0, 0);
+        last["metadata"]["name"] = json!("last");
+        last["metadata"]["labels"] = json!({"app": "last"});
+        last["status"]["podIP"] = json!(LAST_ADDRESS);
+        last["status"]["podIPs"] = json!([{"ip": LAST_ADDRESS}]);
+        changed.chain([line("ADDED", &last)]).collect()
+    }
+}
+
+fn node(number: u32) -> Value {
+    let name = match number {
+        0 => "host".to_owned(),
+        _ => format!("node-{number}"),
+    };
+    let [_, _, high, low] = number.to_be_bytes();
+    json!({
+        "metadata": {"name": name, "resourceVersion": "1",
+            "labels": {"role": format!("role-{}", number % 50), "kubernetes.io/hostname": name}},
+        "status": {
+            "addresses": [{"type": "InternalIP", "address": format!("172.20.{high}.{low}")}],
+            "images": (0..20).map(|it| json!({"names": [format!("image-{it}")]})).collect::<Vec<_>>()},
+    })
+}
+
+fn pod(number: u32, app: u32) -> Value {
+    let [_, high, middle, low] = number.to_be_bytes();
+    let address = format!("10.{high}.{middle}.{low}");
+    json!({
+        "metadata": {"name": format!("pod-{number}"), "namespace": format!("ns-{}", number % 40),
+            "resourceVersion": "1", "managedFields": [{"manager": "kubelet"}],
+            "labels": {"app": format!("app-{app}"), "pod-template-hash": format!("{:x}", app * 77)}},
+        "spec": {"nodeName": format!("node-{}", number / 4), "serviceAccountName": "default",
+            "containers": [{"name": "main", "image": "image:1", "env": [{"name": "A", "value": "b"}],
+                "ports": [{"name": "http", "containerPort": 8080}]}]},
+        "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]},
+    })
+}
+
+fn serve(listener: std::net::TcpListener, cluster: Arc<Cluster>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.expect("a runtime").block_on(async {
+        let listener = TcpListener::from_std(listener).expect("a listener");
+        let router = Router::new().fallback(answer).with_state(cluster);
+        axum::serve(listener, router).await.expect("it serves");
+    });
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    watch: Option<bool>,
+    #[serde(rename = "sendInitialEvents")]
+    streams: Option<bool>,
+    limit: Option<usize>,
+    #[serde(rename = "continue")]
+    next: Option<usize>,
+}
+
+async fn answer(
+    State(cluster): State<Arc<Cluster>>,
+    uri: Uri,
+    Query(asked): Query<Asked>,
+) -> Response {
+    let path = uri.path();
+    if let Some(name) =
+        path.strip_prefix("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/")
+    {
+        return definition(name);
+    }
+    if path == "/apis/discovery.k8s.io" {
+        return json!({"versions": [{"version": "v1"}]})
+            .to_string()
+            .into_response();
+    }
+    if asked.streams == Some(true) {
+        return refusal(StatusCode::UNPROCESSABLE_ENTITY);
+    }
+    if asked.watch == Some(true) {
+        let is_pods = path == "/api/v1/pods";
+        return watch(cluster, is_pods);
+    }
+    let all = cluster.list(path);
+    let from = asked.next.unwrap_or(0);
+    let to = all.len().min(from + asked.limit.unwrap_or(all.len()));
+    let next = if to < all.len() {
+        to.to_string()
+    } else {
+        String::new()
+    };
+    let metadata = json!({"resourceVersion": "1", "continue": next});
+    json!({"metadata": metadata, "items": all[from..to]})
+        .to_string()
+        .into_response()
+}
+
+/// Nothing, until the changes are asked for; then nothing again.
+fn watch(cluster: Arc<Cluster>, is_pods: bool) -> Response {
+    let events = stream::unfold(Some(cluster), move |cluster| async move {
+        let cluster = cluster.filter(|_| is_pods);
+        let Some(cluster) = cluster else {
+            return std::future::pending().await;
+        };
+        cluster.change.notified().await;
+        let lines = Bytes::from(cluster.changes());
+        Some((Ok::<_, std::io::Error>(lines), None))
+    });
+    Body::from_stream(events).into_response()
+}
+
+fn definition(name: &str) -> Response {
+    if !name.starts_with("ciliumclusterwide") {
+        return refusal(StatusCode::NOT_FOUND);
+    }
+    let definition = json!({
+        "metadata": {"uid": "1"},
+        "spec": {"versions": [{"name": "v2", "served": true}]},
+        "status": {"conditions": [{"type": "Established", "status": "True"}]}});
+    definition.to_string().into_response()
+}
+
+fn refusal(code: StatusCode) -> Response {
+    let body = json!({"kind": "Status", "code": code.as_u16(), "message": "no"});
+    (code, body.to_string()).into_response()
+}

@@ -1,0 +1,38 @@
+//! `cargo xtask scale`: how a node hears of a large cluster, built for release.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::command;
+
+const NODES: &str = "5000";
+
+/// `cargo xtask scale [--nodes N]`
+pub(crate) fn run(words: &[&str]) -> Result<()> {
+    let nodes = match words {
+        [] => NODES,
+        ["--nodes", nodes] if nodes.parse::<u32>().is_ok_and(|nodes| nodes >= 10) => nodes,
+        _ => bail!("scale takes --nodes N, ten at least"),
+    };
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(command::root())
+        .env("PALISADE_REQUIRE_PRIVILEGED", "1")
+        .env("PALISADE_SCALE_NODES", nodes)
+        .args([
+            "test",
+            "--release",
+            "--quiet",
+            "--locked",
+            "--test",
+            "kubernetes",
+        ])
+        .args([
+            "--",
+            "--exact",
+            "scale::a_whole_cluster_is_heard",
+            "--nocapture",
+        ]);
+    command::run(&mut cargo)
+}
