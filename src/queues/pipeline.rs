@@ -254,6 +254,13 @@ impl Pipeline {
         self.record("drift", kind, message);
     }
 
+    fn record(&self, event: &str, subject: &str, message: &str) {
+        let revision = self.repository().revision;
+        self.shared
+            .published
+            .record(event, revision, subject, message);
+    }
+
     fn ask(&self, id: EndpointId, cause: RegenerationCause) -> Result<bool, SubmitError> {
         let Some(room) = self.shared.room(id) else {
             return Ok(false);

@@ -110,9 +110,8 @@ impl World {
         let endpoint = self.agent.workers.endpoints[0].endpoint();
         let told = self.agent.pipeline.realized() == Some(realized)
             && endpoint.revisions().realized == realized.revision;
-        if told {
-            let enforced = self.enforced.map(|(status, _)| status);
-            assert_eq!(Some(endpoint.policy()), enforced);
+        if let (true, Some((enforced, _))) = (told, self.enforced) {
+            assert_eq!(endpoint.policy(), enforced);
         }
     }
 
@@ -147,7 +146,9 @@ impl World {
     pub(crate) fn check_restart(&mut self) {
         let restored = Arc::clone(&self.agent.restored);
         if std::mem::take(&mut self.forgetful) {
-            // Revisions since then are gone, as the agent said.
+            // Revisions since then are gone, as the agent said; so is in which
+            // audit mode the kernel's generation was made.
+            self.enforced = None;
             self.seen.clear();
             self.resolved.clear();
             self.rules.clear();

@@ -18,7 +18,7 @@ use super::flows;
 use super::ipcache;
 use super::ipcache4::{Ipcache4, RangeTables};
 use super::known::Known;
-use super::maps::{MapName, kernel};
+use super::maps::{MapName, Maps, kernel};
 use super::meta;
 use super::options::KernelOptions;
 use super::programs;
@@ -67,15 +67,7 @@ impl KernelDatapath {
             warnings: prepared.warnings,
             ..StartReport::default()
         };
-        let pinned = maps.of(MapName::Ct4).max_entries;
-        if pinned != flows::sets_for(options.ct_entries_max, options.layout.set_flows) {
-            let pinned = pinned.saturating_mul(options.layout.set_flows);
-            report.warnings.push(format!(
-                "the conntrack maps hold {pinned} entries as created, {} are configured: \
-                 `palisade detach` and a new start change it",
-                options.ct_entries_max
-            ));
-        }
+        report.warnings.extend(other_size(options, &maps));
         let shared = Arc::new(Shared {
             tables: Tables::open(&maps)?,
             ranges: RangeTables::open(&maps)?,
@@ -118,6 +110,20 @@ impl KernelDatapath {
         };
         Ok((datapath, report))
     }
+}
+
+/// Conntrack keeps the size that it was made with.
+fn other_size(options: &KernelOptions, maps: &Maps) -> Option<String> {
+    let flows = options.layout.set_flows;
+    let pinned = maps.of(MapName::Ct4).max_entries;
+    (pinned != flows::sets_for(options.ct_entries_max, flows)).then(|| {
+        format!(
+            "the conntrack maps hold {} entries as created, {} are configured: `palisade detach` \
+             and a new start change it",
+            pinned.saturating_mul(flows),
+            options.ct_entries_max
+        )
+    })
 }
 
 /// Flows that another version judged must not look as if we had, nor the other
