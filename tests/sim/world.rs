@@ -55,6 +55,9 @@ pub(crate) struct World {
     pub(crate) lasting: Revision,
     /// The agent said that it runs without history.
     pub(crate) forgetful: bool,
+    /// It committed without a record since the boot: generations of that life
+    /// may have the numbers and revisions of others that never came to be.
+    pub(crate) unrecorded: bool,
     /// What the kernel enforced when it was last compared with the repository.
     pub(crate) checked: Option<Realized>,
     /// How that reads in the endpoint's status, and its audit mode.
@@ -155,6 +158,7 @@ impl World {
             identities: BTreeMap::new(),
             lasting: Revision(1),
             forgetful: false,
+            unrecorded: false,
             checked: None,
             enforced: None,
             audit: AuditSetting::Inherited,
@@ -308,12 +312,17 @@ impl World {
         assert_eq!(said, Ok(()));
     }
 
-    /// What the producers learnt.
-    fn collect(&mut self) {
+    /// Whether the agent gave the store up in this life.
+    fn note_forgetful(&mut self) {
         if !self.forgetful && self.agent.pipeline.status().store_problem.is_some() {
             self.forgetful = true;
             self.counts.forgetful += 1;
         }
+    }
+
+    /// What the producers learnt.
+    fn collect(&mut self) {
+        self.note_forgetful();
         let submissions = std::mem::take(&mut self.agent.submissions);
         for submission in submissions {
             match submission.try_outcome() {
@@ -369,6 +378,10 @@ impl World {
             self.agent.stop();
             self.collect();
         }
+        if !self.trouble.lock().is_dead() {
+            self.note_forgetful();
+        }
+        self.unrecorded = end != End::PowerLost && (self.unrecorded || self.forgetful);
         // What the last step of that life did.
         if let Some(realized) = self.kernel.realized() {
             self.check_commit(realized);
