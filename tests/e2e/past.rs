@@ -67,7 +67,10 @@ fn old_revisions_and_the_history_outlive_kill_nine() {
     world.agent().end(Signal::KILL).expect("the agent ends");
     world.start_agent();
     assert_eq!(get(&mut world, &["--revision", &first_text]), of_first);
-    let of_second = get(&mut world, &["--revision", &second.to_string()]);
+    let mut of_second = get(&mut world, &["--revision", &second.to_string()]);
+    // The revision in force also says what was refused since.
+    let policy = of_second["policies"][0].as_object_mut().expect("a policy");
+    assert!(policy.remove("refused").is_some(), "{of_second}");
     assert_eq!(of_second["policies"], later["policies"]);
     assert_ne!(of_second["verdicts_sha256"], of_first["verdicts_sha256"]);
     let second_text = second.to_string();

@@ -119,7 +119,7 @@ fn takes_over(from: Layout, to: Layout) {
             assert!(is_kept, "{flow:?} is lost: {kept:?}");
         }
         let new = Objects::of(&datapath);
-        let shared = if from.set_flows == to.set_flows { 9 } else { 5 };
+        let shared = if from.set_flows == to.set_flows { 9 } else { 6 };
         assert_eq!(old.left_besides(&new), [""; 0]);
         assert_eq!(old.maps_in_common(&new), shared);
         drop(datapath);
