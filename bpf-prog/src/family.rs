@@ -8,10 +8,11 @@ use aya_ebpf::{
 };
 use palisade_abi::{
     cb,
-    conntrack::{CtEntry, FragValue, kind},
+    conntrack::{FragValue, kind},
     direction::{EGRESS, INGRESS},
     flows::Set,
     reason,
+    table::Cell,
 };
 
 use crate::{exit::Exit, packet::L4, verdict::Peer};
@@ -28,11 +29,38 @@ pub struct Packet<F: Family> {
     /// How it leaves, once that is decided.
     pub exit: Exit,
     /// See [`Packet::forget`].
-    pub scratch: [u32; 3],
+    pub scratch: u32,
     /// See [`Packet::forget_key`], and of the flow that is entered.
     pub scratch_key: F::Key,
-    /// The flow that is entered.
-    pub entry: CtEntry,
+    /// The flow that is entered. Before that, words for the reading of headers.
+    pub opens: Opens,
+}
+
+/// What a packet says of the flow that it opens. Words of 32 bits: the stack has no
+/// room for larger ones.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Opens {
+    /// The epoch in which it was judged, and the verdict.
+    pub epoch: u32,
+    pub cell: Cell,
+    /// As in a conntrack entry.
+    pub flags: u32,
+    pub identity: u32,
+    /// Length of the packet; and this bit: it goes in the opener's direction.
+    pub bytes: u32,
+}
+
+impl Opens {
+    pub const FORWARD: u32 = 1 << 31;
+
+    const NOTHING: Self = Self {
+        epoch: 0,
+        cell: Cell(0),
+        flags: 0,
+        identity: 0,
+        bytes: 0,
+    };
 }
 
 /// What one function found out for the next.
@@ -73,8 +101,8 @@ impl<F: Family> Packet<F> {
     pub fn forget(&mut self, value: u32) -> u32 {
         // SAFETY: a field of ours; volatile, or the compiler would see through it.
         unsafe {
-            core::ptr::write_volatile(&raw mut self.scratch[0], value);
-            core::ptr::read_volatile(&raw const self.scratch[0])
+            core::ptr::write_volatile(&raw mut self.scratch, value);
+            core::ptr::read_volatile(&raw const self.scratch)
         }
     }
 
@@ -96,9 +124,9 @@ impl<F: Family> Packet<F> {
         l4: L4::NOTHING,
         hints: 0,
         exit: Exit::NONE,
-        scratch: [0; 3],
+        scratch: 0,
         scratch_key: F::NO_KEY,
-        entry: CtEntry::NOTHING,
+        opens: Opens::NOTHING,
     };
 
     /// Writes what a glance has left open, for functions that want all written.
@@ -114,11 +142,11 @@ impl<F: Family> Packet<F> {
             let any = (&raw const (*skb).len).read_volatile();
             (*packet).hints = hints;
             Exit::fill(&raw mut (*packet).exit, any);
-            (*packet).scratch = [any; 3];
+            (*packet).scratch = any;
             (*packet).scratch_key = F::any_key(any);
-            let entry: *mut u64 = (&raw mut (*packet).entry).cast();
-            for word in 0..size_of::<CtEntry>() / 8 {
-                entry.add(word).write_volatile(u64::from(any));
+            let opens: *mut u32 = (&raw mut (*packet).opens).cast();
+            for word in 0..size_of::<Opens>() / 4 {
+                opens.add(word).write_volatile(any);
             }
         }
     }

@@ -8,7 +8,7 @@
 use aya_ebpf::bindings::__sk_buff;
 use palisade_abi::{
     commit::CommitWord,
-    conntrack::{CtEntry, Judged, flags},
+    conntrack::flags,
     direction::{EGRESS, INGRESS},
     event,
     flows::{ANSWERED, ONE_SIDED},
@@ -19,7 +19,7 @@ use palisade_abi::{
 use crate::{
     conntrack,
     exit::Exit,
-    family::{Family, Packet},
+    family::{Family, Opens, Packet},
     flow::{DECIDED, REPEATS, open},
     flows::{self, Found},
     packet::{L4, PACKET_HOST, PACKET_OTHERHOST, TCP_RST, l4_state},
@@ -220,17 +220,21 @@ fn note<F: Family, const DIRECTION: u32>(
 ) {
     let forward = conntrack::opened(bits) == DIRECTION;
     // SAFETY: `skb` is the context.
-    let bytes = u64::from(unsafe { (*skb).len });
-    packet.entry = CtEntry {
+    let bytes = unsafe { (*skb).len };
+    packet.opens = Opens {
+        epoch: word.epoch(),
+        cell,
         flags: if conntrack::is_opening(&packet.l4) {
             bits
         } else {
             bits | flags::SEEN_NON_SYN
         },
-        judged: Judged::new(word.epoch(), cell),
         identity,
-        packets: [u64::from(forward), u64::from(!forward)],
-        bytes: if forward { [bytes, 0] } else { [0, bytes] },
+        bytes: if forward {
+            bytes | Opens::FORWARD
+        } else {
+            bytes
+        },
     };
 }
 
@@ -262,7 +266,7 @@ fn create<F: Family, const DIRECTION: u32>(packet: &mut Packet<F>, life: u64) ->
         found.remove();
     }
     packet.scratch_key = key;
-    let kind = if packet.entry.flags & flags::SEEN_REPLY != 0 {
+    let kind = if packet.opens.flags & flags::SEEN_REPLY != 0 {
         ANSWERED
     } else {
         ONE_SIDED

@@ -20,7 +20,7 @@ use crate::{
     conntrack, counters,
     exit::Exit,
     family::{Family, Packet, hint},
-    flows::{self, Glance},
+    flows,
 };
 
 /// Judges one packet. The entry program has left the commit word and the
@@ -82,10 +82,8 @@ unsafe fn pass_known<F: Family, const DIRECTION: u32>(
         }
         let key = (*packet).key::<DIRECTION>();
         let now = conntrack::now();
-        let found = match flows::glance::<F>(&key, now) {
-            Glance::Found(found) => found,
-            Glance::Absent => return Some(hint::NO_ENTRY),
-            Glance::Elsewhere => return Some(0),
+        let Some(found) = flows::glance::<F>(&key, now) else {
+            return Some(hint::NO_ENTRY);
         };
         let entry = &*found.entry;
         let judged = conntrack::judged(entry);

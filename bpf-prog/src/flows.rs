@@ -3,15 +3,18 @@
 //! Layout, places and the rule of who makes room: [`palisade_abi::flows`].
 
 use palisade_abi::{
-    conntrack::CtEntry,
-    flows::{BUSY, Flow, RANK_ANSWERED, RANK_NEVER, Set, Space, Tag, Tags, WAYS},
+    conntrack::{CtEntry, Judged},
+    flows::{
+        BUSY, Flow, RANK_ALIVE, RANK_NEVER, Set, Space, Tag, Tags, WAYS, asks_elsewhere,
+        goes_elsewhere,
+    },
 };
 
 use crate::{
     atomic,
     branchless::{if_less, low_three},
     conntrack, counters,
-    family::{Family, Packet},
+    family::{Family, Opens, Packet},
     maps::CT_SPACE,
 };
 
@@ -84,32 +87,21 @@ impl Place {
     }
 }
 
-/// What a look at the first set of a flow says.
-pub enum Glance {
-    Found(Found),
-    /// It is not there.
-    Absent,
-    /// It may stand in its other set.
-    Elsewhere,
-}
-
-/// Looks for a flow in its first set only.
+/// Looks for a flow as `find` does, with the first set's tags looked through in place.
 #[inline(always)]
-pub fn glance<F: Family>(key: &F::Key, now: u64) -> Glance {
-    let Some(place) = Place::of::<F>(key) else {
-        return Glance::Absent;
-    };
-    let Some(set) = place.first::<F>() else {
-        return Glance::Absent;
-    };
+pub fn glance<F: Family>(key: &F::Key, now: u64) -> Option<Found> {
+    let place = Place::of::<F>(key)?;
+    let set = place.first::<F>()?;
     // SAFETY: a set from a lookup.
     let way = way_by(unsafe { tags_of::<F>(set) }, place.hash) as usize;
-    match found_at::<F>(set, way, key, now) {
-        Some(found) => Glance::Found(found),
-        // SAFETY: a non-null pointer from a lookup.
-        None if unsafe { (&raw const (*set).overflowed).read_volatile() } == 0 => Glance::Absent,
-        None => Glance::Elsewhere,
+    if let Some(found) = found_at::<F>(set, way, key, now) {
+        return Some(found);
     }
+    // SAFETY: as above.
+    if unsafe { (&raw const (*set).overflowed).read_volatile() } == 0 {
+        return None;
+    }
+    find_in::<F>(place.other::<F>()?, key, place.hash, now)
 }
 
 /// Looks for a flow. An expired one is none, and hides none.
@@ -183,8 +175,8 @@ pub fn way_by(tags: *const SetTags, hash: u64) -> u32 {
     way as u32
 }
 
-/// The way of a set that is given away first, below its rank. A function of its
-/// own, too.
+/// The way of a set that is given away first, below its rank and how many flows
+/// live. A function of its own, too.
 #[inline(always)]
 pub fn room(tags: *const SetTags, hash: u64, now: u64) -> u64 {
     if tags.is_null() {
@@ -192,29 +184,47 @@ pub fn room(tags: *const SetTags, hash: u64, now: u64) -> u64 {
     }
     let mut best = RANK_NEVER << WAY_BITS;
     // A loop, since unrolled it takes more of the stack than is left; it goes back by
-    // a jump (see `v6::follow`).
-    let mut at = 0;
-    let next = &raw mut at;
+    // a jump (see `v6::follow`). Ways that were looked at, and above them how many
+    // hold a flow that lives.
+    let mut count = 0u64;
+    let count = &raw mut count;
     // SAFETY: as above, and a variable of ours.
     unsafe {
-        while next.read_volatile() < WAYS {
-            let at = next.read_volatile();
-            next.write_volatile(at + 1);
-            let tag = Tag((&raw const (*tags).0).cast::<u64>().add(at).read_volatile());
-            let rank = (tag.rank_by(hash, now, if_less) << WAY_BITS) | at as u64;
-            best ^= if_less(rank, best, best ^ rank);
+        while count.read_volatile() & COUNT_MASK < WAYS as u64 {
+            let at = count.read_volatile() & COUNT_MASK;
+            let tag = Tag((&raw const (*tags).0)
+                .cast::<u64>()
+                .add(at as usize)
+                .read_volatile());
+            let rank = tag.rank_by(hash, now, if_less);
+            let lives = if_less(RANK_ALIVE - 1, rank, COUNT_MASK + 1);
+            count.write_volatile(count.read_volatile() + 1 + lives);
+            let ranked = (rank << WAY_BITS) | at;
+            best ^= if_less(ranked, best, best ^ ranked);
         }
+        best | (count.read_volatile() >> COUNT_BITS << ALIVE_SHIFT)
     }
-    best
 }
 
+const COUNT_BITS: u32 = 3;
+const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+
+/// The answer of `room`: flows that live, rank, way.
 const WAY_BITS: u32 = 3;
+const RANK_BITS: u32 = 32;
+const ALIVE_SHIFT: u32 = WAY_BITS + RANK_BITS;
+
+#[inline(always)]
+fn alive_and_rank(room: u64) -> (u64, u64) {
+    let rank = (room >> WAY_BITS) & ((1 << RANK_BITS) - 1);
+    (room >> ALIVE_SHIFT, rank)
+}
 
 /// What the two functions get.
 #[repr(transparent)]
 pub struct SetTags(Tags);
 
-/// Enters a flow that is not there, by `packet.scratch_key` and `packet.entry`: to
+/// Enters a flow that is not there, by `packet.scratch_key` and `packet.opens`: to
 /// live so many jiffies, as one of `palisade_abi::flows`' kinds. 0 where another CPU
 /// took the way meanwhile. A function of its own, too.
 #[inline(always)]
@@ -223,12 +233,12 @@ pub fn enter<F: Family>(packet: *const Packet<F>, life: u64, kind: u64) -> u32 {
         return 0;
     }
     // SAFETY: not null; the verifier has checked the caller's memory behind it.
-    let (key, entry) = unsafe { (&(*packet).scratch_key, &(*packet).entry) };
-    u32::from(enter_one::<F>(key, entry, life, kind).is_some())
+    let (key, opens) = unsafe { (&(*packet).scratch_key, &(*packet).opens) };
+    u32::from(enter_one::<F>(key, opens, life, kind).is_some())
 }
 
 #[inline(always)]
-fn enter_one<F: Family>(key: &F::Key, entry: &CtEntry, life: u64, kind: u64) -> Option<()> {
+fn enter_one<F: Family>(key: &F::Key, opens: &Opens, life: u64, kind: u64) -> Option<()> {
     let now = conntrack::now();
     let place = Place::of::<F>(key)?;
     let first = place.first::<F>()?;
@@ -237,9 +247,9 @@ fn enter_one<F: Family>(key: &F::Key, entry: &CtEntry, life: u64, kind: u64) -> 
     // SAFETY: sets from lookups.
     unsafe {
         let mut room = crate::pal_room(tags_of::<F>(first), place.hash, now);
-        if room >> WAY_BITS >= RANK_ANSWERED {
+        if asks_elsewhere(room >> ALIVE_SHIFT) {
             let there = crate::pal_room(tags_of::<F>(other), place.hash, now);
-            if there >> WAY_BITS < room >> WAY_BITS {
+            if goes_elsewhere(alive_and_rank(room), alive_and_rank(there)) {
                 room = there;
                 set = other;
                 // First the word of it, then the flow.
@@ -247,11 +257,11 @@ fn enter_one<F: Family>(key: &F::Key, entry: &CtEntry, life: u64, kind: u64) -> 
             }
         }
         let way = low_three(room) as usize;
-        if room >> WAY_BITS >= RANK_NEVER || way >= WAYS {
+        if alive_and_rank(room).1 >= RANK_NEVER || way >= WAYS {
             return None;
         }
         let tag = Tag::new(place.hash, now + life, kind);
-        take::<F>(set, way, key, entry, tag, now).then_some(())
+        take::<F>(set, way, key, opens, tag, now).then_some(())
     }
 }
 
@@ -272,7 +282,7 @@ unsafe fn take<F: Family>(
     set: *mut Set<F::Key>,
     way: usize,
     key: &F::Key,
-    entry: &CtEntry,
+    opens: &Opens,
     tag: Tag,
     now: u64,
 ) -> bool {
@@ -286,7 +296,17 @@ unsafe fn take<F: Family>(
         }
         let flow = way_of::<F>(set, way);
         (&raw mut (*flow).key).write_volatile(*key);
-        (&raw mut (*flow).entry).write_volatile(*entry);
+        let entry = &raw mut (*flow).entry;
+        let judged = Judged::new(opens.epoch, opens.cell);
+        (&raw mut (*entry).judged).write_volatile(judged);
+        (&raw mut (*entry).flags).write_volatile(opens.flags);
+        (&raw mut (*entry).identity).write_volatile(opens.identity);
+        let bytes = u64::from(opens.bytes & !Opens::FORWARD);
+        let forward = u64::from(opens.bytes >> 31);
+        (&raw mut (*entry).packets[0]).write_volatile(forward);
+        (&raw mut (*entry).packets[1]).write_volatile(1 - forward);
+        (&raw mut (*entry).bytes[0]).write_volatile(bytes * forward);
+        (&raw mut (*entry).bytes[1]).write_volatile(bytes * (1 - forward));
         atomic::publish(tag_at, tag.0);
         if seen.is_alive(now) {
             counters::evicted(seen.kind());

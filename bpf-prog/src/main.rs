@@ -108,7 +108,7 @@ pub extern "C" fn pal_way(tags: *const flows::SetTags, hash: u64) -> u32 {
     flows::way_by(tags, hash)
 }
 
-/// The way of a set that a new flow may take, below its rank.
+/// The way of a set that a new flow may take, below its rank and how many flows live.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn pal_room(tags: *const flows::SetTags, hash: u64, now: u64) -> u64 {

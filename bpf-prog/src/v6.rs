@@ -124,9 +124,11 @@ fn is_extension(proto: u8) -> bool {
 #[inline(always)]
 fn follow(skb: *mut __sk_buff, packet: &mut Packet<V6>) -> Option<Chain> {
     let l4 = &raw mut packet.l4;
-    let [place, id, start] = packet.scratch.each_mut().map(core::ptr::from_mut);
+    let opens = &raw mut packet.opens;
     // SAFETY: fields of `packet`, used through these pointers alone meanwhile.
     unsafe {
+        let (place, id) = (&raw mut (*opens).epoch, &raw mut (*opens).identity);
+        let start = &raw mut (*opens).bytes;
         place.write_volatile(WHOLE);
         // Linux 6.1 wants a loop to go back by a jump. Of a count in a register the
         // compiler makes a block before the loop, which falls into it.

@@ -123,17 +123,6 @@ pub struct CtEntry {
     pub bytes: [u64; 2],
 }
 
-impl CtEntry {
-    /// Of no flow.
-    pub const NOTHING: Self = Self {
-        judged: Judged(0),
-        flags: 0,
-        identity: 0,
-        packets: [0; 2],
-        bytes: [0; 2],
-    };
-}
-
 /// Ports of a fragmented datagram, by its identification.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

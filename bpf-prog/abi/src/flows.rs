@@ -2,10 +2,12 @@
 //!
 //! A key belongs into one of two sets, its first and its other one. A lookup
 //! reads one cache line of tags and one flow; a new flow writes as much. No list
-//! orders the flows: a new one takes a free or expired way of its set, else the
-//! flow seen from one side that dies first; only if both of its sets hold nothing
-//! but answered flows, the one of them that dies first. So a flood of flows seen
-//! from one side evicts nothing but its like.
+//! orders the flows: a new one takes a free or expired way of its first set, or of
+//! the other one if the first is crowded and the other less so. (Of two places the
+//! emptier: so sets fill evenly, and none is full before nearly all are.) Where no
+//! way is free, it takes that of the flow seen from one side that dies first; only
+//! if both sets hold nothing but answered flows, that of the one of them that dies
+//! first. So a flood of flows seen from one side evicts nothing but its like.
 //!
 //! The tag is the way's lock: it changes by compare-and-exchange only, from the
 //! value that was looked at. A way is written while its tag says [`BUSY`], and what
@@ -54,7 +56,9 @@ const HASH_MASK: u64 = !(u32::MAX as u64);
 /// Longest lifetime of a flow, in jiffies.
 pub const LIFETIME_MAX: u64 = (TIME_HALF - 2) << UNIT_BITS;
 
-/// Ranks of [`Tag::rank`] from here on: a flow that lives and was answered.
+/// Ranks of [`Tag::rank`] from here on: a flow that lives.
+pub const RANK_ALIVE: u64 = ONE_SIDED << TIME_BITS;
+/// One that was answered, too.
 pub const RANK_ANSWERED: u64 = ANSWERED << TIME_BITS;
 /// Not to be taken.
 pub const RANK_NEVER: u64 = BUSY << TIME_BITS;
@@ -175,6 +179,23 @@ impl Tag {
 pub struct Flow<K> {
     pub key: K,
     pub entry: CtEntry,
+}
+
+/// Flows that live in a set from which on a new one asks for its other set.
+const CROWDED: u64 = 5;
+
+/// Whether a new flow asks for its other set, by how many flows live in the first.
+#[inline(always)]
+#[must_use]
+pub const fn asks_elsewhere(alive: u64) -> bool {
+    alive >= CROWDED
+}
+
+/// Whether it goes there: (flows that live, rank of the way it would take) of both.
+#[inline(always)]
+#[must_use]
+pub const fn goes_elsewhere(here: (u64, u64), there: (u64, u64)) -> bool {
+    there.0 < here.0 || (here.0 == WAYS as u64 && there.1 < here.1)
 }
 
 /// The tags of a set.

@@ -8,7 +8,9 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use palisade_abi::conntrack::{CtEntry, CtKey4, CtKey6};
-use palisade_abi::flows::{BUSY, RANK_ANSWERED, RANK_NEVER, Space, Tag};
+use palisade_abi::flows::{
+    BUSY, RANK_ALIVE, RANK_NEVER, Space, Tag, asks_elsewhere, goes_elsewhere,
+};
 
 use super::conntrack::Key;
 use super::mapping::Mapping;
@@ -24,9 +26,17 @@ const FLAGS: usize = 1;
 /// How long a way that is being written is left alone, in jiffies.
 const BUSY_JIFFIES: u64 = 256;
 
-/// Sets of a table for `entries` flows.
+/// Sets of a table for `entries` flows: a third more than would hold them, since sets
+/// do not fill evenly to the last.
 pub(crate) fn sets_for(entries: u32, ways: u32) -> u32 {
-    entries.div_ceil(ways).max(1)
+    let room = entries.saturating_add(entries.div_ceil(3));
+    room.div_ceil(ways).max(1)
+}
+
+/// Entries that so many sets were made for.
+pub(crate) fn entries_for(sets: u32, ways: u32) -> u32 {
+    let room = sets.saturating_mul(ways);
+    room - room / 4
 }
 
 /// Makes sure that both tables know where a key belongs. Before any program runs.
@@ -177,13 +187,12 @@ impl<'a, K: Key> FlowTable<'a, K> {
             let here = first.set(0).room(hash, now);
             let mut room = &here;
             let there = other.set(0).room(hash, now);
-            if here.1 >= RANK_ANSWERED && there.1 < here.1 {
+            if asks_elsewhere(here.alive) && goes_elsewhere(here.order(), there.order()) {
                 room = &there;
                 first.set(0).overflowed.fetch_add(1, Ordering::SeqCst);
             }
-            let (way, rank, seen) = room;
-            if *rank < RANK_NEVER && way.take(*seen, now) {
-                way.fill(key, entry, tag);
+            if room.rank < RANK_NEVER && room.way.take(room.tag, now) {
+                room.way.fill(key, entry, tag);
                 return Ok(true);
             }
         }
@@ -233,15 +242,42 @@ impl<'a> FlowSet<'a> {
         })
     }
 
-    /// The way that is given away first, its rank, and its tag.
-    fn room(&self, hash: u64, now: u64) -> (Way<'a>, u64, Tag) {
-        let ranked = self.ways().map(|way| {
-            let tag = way.tag();
-            (way, tag.rank(hash, now), tag)
-        });
-        ranked
-            .min_by_key(|(_, rank, _)| *rank)
-            .expect("a set has ways")
+    /// The way that is given away first.
+    fn room(&self, hash: u64, now: u64) -> Room<'a> {
+        let ranked: Vec<(Way<'a>, Tag, u64)> = self
+            .ways()
+            .map(|way| {
+                let tag = way.tag();
+                (way, tag, tag.rank(hash, now))
+            })
+            .collect();
+        let alive = ranked.iter().filter(|(_, _, rank)| *rank >= RANK_ALIVE);
+        let alive = alive.count() as u64;
+        let (way, tag, rank) = ranked
+            .into_iter()
+            .min_by_key(|(_, _, rank)| *rank)
+            .expect("a set has ways");
+        Room {
+            way,
+            tag,
+            rank,
+            alive,
+        }
+    }
+}
+
+/// A way that a new flow may take.
+struct Room<'a> {
+    way: Way<'a>,
+    tag: Tag,
+    rank: u64,
+    /// Flows that live in its set.
+    alive: u64,
+}
+
+impl Room<'_> {
+    fn order(&self) -> (u64, u64) {
+        (self.alive, self.rank)
     }
 }
 

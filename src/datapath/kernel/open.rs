@@ -114,13 +114,13 @@ impl KernelDatapath {
 
 /// Conntrack keeps the size that it was made with.
 fn other_size(options: &KernelOptions, maps: &Maps) -> Option<String> {
-    let flows = options.layout.set_flows;
+    let ways = options.layout.set_flows;
     let pinned = maps.of(MapName::Ct4).max_entries;
-    (pinned != flows::sets_for(options.ct_entries_max, flows)).then(|| {
+    (pinned != flows::sets_for(options.ct_entries_max, ways)).then(|| {
         format!(
             "the conntrack maps hold {} entries as created, {} are configured: `palisade detach` \
              and a new start change it",
-            pinned.saturating_mul(flows),
+            flows::entries_for(pinned, ways),
             options.ct_entries_max
         )
     })
