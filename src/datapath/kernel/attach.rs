@@ -21,7 +21,7 @@ use super::open::lock;
 use super::pins::{self, Pin, PinDir};
 use super::programs::{map_pin, program_pin};
 use super::settings::VLAN_BOTH_SLOTS;
-use super::{bpffs, clsact, sys};
+use super::{bpffs, clsact, links, sys};
 use crate::datapath::{DatapathError, devices};
 use crate::limits::AUDIT_FINDINGS_MAX;
 use crate::policy::Direction;
@@ -293,8 +293,11 @@ impl Attachments {
                     self.forget_qdisc(state, key.0)?;
                 }
             }
-            // A link ends with its descriptor and its pin, also where its device
-            // was moved to another namespace.
+            // A link ends with its last descriptor and pin, some time after; also
+            // where its device was moved to another namespace. Here it ends now.
+            if let Some(link) = &hook.link {
+                let _gone_with_its_device = links::link_detach(link.fd.as_fd());
+            }
             forget(&hook.of, &hook.pin)?;
             note(&mut report.dropped, &hook.device);
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::layout::Layout;
 use super::open::lock;
 use super::pins::{self, Pin, PinDir};
-use super::{bpffs, clsact, sys};
+use super::{bpffs, clsact, links, sys};
 use crate::datapath::DatapathError;
 use crate::limits;
 use crate::policy::Direction;
@@ -47,6 +47,7 @@ pub fn detach(bpffs_dir: &Path) -> Result<Vec<String>, DatapathError> {
     remove_filters(&found, &mut done, &mut failed);
     found.retain(|pin| !matches!(pin, Pin::Foreign { .. }));
     for pin in in_order(found) {
+        end_link(of, &pin);
         match pins::remove(of, &pin) {
             Ok(true) => done.push(describe(&pin)),
             Ok(false) => {}
@@ -195,6 +196,18 @@ fn remove_filters(found: &[Pin], done: &mut Vec<String>, failed: &mut Vec<String
                 Err(error) => failed.push(format!("clsact qdisc of device {ifindex}: {error}")),
             }
         }
+    }
+}
+
+/// Takes a link off its device at once: the kernel ends a link some time after
+/// its last pin, and programs must not run on without what they call.
+fn end_link(of: &PinDir, pin: &Pin) {
+    if !matches!(pin, Pin::Link(_) | Pin::OtherVersion { .. }) {
+        return;
+    }
+    if let Ok(Some(fd)) = sys::obj_get(&pin.path(of)) {
+        // Refused for what is no link, and for a link whose device is gone.
+        let _refused = links::link_detach(fd.as_fd());
     }
 }
 
