@@ -108,6 +108,10 @@ pub const CT_ENTRIES_MAX: u32 = 524_288;
 /// How often a program is loaded that the kernel could not verify without being
 /// interrupted by a signal (libbpf: 5).
 pub const PROGRAM_LOADS_MAX: u32 = 5;
+/// How many times and how often a start asks for the directory of pins before it
+/// says that another agent holds it.
+pub const LOCK_TRIES: u32 = 50;
+pub const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 /// How often and how many times `detach` looks whether the kernel has freed all.
 pub const DETACH_POLL_INTERVAL: Duration = Duration::from_millis(10);
 pub const DETACH_POLLS_MAX: u32 = 300;

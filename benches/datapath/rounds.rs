@@ -55,6 +55,7 @@ pub(crate) struct Outcome {
     pub(crate) floors: Floors,
     pub(crate) lines: Vec<Line>,
     pub(crate) programs: Vec<Loaded>,
+    pub(crate) load_sum_ms: f64,
     pub(crate) load_all_ms: f64,
     pub(crate) maps: Vec<(&'static str, u64)>,
     pub(crate) worlds: Vec<String>,
@@ -116,13 +117,14 @@ pub(crate) fn run(bpffs: &Path, options: Options) -> Outcome {
     let Some(Ok(base)) = places.get(&BASE) else {
         panic!("the base world stands");
     };
-    let (programs, load_all_ms) = programs::load(&base.inspector, LOADS);
+    let loads = programs::load(&base.inspector, LOADS);
     Outcome {
         options,
         floors,
         lines,
-        programs,
-        load_all_ms,
+        programs: loads.programs,
+        load_sum_ms: loads.sum_ms,
+        load_all_ms: loads.all_ms,
         maps: programs::memory(&base.inspector),
         worlds,
         took: started.elapsed(),

@@ -8,7 +8,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use palisade::datapath::kernel::{
     Inspector, KernelDatapath, KernelOptions, StartReport, WantedDevice,
 };
-use palisade::datapath::{DatapathError, netns};
+use palisade::datapath::netns;
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
 /// Small maps: a test needs few flows, and many tests run at once.
@@ -87,25 +87,9 @@ pub(crate) fn run(line: &str) -> String {
     text
 }
 
-/// Opens a datapath. A child that another test starts in this instant holds the
-/// lock of the one before until it runs its program.
-pub(crate) fn open_with(
-    options: &KernelOptions,
-) -> Result<(KernelDatapath, StartReport), DatapathError> {
-    for _ in 0..100 {
-        match KernelDatapath::open(options) {
-            Err(error) if error.to_string().contains("another agent holds") => {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            outcome => return outcome,
-        }
-    }
-    KernelDatapath::open(options)
-}
-
 impl World {
     pub(crate) fn open(&self) -> (KernelDatapath, StartReport) {
-        open_with(&self.options).expect("the datapath opens")
+        KernelDatapath::open(&self.options).expect("the datapath opens")
     }
 
     pub(crate) fn dir(&self) -> &Path {

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use palisade::clock::{Clock, ManualClock};
 use palisade::datapath::fake::FakeKernel;
-use palisade::datapath::kernel::{CommitState, Inspector, Unwanted, WantedDevice, detach};
+use palisade::datapath::kernel::{
+    CommitState, Inspector, KernelDatapath, Unwanted, WantedDevice, detach,
+};
 use palisade::datapath::{Datapath, DatapathSettings};
 use palisade::endpoint::{NodeFacts, Progress};
 use palisade::events::{Origin, RepositoryChange, Resource, ResourceKey, ResourceKind, SourceName};
@@ -21,7 +23,7 @@ use palisade_abi::table::column;
 use palisade_state::{MemoryDisk, Store};
 use serde_json::json;
 
-use super::guard::{World, attachment_pin, in_world, open_with, pins};
+use super::guard::{World, attachment_pin, in_world, pins};
 
 /// Policies by the port that each opens.
 type Files = &'static [u16];
@@ -195,7 +197,7 @@ fn disk(record: Record) -> MemoryDisk {
 
 /// A life on the real kernel.
 fn live(world: &World, device: &WantedDevice, disk: &MemoryDisk, boot: &str) -> (Life, Inspector) {
-    let (datapath, _) = open_with(&world.options).expect("open");
+    let (datapath, _) = KernelDatapath::open(&world.options).expect("open");
     let inspector = datapath.inspector();
     let synced = datapath
         .attachments()

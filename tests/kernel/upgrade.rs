@@ -9,7 +9,7 @@ use palisade_abi::ABI_VERSION;
 use palisade_abi::conntrack::flags;
 
 use super::ends::{Ends, enforce, policy};
-use super::guard::{Objects, World, has_tcx, in_world, open_with, pins, run, running};
+use super::guard::{Objects, World, has_tcx, in_world, pins, run, running};
 use super::versions::{newer, older};
 
 /// Opens the datapath as a version would, with a takeover of so many steps.
@@ -20,7 +20,7 @@ fn open_as(
 ) -> Result<(KernelDatapath, StartReport), String> {
     let mut options = world.options.clone();
     (options.layout, options.takeover_steps_max) = (layout, steps);
-    open_with(&options).map_err(|error| error.to_string())
+    KernelDatapath::open(&options).map_err(|error| error.to_string())
 }
 
 /// One life of an agent of a version, as far as so many steps of a takeover.
@@ -272,7 +272,7 @@ fn filters_of_another_version_are_replaced() {
                 let mut options = world.options.clone();
                 options.force_clsact = true;
                 options.layout = other;
-                let open = |options: &_| open_with(options).expect("open").0;
+                let open = |options: &_| KernelDatapath::open(options).expect("open").0;
                 let sync = |datapath: &KernelDatapath, device| {
                     let synced = datapath.attachments().sync_devices(device, Unwanted::Keep);
                     assert_eq!(synced.expect("sync").failed, []);

@@ -33,6 +33,7 @@ mod ipcache4_space;
 mod known;
 mod layout;
 mod links;
+mod loading;
 mod mapping;
 mod maps;
 mod meta;
@@ -69,6 +70,7 @@ pub use inspect::{
     ProgramStatus, ReasonCounter, RuleCounter,
 };
 pub use layout::Layout;
+pub use loading::load_programs;
 pub use open::StartReport;
 pub use options::KernelOptions;
 pub use slots::TableCopy;

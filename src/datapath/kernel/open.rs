@@ -26,6 +26,7 @@ use super::slots::Tables;
 use super::takeover::{self, Steps, Takeover};
 use super::views::Views;
 use crate::datapath::{DatapathError, DatapathSettings, Realized};
+use crate::limits;
 
 /// What the start found and did.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -157,16 +158,20 @@ fn prepare_slots(shared: &Shared) -> Result<(), DatapathError> {
 }
 
 /// One agent per directory of pins; the lock ends with the process. None where
-/// another process holds it.
+/// another process holds it and goes on holding it: an agent that ends and a
+/// child that has not run its program yet hold it for a moment only.
 pub(crate) fn lock(dir: &Path) -> Result<Option<OwnedFd>, DatapathError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(dir, flags, Mode::empty())
         .map_err(|error| kernel(format!("open {}", dir.display()))(error.into()))?;
-    match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(fd)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(kernel(format!("lock {}", dir.display()))(error.into())),
+    for _ in 0..limits::LOCK_TRIES {
+        match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(fd)),
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(limits::LOCK_INTERVAL),
+            Err(error) => return Err(kernel(format!("lock {}", dir.display()))(error.into())),
+        }
     }
+    Ok(None)
 }
 
 /// Kernels before 5.11 count maps against RLIMIT_MEMLOCK. Later ones do not

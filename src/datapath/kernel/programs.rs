@@ -4,22 +4,20 @@
 //! hash; otherwise the object is loaded against the pinned maps, and the other
 //! hash's pins go. Running ones stay: links and program arrays hold them.
 
-use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use aya::programs::{ProgramError, SchedClassifier};
-use aya::{Ebpf, EbpfLoader};
+use aya::EbpfLoader;
 
 use super::flows::sets_for;
 use super::layout::Layout;
+use super::loading::{chain, load_programs};
 use super::maps::{Map, MapName, MapSpec, Maps, SPECS, kernel};
 use super::options::KernelOptions;
 use super::pins::{self, Pin, PinDir};
 use super::slots::Checksum;
 use super::sys;
 use crate::datapath::DatapathError;
-use crate::limits::PROGRAM_LOADS_MAX;
 
 /// Our programs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -262,11 +260,14 @@ fn load(options: &KernelOptions, hash: &str) -> Result<(), DatapathError> {
     let mut object = loader.load(options.layout.object).map_err(|error| {
         DatapathError::Other(format!("load the eBPF object: {}", chain(&error)))
     })?;
-    for name in PROGRAMS {
-        let path = program_pin(name, hash).path(dir);
-        if !path.exists() {
-            load_program(&mut object, name, &path)?;
-        }
+    let path = |name: &str| program_pin(name, hash).path(dir);
+    // The long ones stand last and are begun first: the short ones fill the gaps.
+    let names = PROGRAMS.into_iter().rev();
+    let missing: Vec<&str> = names.filter(|name| !path(name).exists()).collect();
+    let loaded = load_programs(&mut object, &missing)?;
+    for (name, fd) in missing.iter().zip(loaded) {
+        let path = path(name);
+        sys::obj_pin(fd.as_fd(), &path).map_err(kernel(format!("pin {}", path.display())))?;
     }
     Ok(())
 }
@@ -281,42 +282,9 @@ pub(crate) fn copy(dir: &PinDir, name: &'static str) -> Result<Program, Datapath
     let mut object = loader.load(Layout::current().object).map_err(|error| {
         DatapathError::Other(format!("load the eBPF object: {}", chain(&error)))
     })?;
-    let fd = loaded(&mut object, name)?;
-    Program::open(name, fd)
-}
-
-fn load_program(object: &mut Ebpf, name: &str, path: &Path) -> Result<(), DatapathError> {
-    let fd = loaded(object, name)?;
-    sys::obj_pin(fd.as_fd(), path).map_err(kernel(format!("pin {}", path.display())))
-}
-
-fn loaded(object: &mut Ebpf, name: &str) -> Result<OwnedFd, DatapathError> {
-    let fail = |error: &dyn std::error::Error| {
-        DatapathError::Other(format!("load program {name}: {}", chain(error)))
-    };
-    let program = object
-        .program_mut(name)
-        .ok_or_else(|| DatapathError::Other(format!("the eBPF object has no program {name}")))?;
-    let program: &mut SchedClassifier = program.try_into().map_err(|error| fail(&error))?;
-    load_uninterrupted(program).map_err(|error| fail(&error))?;
-    let fd = program.fd().map_err(|error| fail(&error))?;
-    let fd = fd.as_fd().try_clone_to_owned();
-    fd.map_err(kernel(format!("duplicate {name}")))
-}
-
-/// Loads; the verifier gives up with `EAGAIN` when a signal is pending.
-fn load_uninterrupted(program: &mut SchedClassifier) -> Result<(), ProgramError> {
-    let mut loads = 1;
-    loop {
-        match program.load() {
-            Err(ProgramError::LoadError { io_error, .. })
-                if io_error.kind() == ErrorKind::WouldBlock && loads < PROGRAM_LOADS_MAX =>
-            {
-                loads += 1;
-            }
-            result => return result,
-        }
-    }
+    let loaded = load_programs(&mut object, &[name])?;
+    let fd = loaded.into_iter().next();
+    Program::open(name, fd.ok_or_else(|| gone(Path::new(name)))?)
 }
 
 /// The map that only user space knows.
@@ -338,16 +306,4 @@ fn create_meta(dir: &PinDir) -> Result<(), DatapathError> {
         sys::obj_pin(fd.as_fd(), &path)
     };
     create().map_err(kernel(format!("create map {}", spec.name)))
-}
-
-/// An error with all its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
