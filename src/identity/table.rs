@@ -326,18 +326,20 @@ impl IdentityTable {
     pub fn own_labels(&self, live: &LiveIdentity) -> Arc<LabelSet> {
         match &live.key {
             IdentityKey::Reserved(Reserved::Host) => Arc::clone(&self.host_labels),
-            IdentityKey::Reserved(reserved) => Arc::new(reserved.labels()),
+            IdentityKey::Reserved(reserved) => reserved.shared_labels(),
             IdentityKey::Cidr(prefix) => {
                 let reserved = match live.number.0 {
                     number if number == Reserved::WorldIpv4 as u32 => Reserved::WorldIpv4,
                     number if number == Reserved::WorldIpv6 as u32 => Reserved::WorldIpv6,
                     _ => Reserved::World,
                 };
-                let mut labels = reserved.labels();
+                let labels = reserved.shared_labels();
                 let single = prefix.prefix_len() == prefix.max_prefix_len();
-                if single && self.apiservers.contains(&prefix.addr()) {
-                    labels.insert(Label::reserved(Reserved::KubeApiserver.name()));
+                if !single || !self.apiservers.contains(&prefix.addr()) {
+                    return labels;
                 }
+                let mut labels = LabelSet::clone(&labels);
+                labels.insert(Label::reserved(Reserved::KubeApiserver.name()));
                 Arc::new(labels)
             }
             IdentityKey::Node { labels, .. } | IdentityKey::Workload { labels, .. } => {

@@ -16,6 +16,13 @@ use crate::identity::{
 };
 use crate::policy::selections::Touched;
 
+/// A prefix that rules or their selectors have begun or ceased to list.
+struct Named {
+    prefix: IpNet,
+    is_listed: bool,
+    identity: Option<IdentityIndex>,
+}
+
 impl State {
     /// The default routes: they always have an identity.
     pub(super) fn add_default_prefixes(&mut self, touched: &mut Touched) {
@@ -28,13 +35,13 @@ impl State {
     pub(super) fn settle(&mut self, touched: &mut Touched) -> Result<(), DoesNotFit> {
         self.touch_nodes(touched);
         let owners = self.ask_owners(touched);
-        let prefixes = self.count_prefixes(touched);
+        let mut prefixes = self.count_prefixes(touched);
         let gone = self.take_addresses(&owners);
         self.remove_unused(gone, &owners, touched);
         let renumbered = self
             .settle_claims(touched)
             .map_err(|full| self.excess(full, 0))?;
-        self.make_prefixes(&prefixes, touched)?;
+        self.make_prefixes(&mut prefixes, touched)?;
         self.give_addresses(&owners, touched)?;
         for index in renumbered {
             self.identity_changes += 1;
@@ -43,11 +50,12 @@ impl State {
                 self.settle_ipcache(address.into());
             }
         }
-        for prefix in prefixes
-            .into_iter()
-            .chain(owners.keys().copied().map(IpNet::from))
-        {
-            self.settle_ipcache(prefix);
+        for named in prefixes {
+            let itself = named.identity.filter(|_| named.is_listed);
+            self.set_ipcache(named.prefix, itself);
+        }
+        for address in owners.into_keys() {
+            self.settle_ipcache(address.into());
         }
         self.settle_selections(touched);
         Ok(())
@@ -86,7 +94,7 @@ impl State {
     }
 
     /// Counts users of prefixes; the prefixes that may have come or gone.
-    fn count_prefixes(&mut self, touched: &mut Touched) -> Vec<IpNet> {
+    fn count_prefixes(&mut self, touched: &mut Touched) -> Vec<Named> {
         let mut changed = Vec::new();
         for (prefix, more) in std::mem::take(&mut touched.prefixes) {
             let old = self.prefix_users.get(&prefix).copied().unwrap_or(0);
@@ -97,19 +105,24 @@ impl State {
                 self.prefix_users.insert(prefix, new);
             }
             if (old == 0) != (new == 0) || prefix.prefix_len() == 0 {
-                changed.push(prefix);
+                changed.push(Named {
+                    prefix,
+                    is_listed: new != 0,
+                    identity: None,
+                });
             }
         }
-        for prefix in &changed {
-            let listed = self.prefix_users.contains_key(prefix);
+        for named in &mut changed {
+            let prefix = named.prefix;
+            named.identity = self.identities.index_of(&IdentityKey::Cidr(prefix));
             if prefix.prefix_len() == 0 {
-                self.identities.set_all_listed(*prefix, listed);
-            } else if !listed
-                && let Some(index) = self.identities.index_of(&IdentityKey::Cidr(*prefix))
+                self.identities.set_all_listed(prefix, named.is_listed);
+            } else if !named.is_listed
+                && let Some(index) = named.identity.take()
             {
                 self.end(index, touched);
             }
-            touched.relabelled.insert(*prefix);
+            touched.relabelled.insert(prefix);
         }
         changed
     }
@@ -167,20 +180,11 @@ impl State {
 
     fn make_prefixes(
         &mut self,
-        changed: &[IpNet],
+        changed: &mut [Named],
         touched: &mut Touched,
     ) -> Result<(), DoesNotFit> {
-        let listed = |state: &Self, prefix: &IpNet| state.prefix_users.contains_key(prefix);
-        let is_new = |state: &Self, prefix: &IpNet| {
-            state
-                .identities
-                .index_of(&IdentityKey::Cidr(*prefix))
-                .is_none()
-        };
-        let come = changed
-            .iter()
-            .filter(|prefix| listed(self, prefix) && is_new(self, prefix))
-            .count();
+        let is_new = |named: &&Named| named.is_listed && named.identity.is_none();
+        let come = changed.iter().filter(is_new).count();
         let needed = self.identities.cidr_len() + come;
         let max = IdentityTable::MAX - (self.identities.len() - self.identities.cidr_len());
         if needed > max {
@@ -190,15 +194,15 @@ impl State {
                 max,
             });
         }
-        for prefix in changed {
-            if !listed(self, prefix) {
-                continue;
-            }
-            let key = IdentityKey::Cidr(*prefix);
-            let index = self
-                .identities
-                .allocate(&key, None, |_| false)
-                .map_err(|full| self.excess(full, 1))?;
+        for named in changed.iter_mut().filter(|named| named.is_listed) {
+            let index = match named.identity {
+                Some(index) => index,
+                None => self
+                    .identities
+                    .allocate(&IdentityKey::Cidr(named.prefix), None, |_| false)
+                    .map_err(|full| self.excess(full, 1))?,
+            };
+            named.identity = Some(index);
             self.identity_changes += 1;
             touched.identities.insert(index);
         }
@@ -295,6 +299,15 @@ impl State {
     /// Makes the entry of a prefix what its owner says; else the prefix itself
     /// is somebody if it is listed.
     fn settle_ipcache(&mut self, prefix: IpNet) {
+        let is_listed = self.prefix_users.contains_key(&prefix);
+        let itself = is_listed
+            .then(|| self.identities.index_of(&IdentityKey::Cidr(prefix)))
+            .flatten();
+        self.set_ipcache(prefix, itself);
+    }
+
+    /// The same; `itself`: whom the prefix names, if it is listed.
+    fn set_ipcache(&mut self, prefix: IpNet, itself: Option<IdentityIndex>) {
         let single = prefix.prefix_len() == prefix.max_prefix_len();
         let owner = single
             .then(|| self.addresses.known.get(&prefix.addr()))
@@ -302,11 +315,10 @@ impl State {
             .and_then(|owner| owner.key.as_ref());
         let index = match owner {
             Some(key) => self.identities.index_of(key),
-            None if self.prefix_users.contains_key(&prefix) => {
-                self.identities.index_of(&IdentityKey::Cidr(prefix))
+            None if prefix.prefix_len() == 0 => {
+                itself.or(Some(IdentityIndex(Reserved::World.number().0)))
             }
-            None if prefix.prefix_len() == 0 => Some(IdentityIndex(Reserved::World.number().0)),
-            None => None,
+            None => itself,
         };
         let identity = index.and_then(|index| self.identities.live_at(index));
         self.ipcache.set(prefix, identity.map(IpcacheEntry::from));

@@ -102,7 +102,7 @@ impl SelectorCache {
         match mention(selector) {
             None => {
                 for term in Expansion::of(selector, things.objects).terms {
-                    self.add_term(id, &term, touched);
+                    self.add_new_term(id, &term, touched);
                 }
             }
             Some(mention) => {
@@ -267,6 +267,10 @@ impl SelectorCache {
                 return;
             }
         }
+        self.add_new_term(id, term, touched);
+    }
+
+    fn add_new_term(&mut self, id: SelectorId, term: &Term, touched: &mut Touched) {
         touched.terms.insert(term.clone());
         match term {
             Term::Prefix(prefix) | Term::Address(prefix) => {
@@ -364,23 +368,26 @@ impl SelectorCache {
         touched: &mut Touched,
     ) {
         for term in std::mem::take(&mut touched.terms) {
-            let mut found = BTreeSet::new();
-            scope(&term, table, &mut found);
+            if !term.is_anchored() {
+                scope(&term, table, &mut touched.identities);
+                continue;
+            }
             // An anchor is one label of several: most that have it are not meant.
             // Terms that ask for labels of prefixes have none: those labels may
             // have gone with the term.
-            if term.is_anchored() {
-                found.retain(|index| {
-                    table.live_at(*index).is_some_and(|identity| {
-                        let labels = &table.own_labels(identity);
-                        term.selects(&Candidate { identity, labels }, options)
-                    })
-                });
-            }
+            let mut found = BTreeSet::new();
+            scope(&term, table, &mut found);
+            found.retain(|index| {
+                table.live_at(*index).is_some_and(|identity| {
+                    let labels = &table.own_labels(identity);
+                    term.selects(&Candidate { identity, labels }, options)
+                })
+            });
             touched.identities.extend(found);
         }
-        for prefix in std::mem::take(&mut touched.relabelled) {
-            if self.asks_for_prefixes() {
+        let relabelled = std::mem::take(&mut touched.relabelled);
+        if self.asks_for_prefixes() {
+            for prefix in relabelled {
                 touched.identities.extend(table.within(prefix));
                 touched.identities.extend(table.placed_within(prefix));
             }
@@ -427,7 +434,8 @@ impl SelectorCache {
                 found.push(*id);
             }
         }
-        for label in own.iter() {
+        let is_anchored = !self.by_anchor.is_empty();
+        for label in own.iter().filter(|_| is_anchored) {
             for anchor in [
                 Anchor::Key(label.key.clone()),
                 Anchor::Value(label.key.clone(), label.value.clone()),
