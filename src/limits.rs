@@ -228,4 +228,13 @@ pub const KUBERNETES_TICK: Duration = Duration::from_secs(1);
 pub const KUBERNETES_REPORT: Duration = Duration::from_secs(10);
 pub const KUBERNETES_REPORT_POLICIES_MAX: usize = 500;
 
+/// The agent's own connections to its sources: addresses of a name that are let
+/// through, the time for one connection and for one answer of a name server, and the
+/// silence after which a connection is probed.
+pub const CONTROL_ADDRESSES_PER_NAME_MAX: usize = 32;
+pub const CONTROL_CONNECT: Duration = Duration::from_secs(3);
+pub const CONTROL_NAME_ANSWER: Duration = Duration::from_secs(2);
+pub const CONTROL_NAME_CONNECT: Duration = Duration::from_secs(2);
+pub const CONTROL_KEEPALIVE: Duration = Duration::from_secs(10);
+
 const _: () = assert!(KUBERNETES_SILENCE.as_secs() < KUBERNETES_WATCH.as_secs());

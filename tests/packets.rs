@@ -7,6 +7,8 @@
 mod addresses;
 #[path = "packets/classes.rs"]
 mod classes;
+#[path = "packets/control.rs"]
+mod control;
 #[path = "packets/degraded.rs"]
 mod degraded;
 #[path = "packets/flows.rs"]

@@ -6,12 +6,13 @@ use palisade_abi::{
     conntrack::{CtEntry, Judged, flags},
     direction, flows, proto,
     settings::Settings,
-    table::column,
+    table::{Cell, action, column},
 };
 
 use crate::{
     atomic,
-    family::Family,
+    control::{self, Claim},
+    family::{Family, Packet},
     flows::Found,
     maps::SETTINGS,
     packet::{L4, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, l4_state},
@@ -86,9 +87,10 @@ pub fn opened(bits: u32) -> u32 {
 /// Judges a running flow again, in its own direction, whichever packet asks.
 /// The result is kept in the entry for this decision epoch.
 #[inline(always)]
-pub fn judge_again<F: Family>(
+pub fn judge_again<F: Family, const DIRECTION: u32>(
     skb: *mut __sk_buff,
     word: CommitWord,
+    packet: &mut Packet<F>,
     key: &F::Key,
     entry: &mut CtEntry,
 ) {
@@ -107,16 +109,31 @@ pub fn judge_again<F: Family>(
     let mut cell = verdict::UNENFORCED;
     let mut identity = 0;
     if word.asks(direction) {
-        let peer = F::peer(F::key_remote(key), word.slot());
+        let remote = F::key_remote(key);
+        let peer = F::peer(remote, word.slot());
         let port = if direction == direction::INGRESS {
             local_port
         } else {
             remote_port
         };
-        let (class, key) = column_of::<F>(proto, port, F::ECHO_REQUEST);
-        cell = verdict::lookup(word.slot(), direction, peer.index, class, key);
+        let (class, column) = column_of::<F>(proto, port, F::ECHO_REQUEST);
+        cell = verdict::lookup(word.slot(), direction, peer.index, class, column);
+        // SAFETY: `skb` is the context. Of what comes in, the mark is not the agent's.
+        let mark = if DIRECTION == direction::EGRESS {
+            unsafe { (*skb).mark }
+        } else {
+            0
+        };
         identity = peer.identity;
+        if cell.action() != action::ALLOW
+            && direction == direction::EGRESS
+            && control::is_own::<F>(remote, port, proto, Claim::of_flow(bits), mark) != 0
+        {
+            bits |= flags::OWN;
+            cell = verdict::UNENFORCED;
+        }
     }
+    let (cell, bits) = (Cell(packet.forget(cell.0)), packet.forget(bits));
     entry.flags = bits;
     entry.identity = identity;
     let judged = (&raw mut entry.judged).cast();

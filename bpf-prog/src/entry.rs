@@ -5,13 +5,15 @@ use palisade_abi::{
     calls, cb,
     commit::CommitWord,
     conntrack::flags,
-    direction::INGRESS,
+    direction::{EGRESS, INGRESS},
     reason,
     settings::{FailsafeKey, vlan_key},
 };
 
 use crate::{
-    conntrack, counters,
+    conntrack,
+    control::{self, Claim},
+    counters,
     family::{Family, Packet},
     flows,
     maps::{CALLS_EG, CALLS_IN, COMMIT, FAILSAFE, SETTINGS, VLANS},
@@ -141,8 +143,9 @@ fn other_ethertype(skb: *mut __sk_buff, word: CommitWord, direction: u32) -> i32
     counters::pass(skb, reason::OTHER_ETHERTYPE, direction)
 }
 
-/// The degraded mode: a slot without its program. What runs and what the
-/// operator named goes on; the rest is dropped unless configured otherwise.
+/// The degraded mode: a slot without its program. What runs, what the operator
+/// named and the agent's own traffic go on; the rest is dropped unless configured
+/// otherwise.
 #[inline(always)]
 fn missed<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff, word: CommitWord, l3: u32) -> i32 {
     if !word.enforced(DIRECTION) || word.miss_passes() {
@@ -154,6 +157,7 @@ fn missed<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff, word: CommitWord
             l4_state::TRACKED => {
                 is_allowed_flow::<F, DIRECTION>(&packet)
                     || is_failsafe::<F, DIRECTION>(word, &packet)
+                    || is_own::<F, DIRECTION>(skb, &packet)
             }
             _ => false,
         };
@@ -174,6 +178,21 @@ fn is_allowed_flow<F: Family, const DIRECTION: u32>(packet: &Packet<F>) -> bool 
     // SAFETY: a non-null pointer from a lookup.
     let entry = unsafe { &*found.entry };
     entry.flags & flags::UNJUDGED != 0 || conntrack::judged(entry).cell().passes()
+}
+
+/// Whether the packet is of the agent's own traffic, without state: on its way out
+/// by mark and destination, an answer by its source.
+#[inline(always)]
+fn is_own<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff, packet: &Packet<F>) -> bool {
+    let l4 = &packet.l4;
+    let (_, remote, _, port) = packet.sides::<DIRECTION>();
+    let (claim, mark) = if DIRECTION == EGRESS {
+        // SAFETY: `skb` is the context.
+        (Claim::MARK_DEGRADED, unsafe { (*skb).mark })
+    } else {
+        (Claim::of_answer(l4), 0)
+    };
+    control::is_own::<F>(remote, port, l4.proto, claim, mark) != 0
 }
 
 /// Whether the failsafe list names the packet's flow, without state: by its

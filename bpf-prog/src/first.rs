@@ -18,6 +18,7 @@ use palisade_abi::{
 
 use crate::{
     conntrack,
+    control::{self, Claim},
     exit::Exit,
     family::{Family, Opens, Packet},
     flow::{DECIDED, REPEATS, open},
@@ -79,6 +80,16 @@ fn decide<F: Family, const DIRECTION: u32>(
     }
     let (cell, bits) = judge_first::<F, DIRECTION>(skb, word, packet, peer);
     let (cell, bits) = (Cell(packet.forget(cell.0)), packet.forget(bits));
+    let (cell, bits) = if DIRECTION == EGRESS {
+        let own = own_flag(skb, packet, bits);
+        match packet.forget(own) {
+            0 => (cell, bits),
+            own if cell.action() == action::ALLOW => (cell, bits | own),
+            own => (UNENFORCED, packet.forget(bits | own)),
+        }
+    } else {
+        (cell, bits)
+    };
     if cell.passes() && is_trackable::<F, DIRECTION>(skb, &packet.l4) {
         note::<F, DIRECTION>(skb, word, packet, cell, peer.identity, bits);
         let life = life_of(word, &packet.l4);
@@ -96,14 +107,25 @@ fn decide<F: Family, const DIRECTION: u32>(
     let reply = conntrack::opened(bits) != DIRECTION;
     let event = if reply { event::flags::REPLY } else { 0 };
     let report = word.asks(DIRECTION);
-    Some(Exit::judged(
-        word,
-        DIRECTION,
-        cell,
-        peer.identity,
-        event,
-        report,
-    ))
+    let mut exit = Exit::judged(word, DIRECTION, cell, peer.identity, event, report);
+    if DIRECTION == EGRESS && bits & flags::OWN != 0 {
+        exit.reason = reason::OWN;
+    }
+    Some(exit)
+}
+
+/// The flag of a flow that is the agent's own: a packet goes out and opens it.
+/// Nearly none has a mark.
+#[inline(always)]
+fn own_flag<F: Family>(skb: *mut __sk_buff, packet: &Packet<F>, bits: u32) -> u32 {
+    // SAFETY: `skb` is the context.
+    let mark = unsafe { (*skb).mark };
+    if mark == 0 || bits & flags::OPENED_EGRESS == 0 {
+        return 0;
+    }
+    let (port, proto) = (packet.l4.destination_port, packet.l4.proto);
+    let claim = Claim::OPENS_MARKED;
+    control::is_own::<F>(packet.destination, port, proto, claim, mark) * flags::OWN
 }
 
 /// Verdict of a first packet, and the flags of its entry.

@@ -65,7 +65,7 @@ fn decide<F: Family, const DIRECTION: u32>(
     let old =
         conntrack::judged(entry).epoch() != word.epoch() && entry.flags & flags::UNJUDGED == 0;
     if old {
-        conntrack::judge_again::<F>(skb, word, &key, entry);
+        conntrack::judge_again::<F, DIRECTION>(skb, word, packet, &key, entry);
     }
     if related {
         // An ICMP error passes with the flow it is about.

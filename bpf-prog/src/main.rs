@@ -12,6 +12,7 @@
 mod atomic;
 mod branchless;
 mod conntrack;
+mod control;
 mod counters;
 mod entry;
 mod events;
@@ -126,6 +127,13 @@ pub extern "C" fn pal_enter4(packet: *const Packet<V4>, life: u64, kind: u64) ->
 #[inline(never)]
 pub extern "C" fn pal_enter6(packet: *const Packet<V6>, life: u64, kind: u64) -> u32 {
     flows::enter(packet, life, kind)
+}
+
+/// Whether a flow is the agent's own: `control::is_own`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn pal_own(first: u64, second: u64, place: u64, packet_mark: u32) -> u32 {
+    u32::from(control::find(first, second, place, packet_mark).is_some())
 }
 
 /// Headers of an IPv4 packet. 0, or the reason to drop it.

@@ -8,6 +8,7 @@ use aya_ebpf::{
 use palisade_abi::{
     SLOTS, calls,
     conntrack::{CtKey4, CtKey6, FragKey4, FragKey6, FragValue},
+    control::{ENDPOINTS_MAX, EndpointKey, EndpointValue, Mark},
     event::{Budget, RING_BYTES, lost},
     flows::{Set, Space, evicted},
     ipcache::{Buckets, POOL_ELEMENTS, Segment},
@@ -35,6 +36,13 @@ pub static VLANS: HashMap<u32, u32> = HashMap::with_max_entries(VLANS_MAX, 0);
 #[map(name = "pal_failsafe")]
 pub static FAILSAFE: LpmTrie<FailsafeKey, u32> =
     LpmTrie::with_max_entries(FAILSAFE_MAX, BPF_F_NO_PREALLOC);
+
+/// The agent's own traffic: its mark, and where it may lead.
+#[map(name = "pal_mark")]
+pub static MARK: Array<Mark> = Array::with_max_entries(1, 0);
+#[map(name = "pal_endpoints")]
+pub static ENDPOINTS: HashMap<EndpointKey, EndpointValue> =
+    HashMap::with_max_entries(ENDPOINTS_MAX, 0);
 
 #[map(name = "pal_calls_in")]
 pub static CALLS_IN: ProgramArray = ProgramArray::with_max_entries(calls::COUNT, 0);

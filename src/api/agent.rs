@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::datapath::kernel::{Inspector, StartReport};
+use crate::datapath::ControlMark;
+use crate::datapath::kernel::{ControlList, Inspector, StartReport};
 use crate::metrics::{Collector, KernelCounters, Metrics, Occupancy, kernel_counters};
 use crate::monitor::Monitor;
 use crate::policy::FailsafeEntry;
@@ -19,6 +20,9 @@ pub struct Agent {
     pub start: StartReport,
     pub pipeline: Arc<Pipeline>,
     pub inspector: Inspector,
+    /// The agent's own traffic: its mark, and where it may lead.
+    pub control_mark: ControlMark,
+    pub control: ControlList,
     pub occupancy: Occupancy,
     pub board: Arc<SourceBoard>,
     pub devices: Arc<DeviceBoard>,

@@ -6,6 +6,7 @@
 
 mod failsafe;
 mod file;
+mod mark;
 mod options;
 mod policy;
 mod resolve;

@@ -141,6 +141,16 @@ pub struct AgentOptions {
     )]
     pub failsafe: Vec<String>,
 
+    /// Mark of the agent's own sockets, VALUE/MASK: packets with it pass to the API server, etcd and their name servers
+    #[arg(
+        long,
+        env = "PALISADE_CONTROL_MARK",
+        value_name = "VALUE/MASK",
+        default_value = "0x50/0x7f",
+        id = "control-mark"
+    )]
+    pub control_mark: String,
+
     /// Accept `--policy-enforcement always` where no policy and no failsafe lets anyone in
     #[arg(long, env = "PALISADE_YES_SEAL_THIS_NODE", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", default_value = "false", id = "yes-seal-this-node")]

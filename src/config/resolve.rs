@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::mark::parse_mark;
 use super::{AgentOptions, PolicyText};
-use crate::datapath::DatapathSettings;
+use crate::datapath::{ControlMark, DatapathSettings};
 use crate::policy::{EnforcementMode, FailsafeEntry, PolicyOptions};
 
 /// Form of the log.
@@ -49,6 +50,8 @@ pub struct Config {
     pub metrics_addr: Option<SocketAddr>,
     pub metrics_prefix: String,
     pub seal_confirmed: bool,
+    /// Of the agent's own sockets.
+    pub control_mark: ControlMark,
     pub conntrack: ConntrackLimits,
     pub settings: DatapathSettings,
     /// Rest between two audits of the kernel.
@@ -153,6 +156,7 @@ impl Config {
             metrics_addr: check.metrics_addr(options.metrics_addr.as_deref()),
             metrics_prefix: check.prefix(&options.metrics_prefix),
             seal_confirmed: check.flag("yes-seal-this-node", &options.yes_seal_this_node),
+            control_mark: check.mark(&options.control_mark),
             conntrack: ConntrackLimits {
                 entries_max: check.number("ct-entries-max", &options.ct_entries_max, 1_024),
             },
@@ -171,6 +175,22 @@ impl Config {
         };
         check.refuse_seal(&config);
         check.done(config)
+    }
+}
+
+/// What passes while tail calls miss: what the operator named, else the way in. (The
+/// way out to the sources is in the datapath's list of the agent's own traffic.)
+fn degraded_list(failsafe: &[FailsafeEntry]) -> Vec<FailsafeEntry> {
+    const SSH: FailsafeEntry = FailsafeEntry {
+        direction: palisade_abi::direction::INGRESS,
+        proto: palisade_abi::proto::TCP,
+        port: 22,
+        peer: None,
+    };
+    if failsafe.is_empty() {
+        vec![SSH]
+    } else {
+        failsafe.to_vec()
     }
 }
 
@@ -219,6 +239,13 @@ impl Check<'_> {
             let reason = format!("etcd is not a source in this release yet; {next}");
             self.fail("etcd", "", &reason);
         }
+    }
+
+    fn mark(&mut self, text: &str) -> ControlMark {
+        parse_mark(text).unwrap_or_else(|reason| {
+            self.fail("control-mark", text, reason);
+            ControlMark::DEFAULT
+        })
     }
 
     /// None: the Kubernetes API is no source.
@@ -379,7 +406,7 @@ impl Check<'_> {
                 &[("drop", false), ("pass", true)],
                 false,
             ),
-            failsafe: failsafe.to_vec(),
+            failsafe: degraded_list(failsafe),
             vlan_allow,
         }
     }

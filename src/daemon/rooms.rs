@@ -27,6 +27,7 @@ use crate::sources::SourceBoard;
 use crate::sources::kubernetes::{self, Access, KubernetesSource};
 use crate::sources::local::{DeviceBoard, LocalSource};
 use crate::sources::manifests::{ManifestWatch, Stopper};
+use crate::sources::marked::Marked;
 
 /// What the rooms are built from.
 pub(super) struct Parts<'a> {
@@ -55,6 +56,8 @@ pub(super) struct Rooms {
 impl Rooms {
     pub(super) fn build(parts: Parts<'_>) -> Result<Self> {
         let config = parts.config;
+        let control = parts.datapath.control();
+        control.set_mark(config.control_mark)?;
         let datapath = Guarded::new(parts.datapath);
         let auditor = Auditor::new(&datapath);
         let pipeline = Pipeline::start(
@@ -81,6 +84,8 @@ impl Rooms {
                 start: parts.start,
                 pipeline,
                 inspector: parts.inspector,
+                control_mark: config.control_mark,
+                control,
                 occupancy: Arc::default(),
                 board,
                 devices: parts.devices,
@@ -203,6 +208,7 @@ impl Rooms {
                 kubeconfig: access.kubeconfig.clone(),
                 context: access.context.clone(),
             },
+            self.marked(),
             &agent.node,
             Arc::clone(&agent.pipeline),
             Arc::clone(&agent.board),
@@ -211,6 +217,13 @@ impl Rooms {
         let (listen, hand_on) = source.halves();
         threads.spawn("kubernetes", listen);
         threads.spawn("kube-intake", hand_on);
+    }
+
+    /// The way to the sources beyond this host, which policy cannot cut.
+    fn marked(&self) -> Arc<Marked> {
+        let agent = &self.agent;
+        let door = Arc::new(agent.control.clone());
+        Marked::new(agent.control_mark, agent.failsafe.is_empty(), door)
     }
 
     /// What an earlier life of the agent took from manifests.

@@ -3,6 +3,7 @@
 //! The rest of the agent sees the trait [`Datapath`]: the kernel and a fake
 //! (for the simulation) stand behind it.
 
+mod control;
 pub mod devices;
 #[doc(hidden)]
 pub mod doors;
@@ -15,6 +16,7 @@ pub mod netns;
 
 pub use crate::identity::IpcacheEntry;
 pub use crate::policy::FailsafeEntry;
+pub use control::{ControlDoor, ControlEndpoint, ControlFlows, ControlMark};
 pub use generation::{
     DatapathError, DatapathSettings, Generation, GenerationNumber, Realized, StageReport,
 };

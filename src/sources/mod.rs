@@ -1,14 +1,15 @@
 //! Where changes come from. Each source runs on a thread of its own, tells
 //! everything it holds, says `in sync`, then tells changes.
 //!
-//! Reading order: `board` (what `status` shows), `manifests`, `kubernetes`,
-//! `local`.
+//! Reading order: `board` (what `status` shows), `manifests`, `marked`
+//! (the way to those beyond this host), `kubernetes`, `local`.
 
 mod board;
 mod device_board;
 pub mod kubernetes;
 pub mod local;
 pub mod manifests;
+pub mod marked;
 
 pub use board::{KindReport, SourceBoard, SourceProblem, SourceReport};
 

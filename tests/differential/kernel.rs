@@ -84,6 +84,7 @@ impl Kernel {
             direction,
             frame,
             ingress_ifindex: 0,
+            mark: 0,
             repeat: 1,
         };
         let verdict = self.datapath.test_run(&packet).expect("the test run");

@@ -79,6 +79,7 @@ impl Node {
             direction: Direction::Ingress,
             frame: &syn(from, port),
             ingress_ifindex: 0,
+            mark: 0,
             repeat: 1,
         };
         self.datapath.test_run(&packet).expect("the run").passes

@@ -8,7 +8,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use palisade::datapath::events::EventReader;
-use palisade::datapath::kernel::{Inspector, KernelDatapath, KernelOptions, TestPacket};
+use palisade::datapath::kernel::{
+    ControlList, Inspector, KernelDatapath, KernelOptions, TestPacket,
+};
 use palisade::datapath::{Datapath as _, DatapathSettings, Generation};
 use palisade::events::{EndpointId, RepositoryChange, SourceName};
 use palisade::policy::oracle::{self, Outcome};
@@ -127,6 +129,8 @@ pub(crate) struct Host {
     /// The same with bytes, after the last shot.
     volumes: BTreeMap<(u8, Direction), (u64, u64)>,
     reader: Option<EventReader>,
+    /// Of the packets that are sent.
+    mark: u32,
     pins: PathBuf,
     _mount: BpfMount,
     _namespace: Namespace,
@@ -184,10 +188,21 @@ impl Host {
             counted: BTreeMap::new(),
             volumes: BTreeMap::new(),
             reader: None,
+            mark: 0,
             pins,
             _mount: mount,
             _namespace: namespace,
         })
+    }
+
+    /// The mark of every packet from now on.
+    pub(crate) fn mark(&mut self, mark: u32) {
+        self.mark = mark;
+    }
+
+    /// Where the agent's own traffic may lead, and its mark.
+    pub(crate) fn control(&self) -> ControlList {
+        self.datapath.control()
     }
 
     /// Allows VLAN ids from the next `apply` on.
@@ -329,6 +344,7 @@ impl Host {
             direction,
             frame,
             ingress_ifindex: 0,
+            mark: self.mark,
             repeat: 1,
         };
         let verdict = self.datapath.test_run(&packet).expect("the test run");
@@ -347,6 +363,7 @@ impl Host {
             direction,
             frame,
             ingress_ifindex: u32::from(forwarded),
+            mark: self.mark,
             repeat: 1,
         };
         let verdict = match self.datapath.test_run(&packet) {
@@ -406,6 +423,7 @@ impl Host {
             direction,
             frame,
             ingress_ifindex,
+            mark: self.mark,
             repeat: 1,
         };
         let verdict = self.datapath.test_run(&packet).expect("the test run");

@@ -67,6 +67,9 @@ pub mod flags {
     pub const SEEN_NON_SYN: u32 = 1 << 6;
     /// An answer was seen.
     pub const SEEN_REPLY: u32 = 1 << 7;
+    /// The agent's own traffic: passes while it leads to one of its endpoints
+    /// ([`crate::control`]).
+    pub const OWN: u32 = 1 << 8;
     /// Both sides of a closing flow.
     pub const CLOSING_BOTH: u32 = CLOSING_FORWARD | CLOSING_REPLY;
 }

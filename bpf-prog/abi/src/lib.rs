@@ -8,6 +8,7 @@
 
 pub mod commit;
 pub mod conntrack;
+pub mod control;
 pub mod event;
 pub mod flows;
 pub mod ipcache;

@@ -22,6 +22,8 @@ pub const AUDITED: u8 = 21;
 pub const MISSED_TAIL_CALL_PASSED: u8 = 22;
 /// Would have been dropped, but the direction is not enforced.
 pub const NOT_ENFORCED: u8 = 23;
+/// Opened by the agent, to where policies come from: passes whatever they say.
+pub const OWN: u8 = 24;
 
 /// First number that means a drop.
 pub const DROP_MIN: u8 = 130;
@@ -77,6 +79,7 @@ pub const ALL: &[(u8, &str)] = &[
     (AUDITED, "Audited"),
     (MISSED_TAIL_CALL_PASSED, "Missed tail call, passed"),
     (NOT_ENFORCED, "Not enforced"),
+    (OWN, "Agent's own traffic"),
     (INVALID_SOURCE, "Invalid source ip"),
     (POLICY, "Policy denied"),
     (INVALID_PACKET, "Invalid packet"),

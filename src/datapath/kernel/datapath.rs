@@ -16,6 +16,7 @@ use super::adoption::{self, AdoptionReport};
 use super::attach::Attachments;
 use super::audit::Trust;
 use super::commit::{CommitCell, Grace};
+use super::control::ControlList;
 use super::failsafe;
 use super::inspect::Inspector;
 use super::ipcache::Plan;
@@ -217,6 +218,12 @@ impl KernelDatapath {
     #[must_use]
     pub fn inspector(&self) -> Inspector {
         Inspector::new(Arc::clone(&self.shared), self.attachments.clone())
+    }
+
+    /// Where the agent's own traffic may lead. Any thread.
+    #[must_use]
+    pub fn control(&self) -> ControlList {
+        ControlList::new(Arc::clone(&self.shared))
     }
 
     /// Attaches and detaches devices. Any thread.

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use palisade_abi::commit::CommitWord;
 use palisade_abi::conntrack::{CtEntry, CtKey4, CtKey6};
+use palisade_abi::control::{self, EndpointKey, EndpointValue, Mark};
 use palisade_abi::event::Event;
 use palisade_abi::flows::{Set, Space};
 use palisade_abi::reason::Counter;
@@ -46,8 +47,11 @@ plain!(
     CtEntry,
     Space,
     Counter,
+    EndpointKey,
+    EndpointValue,
     Event,
     IpcacheValue,
+    Mark,
     Settings,
     SlotMeta,
 );
@@ -115,6 +119,8 @@ pub(crate) enum MapName {
     Lost,
     Vlans,
     Meta,
+    Mark,
+    Endpoints,
 }
 
 /// What a map must look like to be ours.
@@ -152,7 +158,7 @@ const LRU: u32 = sys::MAP_TYPE_LRU_HASH;
 const LPM: u32 = sys::MAP_TYPE_LPM_TRIE;
 
 /// All maps, in the order of [`MapName`].
-pub(crate) const SPECS: [MapSpec; 24] = [
+pub(crate) const SPECS: [MapSpec; 26] = [
     spec(MapName::Commit, "pal_commit", ARRAY, (4, 8), Some(1)),
     spec(
         MapName::Settings,
@@ -284,6 +290,20 @@ pub(crate) const SPECS: [MapSpec; 24] = [
         ARRAY,
         (4, size_of::<SlotMeta>()),
         Some(2),
+    ),
+    spec(
+        MapName::Mark,
+        "pal_mark",
+        ARRAY,
+        (4, size_of::<Mark>()),
+        Some(1),
+    ),
+    spec(
+        MapName::Endpoints,
+        "pal_endpoints",
+        sys::MAP_TYPE_HASH,
+        (size_of::<EndpointKey>(), size_of::<EndpointValue>()),
+        Some(control::ENDPOINTS_MAX),
     ),
 ];
 

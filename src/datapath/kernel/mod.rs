@@ -6,7 +6,7 @@
 //! another version of the layout), `datapath` (stage
 //! and commit, over `slots`, `known` and `pool`, `ipcache4` with
 //! `ipcache4_ranges` and `ipcache4_space`, `ipcache` and `views` for IPv6,
-//! `settings`, `failsafe`, `commit`),
+//! `settings`, `failsafe`, `control` (the agent's own traffic), `commit`),
 //! `adoption` (first enforcement), `attach` with `protect`, `hooks`, `links` and
 //! `clsact` (devices), `audit` (drift), `flows`, `conntrack` and `sweep` (the table
 //! of flows), `inspect` (reading), `detach` (the way out). `sys`, `mapping`, `meta` and
@@ -19,6 +19,7 @@ mod bpffs;
 mod clsact;
 mod commit;
 mod conntrack;
+mod control;
 mod datapath;
 mod detach;
 mod failsafe;
@@ -61,6 +62,7 @@ pub use attach::{Attached, Attachments, Mechanism, SyncReport, Unwanted, WantedD
 pub use audit::{AuditReport, Auditor, Finding, Guarded, Mending, Part};
 pub use commit::GraceMethod;
 pub use conntrack::CtFlow;
+pub use control::ControlList;
 pub use datapath::KernelDatapath;
 pub use detach::detach;
 pub use failsafe::octets;

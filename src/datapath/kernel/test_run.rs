@@ -17,6 +17,8 @@ pub struct TestPacket<'a> {
     pub frame: &'a [u8],
     /// Device by which a forwarded packet came in; 0 = made by this host.
     pub ingress_ifindex: u32,
+    /// Mark of the socket that sends it.
+    pub mark: u32,
     /// Runs; conntrack sees each of them.
     pub repeat: u32,
 }
@@ -30,8 +32,9 @@ pub struct TestVerdict {
     pub mean_ns: u32,
 }
 
-/// Offset of `ingress_ifindex` in `struct __sk_buff`, and how much of it is
-/// given: the fields behind are zero.
+/// Offsets in `struct __sk_buff`, and how much of it is given: the fields behind are
+/// zero.
+const MARK: usize = 8;
 const INGRESS_IFINDEX: usize = 36;
 const CONTEXT: usize = 64;
 
@@ -43,6 +46,7 @@ impl KernelDatapath {
             Direction::Egress => ProgramName::ToNetdev,
         };
         let mut context = [0; CONTEXT];
+        context[MARK..MARK + 4].copy_from_slice(&packet.mark.to_ne_bytes());
         context[INGRESS_IFINDEX..INGRESS_IFINDEX + 4]
             .copy_from_slice(&packet.ingress_ifindex.to_ne_bytes());
         let input = sys::TestInput {

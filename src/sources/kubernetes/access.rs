@@ -9,7 +9,9 @@ use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use tokio::sync::Mutex;
 
+use super::client::client;
 use crate::limits::KUBERNETES_CONNECT;
+use crate::sources::marked::{Marked, MarkedConnector};
 
 /// Where the configuration comes from.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -64,15 +66,17 @@ pub(super) struct Door {
 #[derive(Clone)]
 pub(super) struct Doors {
     access: Access,
+    marked: Arc<Marked>,
     current: Arc<Mutex<Option<Door>>>,
     /// Where it leads, for `status`.
     server: Arc<parking_lot::RwLock<String>>,
 }
 
 impl Doors {
-    pub(super) fn new(access: Access) -> Self {
+    pub(super) fn new(access: Access, marked: Arc<Marked>) -> Self {
         Self {
             access,
+            marked,
             current: Arc::default(),
             server: Arc::default(),
         }
@@ -101,7 +105,7 @@ impl Doors {
     async fn make(&self, current: &mut Option<Door>, number: u64) -> Result<Door, String> {
         let config = self.access.config().await?;
         *self.server.write() = config.cluster_url.to_string();
-        let client = Client::try_from(config).map_err(|error| chain(&error))?;
+        let client = client(&config, MarkedConnector::new(&self.marked))?;
         let door = Door { client, number };
         *current = Some(door.clone());
         Ok(door)

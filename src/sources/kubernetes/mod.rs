@@ -16,11 +16,12 @@
 //!
 //! Reading order: `kinds` (what is watched), `trim` (what is kept of an object),
 //! `heard` (what a feed tells), `mirror` (what follows from it; no I/O), `pace`
-//! (waits), `access` (configuration and client), `feed` (list and watch),
+//! (waits), `access` (configuration) with `client`, `feed` (list and watch),
 //! `locate` (where a kind is served), `outlet` (where a feed leads), `intake`,
 //! `report` (what the node tells the cluster), `source`.
 
 mod access;
+mod client;
 mod feed;
 mod heard;
 mod intake;

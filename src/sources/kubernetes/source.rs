@@ -21,6 +21,7 @@ use super::report::Reporter;
 use crate::events::ResourceKind;
 use crate::limits::{KUBERNETES_HEARD_MAX, KUBERNETES_TICK};
 use crate::queues::Pipeline;
+use crate::sources::marked::Marked;
 use crate::sources::{ChangeSink, SourceBoard};
 
 /// Ends the source.
@@ -55,11 +56,12 @@ impl KubernetesSource {
     #[must_use]
     pub fn new(
         access: Access,
+        marked: Arc<Marked>,
         node: &str,
         pipeline: Arc<Pipeline>,
         board: Arc<SourceBoard>,
     ) -> Self {
-        let doors = Doors::new(access);
+        let doors = Doors::new(access, marked);
         let (ticks, heard) = mpsc::channel(KUBERNETES_HEARD_MAX);
         let calls: BTreeMap<ResourceKind, Calls> = WATCHED
             .iter()
