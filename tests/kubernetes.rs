@@ -6,6 +6,8 @@
 
 #[path = "kubernetes/cluster.rs"]
 mod cluster;
+#[path = "kubernetes/cut.rs"]
+mod cut;
 #[path = "kubernetes/follow.rs"]
 mod follow;
 #[path = "e2e/harness.rs"]

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::model::{ControlLine, ControlStatus};
 use crate::clock::Clock;
-use crate::datapath::ControlMark;
 use crate::datapath::kernel::{ControlList, Inspector, StartReport};
+use crate::datapath::{ControlMark, DatapathError};
 use crate::metrics::{Collector, KernelCounters, Metrics, Occupancy, kernel_counters};
 use crate::monitor::Monitor;
 use crate::policy::FailsafeEntry;
@@ -42,6 +43,23 @@ impl std::fmt::Debug for Agent {
 }
 
 impl Agent {
+    /// What of the agent itself passes whatever policy says.
+    ///
+    /// # Errors
+    /// When the kernel's list cannot be read.
+    pub fn control_status(&self) -> Result<ControlStatus, DatapathError> {
+        let listed = self.control.list()?.into_iter();
+        let endpoints = listed.map(|listed| ControlLine {
+            endpoint: listed.endpoint.to_string(),
+            flows: listed.flows,
+            unmarked_while_degraded: listed.endpoint.unmarked_while_degraded,
+        });
+        Ok(ControlStatus {
+            mark: self.control_mark.to_string(),
+            endpoints: endpoints.collect(),
+        })
+    }
+
     /// The text format of Prometheus, read now.
     #[must_use]
     pub fn metrics_text(&self) -> String {

@@ -173,6 +173,10 @@ fn detail_table(detail: &EndpointDetail) -> String {
         let hits = format!("{} ({} packets)", flow.flow, flow.packets);
         table.row(["Failsafe", &hits]);
     }
+    for line in &detail.control {
+        let flows = format!("{} ({} flows)", line.endpoint, line.flows);
+        table.row(["Agent's own", &flows]);
+    }
     if let Some(error) = &detail.error {
         table.row(["Error", error]);
     }

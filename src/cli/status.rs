@@ -5,8 +5,8 @@ use super::args::{HistoryOptions, MetricsCommand, StatusOptions};
 use super::output::{Output, Table, timestamp};
 use crate::api::client::Client;
 use crate::api::model::{
-    DriftStatus, FeatureLine, HistoryLine, KernelStatus, KindLine, ProtectionStatus, Severity,
-    Status,
+    ControlStatus, DriftStatus, FeatureLine, HistoryLine, KernelStatus, KindLine, ProtectionStatus,
+    Severity, Status,
 };
 use crate::endpoint::Enforcement;
 
@@ -74,6 +74,20 @@ pub(super) fn status_table(status: &Status) -> String {
     text
 }
 
+/// What of the agent itself passes whatever policy says.
+fn control(status: &ControlStatus) -> String {
+    if status.endpoints.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::default();
+    for line in &status.endpoints {
+        let flows = format!("{} flows", line.flows);
+        table.row([&format!("  {}", line.endpoint), &flows]);
+    }
+    let mark = &status.mark;
+    format!("\nAgent's own traffic, mark {mark}:\n{}", table.render())
+}
+
 fn sections(status: &Status) -> String {
     let mut text = String::from("\nDevices:\n");
     let mut table = Table::default();
@@ -93,6 +107,7 @@ fn sections(status: &Status) -> String {
     text.push_str(&table.render());
     text.push_str(&protection(&status.protection));
     text.push_str(&drift(&status.drift));
+    text.push_str(&control(&status.control));
     text.push_str("\nSources:\n");
     let mut table = Table::default();
     for source in &status.sources {

@@ -75,6 +75,7 @@ pub const FORWARD_COUNT: &str = "forward_count_total";
 pub const FORWARD_BYTES: &str = "forward_bytes_total";
 pub const RULE_COUNT: &str = "rule_count_total";
 pub const RULE_BYTES: &str = "rule_bytes_total";
+pub const CONTROL_FLOWS: &str = "control_flows_total";
 pub const MISSED_TAIL_CALLS: &str = "missed_tail_calls_total";
 pub const ENDPOINT: &str = "endpoint";
 pub const ENDPOINT_STATE: &str = "endpoint_state";
@@ -156,6 +157,12 @@ pub const ALL: &[Metric] = &[
         Unit::Count,
         &["rule"],
         "Packets that a rule decided about",
+    ),
+    counter(
+        CONTROL_FLOWS,
+        Unit::Count,
+        &["endpoint"],
+        "Flows that the agent opened to its sources and name servers, whatever policy says",
     ),
     counter(
         RULE_BYTES,

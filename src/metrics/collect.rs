@@ -35,6 +35,8 @@ pub struct KernelCounters {
     pub reasons: BTreeMap<(u8, Direction), (u64, u64)>,
     /// Name of a rule -> (packets, bytes).
     pub rules: BTreeMap<String, (u64, u64)>,
+    /// Endpoint of the agent's own traffic -> flows.
+    pub control: BTreeMap<String, u64>,
     /// Kind of flows -> how many were evicted.
     pub evictions: BTreeMap<String, u64>,
     /// Cause -> lost events.
@@ -105,6 +107,9 @@ impl Collector {
         let unprotected = self.devices.report().unprotected.len();
         gauge!(names::UNPROTECTED_DEVICES).set(number(unprotected));
         gauge!(names::MONITOR_READERS).set(number(self.monitor.readers()));
+        for (endpoint, flows) in &kernel.control {
+            counter!(names::CONTROL_FLOWS, "endpoint" => endpoint.clone()).absolute(*flows);
+        }
         for (flows, count) in &kernel.evictions {
             counter!(names::CONNTRACK_EVICTIONS, "flows" => flows.clone()).absolute(*count);
         }

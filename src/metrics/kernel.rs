@@ -66,6 +66,8 @@ pub fn kernel_counters(
         let sum = rules.entry(rule_name(&entry.rule)).or_default();
         *sum = (sum.0 + hit.packets, sum.1 + hit.bytes);
     }
+    let control = inspector.control()?.into_iter();
+    let control = control.map(|listed| (listed.endpoint.to_string(), listed.flows));
     let lost = inspector.lost_events()?;
     let evicted = inspector.evictions()?;
     let mut devices: Vec<u32> = inspector.attached().iter().map(|at| at.ifindex).collect();
@@ -76,6 +78,7 @@ pub fn kernel_counters(
             .map(|it| ((it.reason, it.direction), (it.packets, it.bytes)))
             .collect(),
         rules,
+        control: control.collect(),
         evictions: BTreeMap::from([
             ("one-sided".to_owned(), evicted.one_sided),
             ("answered".to_owned(), evicted.answered),

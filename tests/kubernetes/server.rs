@@ -21,6 +21,8 @@ use crate::harness::privileged;
 const PLACE: &str = "api";
 const PORT: u16 = 6_443;
 const ETCD: u16 = 2_379;
+/// Its name, where a name server tells it.
+pub(crate) const NAME: &str = "api.palisade.test";
 /// The tests' own token; the agent has another.
 const ADMIN: &str = "token-of-the-test";
 /// Who the agent is: the account of `deploy/kubernetes/rbac.yaml`.
@@ -317,7 +319,7 @@ impl ApiServer {
 /// A CA, the server's certificate and a key for accounts.
 fn certificates(dir: &Path, address: IpAddr) {
     let names = format!(
-        "subjectAltName=IP:{address},IP:127.0.0.1\nextendedKeyUsage=serverAuth\n\
+        "subjectAltName=IP:{address},IP:127.0.0.1,DNS:{NAME}\nextendedKeyUsage=serverAuth\n\
          basicConstraints=CA:FALSE\n"
     );
     fs::write(dir.join("names"), names).expect("a file");

@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use super::status::ControlLine;
+
 use crate::endpoint::{EndpointKind, EndpointStatus, Enforcement};
 use crate::events::EndpointState;
 
@@ -73,6 +75,9 @@ pub struct EndpointDetail {
     #[serde(default)]
     pub auditing: Enforcing,
     pub failsafe: Vec<FailsafeFlow>,
+    /// Where the agent's own traffic leads, which passes too.
+    #[serde(default)]
+    pub control: Vec<ControlLine>,
     /// Why the last regeneration failed.
     pub error: Option<String>,
 }

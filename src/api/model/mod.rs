@@ -22,9 +22,9 @@ pub use policy::{
     RefusedVersion, RuleName, Selector, WaitReply,
 };
 pub use status::{
-    Check, DeviceStatus, DriftLine, DriftStatus, EnforcementStatus, FeatureLine, HistoryLine,
-    KernelStatus, KindLine, MapMemory, MapUse, Problem, ProgramLine, ProtectionStatus, QueueLine,
-    RealizedLine, Severity, SourceLine, Status,
+    Check, ControlLine, ControlStatus, DeviceStatus, DriftLine, DriftStatus, EnforcementStatus,
+    FeatureLine, HistoryLine, KernelStatus, KindLine, MapMemory, MapUse, Problem, ProgramLine,
+    ProtectionStatus, QueueLine, RealizedLine, Severity, SourceLine, Status,
 };
 
 use serde::{Deserialize, Serialize};

@@ -20,6 +20,9 @@ pub struct Status {
     /// Whether the kernel held what was committed.
     #[serde(default)]
     pub drift: DriftStatus,
+    /// What of the agent itself passes whatever policy says.
+    #[serde(default)]
+    pub control: ControlStatus,
     pub sources: Vec<SourceLine>,
     pub queues: Vec<QueueLine>,
     pub kernel: KernelStatus,
@@ -91,6 +94,25 @@ pub struct DriftLine {
     pub kind: String,
     pub message: String,
     pub repaired: bool,
+}
+
+/// The agent's own traffic.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ControlStatus {
+    /// `0x50/0x7f`: value and mask.
+    pub mark: String,
+    pub endpoints: Vec<ControlLine>,
+}
+
+/// Where it may lead.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ControlLine {
+    /// `tcp/192.0.2.7:6443`.
+    pub endpoint: String,
+    /// Flows that the agent opened to it.
+    pub flows: u64,
+    /// While tail calls miss, packets to it pass without the mark too.
+    pub unmarked_while_degraded: bool,
 }
 
 /// A source of resources.

@@ -51,6 +51,7 @@ fn detail(agent: &Agent, id: u16) -> Reply<EndpointDetail> {
         enforcing: by_direction(|names| &names.enforcing),
         auditing: by_direction(|names| &names.auditing),
         failsafe: failsafe(agent)?,
+        control: agent.control_status()?.endpoints,
         error: status.error.clone(),
     }))
 }

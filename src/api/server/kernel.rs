@@ -136,6 +136,7 @@ fn flag_words(flow: &CtFlow) -> Vec<String> {
         (flags::CLOSING_REPLY, "closing-reply"),
         (flags::SEEN_NON_SYN, "seen-non-syn"),
         (flags::SEEN_REPLY, "seen-reply"),
+        (flags::OWN, "own"),
     ]
     .into_iter()
     .filter(|(bit, _)| flow.flags & bit != 0)
@@ -171,7 +172,7 @@ fn rule_of(cell: Cell, names: Option<&GenerationNames>) -> Option<RuleOfCell> {
 pub(super) async fn policy(State(agent): State<Arc<Agent>>) -> Reply<Vec<BpfPolicyEntry>> {
     blocking(move || {
         let state = agent.inspector.commit_state();
-        let mut lines = Vec::new();
+        let mut lines = own_traffic(&agent)?;
         for direction in Direction::BOTH {
             let place = direction as usize;
             if state.enforced[place] || state.watched[place] {
@@ -181,6 +182,28 @@ pub(super) async fn policy(State(agent): State<Arc<Agent>>) -> Reply<Vec<BpfPoli
         Ok(Json(lines))
     })
     .await
+}
+
+/// What no verdict of a table is asked about.
+fn own_traffic(agent: &Agent) -> Result<Vec<BpfPolicyEntry>, DatapathError> {
+    let mark = format!("mark={}", agent.control_mark);
+    let listed = agent.control.list()?.into_iter();
+    let lines = listed.map(|listed| BpfPolicyEntry {
+        policy: "Allow".to_owned(),
+        direction: capital(Direction::Egress).to_owned(),
+        identity: 0,
+        labels: vec![
+            format!("address={}", listed.endpoint.address.ip()),
+            mark.clone(),
+        ],
+        port: format!(
+            "{}/{}",
+            listed.endpoint.address.port(),
+            listed.endpoint.protocol().to_uppercase()
+        ),
+        rule: None,
+    });
+    Ok(lines.collect())
 }
 
 /// Keys of one class of ports that share a cell.

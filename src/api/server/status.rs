@@ -12,9 +12,9 @@ use super::reply::{Refusal, Reply, blocking};
 use super::{checks, problems};
 use crate::api::Agent;
 use crate::api::model::{
-    DeviceStatus, DriftLine, DriftStatus, EnforcementStatus, FeatureLine, HistoryLine,
-    KernelStatus, KindLine, MapMemory, MapUse, ProgramLine, ProtectionStatus, QueueLine,
-    RealizedLine, SourceLine, Status,
+    ControlStatus, DeviceStatus, DriftLine, DriftStatus, EnforcementStatus, FeatureLine,
+    HistoryLine, KernelStatus, KindLine, MapMemory, MapUse, ProgramLine, ProtectionStatus,
+    QueueLine, RealizedLine, SourceLine, Status,
 };
 use crate::datapath::kernel::{Feature, FeatureState, Mechanism, Mending};
 use crate::endpoint::HOST_ENDPOINT;
@@ -61,6 +61,10 @@ fn build(agent: &Agent, verify: bool) -> Status {
         devices: devices(agent),
         protection: protection(agent),
         drift: drift(agent),
+        control: agent.control_status().unwrap_or_else(|error| {
+            tracing::warn!("the list of the agent's own traffic: {error}");
+            ControlStatus::default()
+        }),
         sources: sources(agent),
         queues: queues(agent),
         kernel: kernel(agent),

@@ -11,6 +11,7 @@ use palisade_abi::{event, table};
 
 use super::attach::{Attached, Attachments};
 use super::conntrack::{self, CtFlow};
+use super::control::ControlList;
 use super::datapath::{Shared, enforced_of, watched_of};
 use super::ipcache;
 use super::maps::{Map, MapName, SPECS, kernel};
@@ -21,7 +22,7 @@ use super::slots::TableCopy;
 use super::sweep::Sweeper;
 use super::sys;
 use crate::datapath::events::EventReader;
-use crate::datapath::{DatapathError, GenerationNumber, Realized};
+use crate::datapath::{ControlFlows, DatapathError, GenerationNumber, Realized};
 use crate::identity::{IdentityIndex, IdentityNumber};
 use crate::policy::{Direction, RuleNumber};
 
@@ -178,6 +179,11 @@ impl Inspector {
             budget: self.count(MapName::Lost, event::lost::BUDGET)?,
             ring_full: self.count(MapName::Lost, event::lost::RING_FULL)?,
         })
+    }
+
+    /// Where the agent's own traffic may lead, and how often it did.
+    pub fn control(&self) -> Result<Vec<ControlFlows>, DatapathError> {
+        ControlList::new(Arc::clone(&self.shared)).list()
     }
 
     /// Flows that lived and had to make room for others.

@@ -1,0 +1,236 @@
+//! No policy cuts the agent from its source: the node denies everything, both ways,
+//! and the agent still finds the server, by name and by address, hears it, and comes
+//! back to it after either of them was away.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use palisade::datapath::{ControlMark, netns};
+use palisade::lab::network::{Family, Place};
+use rustix::process::Signal;
+use serde_json::json;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::cluster::Cluster;
+use crate::harness::{HTTP, SSH, exe};
+use crate::server::{NAME, programs};
+
+const API: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 88, 0, 9)), 6_443);
+const POLICIES: &str = "/apis/cilium.io/v2/ciliumclusterwidenetworkpolicies";
+/// What is dropped is not waited for longer.
+const PATIENCE: Duration = Duration::from_millis(700);
+
+#[test]
+fn a_node_that_denies_everything_still_hears_its_server() {
+    let Some(programs) = programs() else { return };
+    let mut cluster = Cluster::bare(programs);
+    cluster.install_definitions();
+    let names = NameServer::start(&cluster);
+    cluster.world.run_as_agent(&names.program);
+    reach_by(&cluster, NAME);
+    cluster.world.start_agent();
+    cluster.create(POLICIES, &deny_all());
+    cluster.world.wait("egress", "enabled");
+    cluster.world.wait("ingress", "enabled");
+
+    // The next policy is heard through the connection that stands.
+    cluster.create_policy("ssh", "web", &[SSH]);
+    cluster.wait_open(&[SSH]);
+    listed(&mut cluster);
+    strangers_are_judged_by_policy(&cluster);
+
+    // A server that was away is found again, its name asked for anew.
+    let asked = names.asked();
+    cluster.server.kill();
+    cluster.server.restart(&cluster.world.sandbox);
+    cluster.create_policy("http", "web", &[HTTP]);
+    cluster.wait_open(&[SSH, HTTP]);
+    assert!(names.asked() > asked, "the name was asked for again");
+
+    // So does an agent that starts where all is denied already; now by address.
+    cluster.world.agent().end(Signal::KILL).expect("it ends");
+    reach_by(&cluster, &API.ip().to_string());
+    cluster.world.start_agent();
+    cluster.delete_policy("ssh");
+    cluster.wait_open(&[HTTP]);
+    assert_eq!(endpoints(&mut cluster), [format!("tcp/{API}")]);
+}
+
+fn deny_all() -> serde_json::Value {
+    json!({"apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy",
+        "metadata": {"name": "deny-all"},
+        "spec": {"nodeSelector": {"matchLabels": {"role": "web"}},
+            "ingress": [{}], "egress": [{}]}})
+}
+
+/// Where the agent's kubeconfig leads from its next start on.
+fn reach_by(cluster: &Cluster, host: &str) {
+    let file = cluster.server.kubeconfig();
+    let text = std::fs::read_to_string(&file).expect("a kubeconfig");
+    let (before, rest) = text.split_once("https://").expect("a server");
+    let (_, after) = rest.split_once(":6443").expect("its port");
+    let text = format!("{before}https://{host}:6443{after}");
+    std::fs::write(&file, text).expect("a kubeconfig");
+}
+
+/// What is let through is told wherever somebody looks for it.
+fn listed(cluster: &mut Cluster) {
+    let server = Place::Peer.address(Family::V4);
+    let expected = [
+        format!("tcp/{server}:53"),
+        format!("tcp/{API}"),
+        format!("udp/{server}:53"),
+    ];
+    assert_eq!(endpoints(cluster), expected);
+    let metrics = cluster.world.client(&["metrics", "list"]).stdout;
+    let metrics = String::from_utf8(metrics).expect("text");
+    assert!(metrics.contains("control_flows_total"), "{metrics}");
+    let policy = cluster.world.agent().json(&["bpf", "policy", "list"]);
+    let policy = policy.expect("the policy").to_string();
+    assert!(policy.contains("6443/TCP"), "{policy}");
+    let host = cluster.world.agent().host_endpoint().expect("an endpoint");
+    let id = host["id"].to_string();
+    let detail = cluster.world.agent().json(&["endpoint", "get", &id]);
+    let detail = detail.expect("the endpoint");
+    let control = detail["control"].as_array().expect("a list");
+    let api = control
+        .iter()
+        .find(|line| line["endpoint"] == format!("tcp/{API}"));
+    let flows = api.expect("the server")["flows"].as_u64();
+    assert!(flows > Some(0), "{detail}");
+}
+
+fn endpoints(cluster: &mut Cluster) -> Vec<String> {
+    let status = cluster.world.agent().json(&["status"]).expect("status");
+    let control = &status["control"];
+    assert_eq!(control["mark"], ControlMark::DEFAULT.to_string());
+    let all = control["endpoints"].as_array().expect("a list").iter();
+    let mut all: Vec<_> = all
+        .map(|line| line["endpoint"].as_str().expect("text").to_owned())
+        .collect();
+    all.sort();
+    all
+}
+
+/// Another process of the node: neither the destination nor the mark is enough.
+fn strangers_are_judged_by_policy(cluster: &Cluster) {
+    let elsewhere = SocketAddr::new(Place::Outsider.address(Family::V4), SSH);
+    let names = SocketAddr::new(Place::Peer.address(Family::V4), 53);
+    let mark = ControlMark::DEFAULT.of_socket();
+    let cases = [
+        (API, Some(mark), true),
+        (API, None, false),
+        (API, Some(mark + 1), false),
+        (elsewhere, Some(mark), false),
+        (elsewhere, None, false),
+        (names, None, false),
+    ];
+    let host = cluster.world.sandbox.namespace(Place::Host.name());
+    for (to, mark, passes) in cases {
+        let connected = netns::run_in(&host, || connect(to, mark)).expect("a namespace");
+        let timed_out = matches!(&connected, Err(error) if error.kind() == io::ErrorKind::TimedOut);
+        assert!(
+            if passes { connected.is_ok() } else { timed_out },
+            "{to} with {mark:x?}: {connected:?}"
+        );
+    }
+}
+
+fn connect(to: SocketAddr, mark: Option<u32>) -> io::Result<()> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    if let Some(mark) = mark {
+        socket.set_mark(mark)?;
+    }
+    socket.connect_timeout(&to.into(), PATIENCE)
+}
+
+/// A name server that knows one name; the agent's `/etc/resolv.conf` leads to it.
+struct NameServer {
+    /// The agent, started where that file is seen.
+    program: PathBuf,
+    ended: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl NameServer {
+    fn start(cluster: &Cluster) -> Self {
+        let sandbox = &cluster.world.sandbox;
+        let address = Place::Peer.address(Family::V4);
+        let socket = netns::run_in(&sandbox.namespace(Place::Peer.name()), || {
+            UdpSocket::bind((address, 53))
+        });
+        let socket = socket.expect("a namespace").expect("a socket");
+        let wait = Some(Duration::from_millis(100));
+        socket.set_read_timeout(wait).expect("a timeout");
+        let server = Self {
+            program: sandbox.path("agent-with-names"),
+            ended: Arc::default(),
+            asked: Arc::default(),
+        };
+        let (ended, asked) = (Arc::clone(&server.ended), Arc::clone(&server.asked));
+        std::thread::spawn(move || {
+            let mut query = [0; 512];
+            while !ended.load(Ordering::Relaxed) {
+                let Ok((length, from)) = socket.recv_from(&mut query) else {
+                    continue;
+                };
+                asked.fetch_add(1, Ordering::Relaxed);
+                if let Some(answer) = answer(&query[..length]) {
+                    let _sent = socket.send_to(&answer, from);
+                }
+            }
+        });
+        let resolv_conf = sandbox.path("resolv.conf");
+        std::fs::write(&resolv_conf, format!("nameserver {address}\n")).expect("a file");
+        let script = format!(
+            "#!/bin/sh\nexec unshare --mount sh -c \
+             'mount --bind {} /etc/resolv.conf && exec \"$0\" \"$@\"' {} \"$@\"\n",
+            resolv_conf.display(),
+            exe().display()
+        );
+        std::fs::write(&server.program, script).expect("a script");
+        let runs = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&server.program, runs).expect("a program");
+        server
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+}
+
+/// RFC 1035: the query with an answer behind it, an address for `NAME`; of any other
+/// type it has none, and no other name exists.
+fn answer(query: &[u8]) -> Option<Vec<u8>> {
+    const HEADER: usize = 12;
+    let end = HEADER + query.get(HEADER..)?.iter().position(|octet| *octet == 0)? + 1;
+    let question = query.get(HEADER..end + 4)?;
+    let wanted: Vec<u8> = NAME
+        .split('.')
+        .flat_map(|label| [&[u8::try_from(label.len()).unwrap_or(0)], label.as_bytes()].concat())
+        .chain([0])
+        .collect();
+    let known = query.get(HEADER..end)?.eq_ignore_ascii_case(&wanted);
+    let is_address = query.get(end..end + 2)? == [0, 1];
+    let has = known && is_address;
+    let mut answer = query.get(..2)?.to_vec();
+    answer.extend([0x81, if known { 0x80 } else { 0x83 }]);
+    answer.extend([0, 1, 0, u8::from(has), 0, 0, 0, 0]);
+    answer.extend(question);
+    if has {
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
+        answer.extend([10, 88, 0, 9]);
+    }
+    Some(answer)
+}
