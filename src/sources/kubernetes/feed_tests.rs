@@ -23,6 +23,7 @@ use super::outlet::Outlet;
 use super::pace::Pace;
 use crate::events::ResourceKind;
 use crate::limits::KUBERNETES_HEARD_MAX;
+use crate::sources::marked::marked;
 
 /// What the server was asked for, and what it answers, in this order; the last
 /// answer is never given.
@@ -60,15 +61,16 @@ async fn hear(answers: &[(u16, String)], count: usize) -> (Vec<String>, Vec<Stri
     std::fs::write(&file, text.to_string()).expect("a kubeconfig");
     let (heard, mut telling) = mpsc::channel(KUBERNETES_HEARD_MAX);
     let watched = WATCHED.iter().find(|it| it.kind == ResourceKind::Node);
+    let access = Access {
+        kubeconfig: Some(file),
+        context: None,
+    };
     let feed = Feed {
         outlet: Outlet::Kind {
             watched: watched.expect("nodes"),
             heard,
         },
-        doors: Doors::new(Access {
-            kubeconfig: Some(file),
-            context: None,
-        }),
+        doors: Doors::new(access, marked().0),
         pace: Pace::new("test"),
         calls: Calls::default(),
         reached: Arc::default(),

@@ -208,12 +208,13 @@ impl Drop for Open {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::sources) mod tests {
     use super::*;
     use crate::datapath::DatapathError;
 
+    /// A list on paper.
     #[derive(Default)]
-    struct Notes(Mutex<Vec<ControlEndpoint>>);
+    pub(in crate::sources) struct Notes(Mutex<Vec<ControlEndpoint>>);
 
     impl ControlDoor for Notes {
         fn replace(&self, wanted: &[ControlEndpoint]) -> Result<(), DatapathError> {
@@ -230,7 +231,7 @@ mod tests {
         }
     }
 
-    fn marked() -> (Arc<Marked>, Arc<Notes>) {
+    pub(in crate::sources) fn marked() -> (Arc<Marked>, Arc<Notes>) {
         let notes = Arc::new(Notes::default());
         let door = Arc::clone(&notes) as Arc<dyn ControlDoor>;
         (Marked::new(ControlMark::DEFAULT, true, door), notes)

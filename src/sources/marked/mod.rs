@@ -12,3 +12,6 @@ mod resolver;
 
 pub use connector::{MarkedConnector, MarkedError, MarkedStream};
 pub use ledger::Marked;
+
+#[cfg(test)]
+pub(super) use ledger::tests::marked;
