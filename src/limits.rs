@@ -157,12 +157,16 @@ const _: () = assert!(JOURNAL_GROUP_MAX >= REPOSITORY_QUEUE_MAX);
 const _: () = assert!(MANIFEST_DOCUMENT_BYTES_MAX as u64 <= MANIFEST_FILE_BYTES_MAX);
 const _: () = assert!(API_BODY_BYTES_MAX as u64 >= 2 * MANIFEST_FILE_BYTES_MAX);
 
-/// Events that the journal may hold beyond its snapshot before a new one.
-pub const SNAPSHOT_EVENTS_MAX: usize = 512;
+/// Events that the journal holds beyond its snapshot before a new one: no fewer
+/// than this, no more than that, and between them when their bytes are this part
+/// (one half) of the snapshot's. A replay stays short beside reading the snapshot.
+pub const SNAPSHOT_EVENTS_MIN: usize = 512;
+pub const SNAPSHOT_EVENTS_MAX: usize = 5_000;
+pub const SNAPSHOT_SHARE: u64 = 2;
 /// How much of the past is kept; the limit that is reached first counts. A month
 /// and ten thousand events outlast any incident review, the bytes hold for big
 /// policies too, and with eight snapshots a replay is rarely longer than 1,500
-/// events.
+/// events, of a store as large as they come 5,000.
 pub const PAST_EVENTS_MAX: u64 = 10_000;
 pub const PAST_SNAPSHOTS_MAX: usize = 8;
 pub const PAST_BYTES_MAX: u64 = 64 << 20;

@@ -16,7 +16,7 @@ type Content = String;
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(from = "KnownRecord", into = "KnownRecord")]
 pub struct Known {
-    resources: BTreeMap<(SourceName, ResourceKey), Content>,
+    resources: BTreeMap<ResourceKey, BTreeMap<SourceName, Content>>,
     /// What the node says about itself.
     local_addresses: Option<Content>,
     node_labels: Option<Content>,
@@ -31,26 +31,26 @@ struct KnownRecord {
 
 impl From<KnownRecord> for Known {
     fn from(record: KnownRecord) -> Self {
-        Self {
-            resources: record
-                .resources
-                .into_iter()
-                .map(|(source, key, content)| ((source, key), content))
-                .collect(),
+        let mut known = Self {
+            resources: BTreeMap::new(),
             local_addresses: record.local_addresses,
             node_labels: record.node_labels,
+        };
+        for (source, key, content) in record.resources {
+            known.put(source, key, content);
         }
+        known
     }
 }
 
 impl From<Known> for KnownRecord {
     fn from(known: Known) -> Self {
+        let resources = known.resources.into_iter().flat_map(|(key, told)| {
+            let told = told.into_iter();
+            told.map(move |(source, content)| (source, key.clone(), content))
+        });
         Self {
-            resources: known
-                .resources
-                .into_iter()
-                .map(|((source, key), content)| (source, key, content))
-                .collect(),
+            resources: resources.collect(),
             local_addresses: known.local_addresses,
             node_labels: known.node_labels,
         }
@@ -58,17 +58,26 @@ impl From<Known> for KnownRecord {
 }
 
 impl Known {
+    fn put(&mut self, source: SourceName, key: ResourceKey, content: Content) {
+        self.resources
+            .entry(key)
+            .or_default()
+            .insert(source, content);
+    }
+
+    fn content(&self, source: SourceName, key: &ResourceKey) -> Option<&Content> {
+        self.resources.get(key)?.get(&source)
+    }
+
     /// Whether the change says anything new.
     #[must_use]
     pub fn would_change(&self, change: &RepositoryChange) -> bool {
         match change {
             RepositoryChange::Upsert(resource) => {
-                let key = (resource.source, resource.key.clone());
-                self.resources.get(&key) != Some(&content_of(&resource.body))
+                let known = self.content(resource.source, &resource.key);
+                known != Some(&content_of(&resource.body))
             }
-            RepositoryChange::Delete { key, source } => {
-                self.resources.contains_key(&(*source, key.clone()))
-            }
+            RepositoryChange::Delete { key, source } => self.content(*source, key).is_some(),
             RepositoryChange::LocalAddresses(addresses) => {
                 self.local_addresses.as_ref() != Some(&content_of(&serde_json::json!(addresses)))
             }
@@ -82,17 +91,19 @@ impl Known {
     pub fn note(&mut self, change: &RepositoryChange) {
         match change {
             RepositoryChange::Upsert(resource) => {
-                let key = (resource.source, resource.key.clone());
-                self.resources.insert(key, content_of(&resource.body));
+                let content = content_of(&resource.body);
+                self.put(resource.source, resource.key.clone(), content);
             }
             RepositoryChange::Delete { key, source } => {
-                self.resources.remove(&(*source, key.clone()));
+                let Some(told) = self.resources.get_mut(key) else {
+                    return;
+                };
+                told.remove(source);
                 // The key may be free now: what another source told about it
                 // before, while it did not own it, would be news.
-                for ((_, other), content) in &mut self.resources {
-                    if other == key {
-                        content.clear();
-                    }
+                told.values_mut().for_each(String::clear);
+                if told.is_empty() {
+                    self.resources.remove(key);
                 }
             }
             RepositoryChange::LocalAddresses(addresses) => {
@@ -108,16 +119,17 @@ impl Known {
     #[must_use]
     pub fn vanished(&self, source: SourceName, owned: &BTreeSet<ResourceKey>) -> Vec<ResourceKey> {
         self.resources
-            .keys()
-            .filter(|(owner, key)| *owner == source && !owned.contains(key))
-            .map(|(_, key)| key.clone())
+            .iter()
+            .filter(|(key, told)| told.contains_key(&source) && !owned.contains(key))
+            .map(|(key, _)| key.clone())
             .collect()
     }
 
     /// Every source that told something.
     #[must_use]
     pub fn sources(&self) -> BTreeSet<SourceName> {
-        self.resources.keys().map(|(source, _)| *source).collect()
+        let told = self.resources.values().flat_map(BTreeMap::keys);
+        told.copied().collect()
     }
 }
 

@@ -21,7 +21,7 @@ use crate::events::{RegenerationCause, RepositoryChange, RuleReaction, Sequence}
 use crate::limits::{
     FLUSH_ATTEMPTS_MAX, FLUSH_RETRY, JOURNAL_GROUP_MAX, PAST_AGE_MAX, PAST_BYTES_MAX,
     PAST_EVENTS_MAX, PAST_EVENTS_MIN, PAST_SNAPSHOTS_MAX, PAST_SWEEP_MIN, SNAPSHOT_EVENTS_MAX,
-    STORE_RETRY,
+    SNAPSHOT_EVENTS_MIN, SNAPSHOT_SHARE, STORE_RETRY,
 };
 use crate::policy::{Applied, Change};
 
@@ -300,10 +300,14 @@ impl RepositoryWorker {
         self.outbox = reaction;
     }
 
-    /// Replaces the journal's tail by a snapshot when it has grown long.
+    /// Replaces the journal's tail by a snapshot when it has grown long beside
+    /// the last one: so all snapshots of a first fill cost a few times the last.
     fn snapshot_if_due(&mut self) {
-        if self.since_snapshot >= SNAPSHOT_EVENTS_MAX {
-            self.save_snapshot();
+        if self.since_snapshot >= SNAPSHOT_EVENTS_MIN {
+            let (behind, last) = self.shared.store.sizes_of_replay();
+            if is_snapshot_due(self.since_snapshot, behind, last) {
+                self.save_snapshot();
+            }
         }
     }
 
@@ -388,9 +392,48 @@ impl RepositoryWorker {
     }
 }
 
+/// `events` of `behind` bytes lie behind a snapshot of `last` bytes.
+fn is_snapshot_due(events: usize, behind: u64, last: u64) -> bool {
+    let is_much = behind >= last / SNAPSHOT_SHARE;
+    events >= SNAPSHOT_EVENTS_MAX || (events >= SNAPSHOT_EVENTS_MIN && is_much)
+}
+
 fn merge(into: &mut Option<RuleReaction>, reaction: RuleReaction) {
     match into {
         Some(earlier) => earlier.merge(reaction),
         None => *into = Some(reaction),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Events of one snapshot and bytes of all, where each of `all` events is an
+    /// object of its own.
+    fn fill(all: u64, event_bytes: u64) -> (usize, u64) {
+        let (mut since, mut longest, mut last, mut written) = (0, 0, 0, 0);
+        for event in 1..=all {
+            since += 1;
+            longest = longest.max(since);
+            if is_snapshot_due(since, since as u64 * event_bytes, last) {
+                last = event * event_bytes;
+                written += last;
+                since = 0;
+            }
+        }
+        (longest, written)
+    }
+
+    #[test]
+    fn the_snapshots_of_a_first_fill_cost_a_few_times_the_last() {
+        for all in [1_000, 4_000, 10_000] {
+            let (longest, written) = fill(all, 1_000);
+            assert!(written <= 4 * 1_000 * all, "{all} events: {written} bytes");
+            assert!(longest <= SNAPSHOT_EVENTS_MAX);
+        }
+        // However large the store is, a replay and the events kept stay bounded.
+        assert_eq!(fill(100_000, 1_000).0, SNAPSHOT_EVENTS_MAX);
+        assert!(!is_snapshot_due(SNAPSHOT_EVENTS_MIN - 1, u64::MAX, 0));
     }
 }

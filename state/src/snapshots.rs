@@ -117,6 +117,14 @@ impl Store {
         self.past.lock().kept.clone()
     }
 
+    /// Bytes of the events behind the newest snapshot, and of that snapshot: what
+    /// the next start reads.
+    #[must_use]
+    pub fn sizes_of_replay(&self) -> (u64, u64) {
+        let snapshot = self.past.lock().kept.last().map_or(0, |kept| kept.bytes);
+        (self.bytes_since_snapshot(), snapshot)
+    }
+
     /// Saves what the journal up to `new.sequence` amounts to, and lets go of
     /// what `retention` does not keep. In memory only the newest is kept.
     pub fn save_snapshot(
