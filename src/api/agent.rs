@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::model::{ControlLine, ControlStatus};
+use super::noted::NotedPolicies;
 use crate::clock::Clock;
 use crate::datapath::kernel::{ControlList, Inspector, StartReport};
 use crate::datapath::{ControlMark, DatapathError};
@@ -31,6 +34,8 @@ pub struct Agent {
     pub metrics: Metrics,
     pub collector: Collector,
     pub drift: Arc<Drift>,
+    /// Policies that the status tells something about.
+    pub noted: Mutex<NotedPolicies>,
     pub clock: Arc<dyn Clock>,
 }
 

@@ -8,10 +8,12 @@
 mod agent;
 pub mod client;
 pub mod model;
+mod noted;
 pub mod question;
 mod server;
 
 pub use agent::Agent;
+pub use noted::NotedPolicies;
 pub use server::{ServerError, Servers};
 
 /// First part of every path.

@@ -93,6 +93,7 @@ impl Rooms {
                 metrics: parts.metrics,
                 collector,
                 drift: Arc::new(drift),
+                noted: Mutex::default(),
                 clock: Arc::clone(&parts.clock),
             }),
             clock: parts.clock,

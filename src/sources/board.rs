@@ -1,9 +1,10 @@
 //! What each source says about itself. Written by the source's thread, read by
 //! the API and the metrics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::events::{ResourceKey, ResourceKind, SourceName};
 use crate::policy::documents::Positions;
@@ -45,7 +46,37 @@ pub struct SourceReport {
 #[derive(Debug, Default)]
 pub struct SourceBoard {
     reports: RwLock<BTreeMap<SourceName, SourceReport>>,
-    positions: RwLock<BTreeMap<ResourceKey, Positions>>,
+    places: RwLock<BTreeMap<ResourceKey, Arc<Place>>>,
+}
+
+/// A resource's text, and what was asked about it: who polls asks the same each
+/// time, and finding a place reads the text.
+#[derive(Debug)]
+struct Place {
+    positions: Positions,
+    answers: Mutex<VecDeque<Answer>>,
+}
+
+/// Errors without and with their places.
+type Answer = (Vec<FieldError>, Vec<FieldError>);
+
+/// One for the warnings of the version in force, one for what is refused.
+const ANSWERS_MAX: usize = 2;
+
+impl Place {
+    fn locate(&self, errors: &mut [FieldError]) {
+        let mut answers = self.answers.lock();
+        if let Some((_, located)) = answers.iter().find(|(asked, _)| asked == errors) {
+            errors.clone_from_slice(located);
+            return;
+        }
+        let asked = errors.to_vec();
+        self.positions.locate(errors);
+        if answers.len() == ANSWERS_MAX {
+            answers.pop_front();
+        }
+        answers.push_back((asked, errors.to_vec()));
+    }
 }
 
 impl SourceBoard {
@@ -55,17 +86,24 @@ impl SourceBoard {
     }
     /// Remembers where the fields of a resource's newest version stand.
     pub fn place(&self, key: &ResourceKey, positions: Positions) {
-        self.positions.write().insert(key.clone(), positions);
+        let place = Place {
+            positions,
+            answers: Mutex::default(),
+        };
+        self.places.write().insert(key.clone(), Arc::new(place));
     }
     /// Forgets a resource.
     pub fn forget(&self, key: &ResourceKey) {
-        self.positions.write().remove(key);
+        self.places.write().remove(key);
     }
     /// Fills in line and column of errors about a resource, where known.
     pub fn locate(&self, key: &ResourceKey, errors: &mut [FieldError]) {
-        let positions = self.positions.read().get(key).cloned();
-        if let Some(positions) = positions {
-            positions.locate(errors);
+        if errors.is_empty() {
+            return;
+        }
+        let place = self.places.read().get(key).cloned();
+        if let Some(place) = place {
+            place.locate(errors);
         }
     }
     /// All reports.

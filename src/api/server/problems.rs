@@ -2,9 +2,10 @@
 
 use crate::api::Agent;
 use crate::api::model::{Problem, Severity};
+use crate::api::noted::Noted;
 use crate::endpoint::EndpointStatus;
-use crate::policy::language::{FieldError, Item, L4Match, NamedPort, Ports};
-use crate::policy::{Direction, Refusal};
+use crate::policy::Refusal;
+use crate::policy::language::FieldError;
 use crate::queues::{PipelineStatus, drift_line};
 
 pub(super) fn gather(
@@ -33,8 +34,7 @@ pub(super) fn gather(
     for refusal in agent.pipeline.refused().iter() {
         problems.extend(refused(agent, refusal));
     }
-    problems.extend(warnings(agent));
-    problems.extend(nameless_ports(agent));
+    problems.extend(of_policies(agent));
     for text in &agent.start.warnings {
         problems.push(warning("datapath", agent.node.clone(), text.clone()));
     }
@@ -107,75 +107,34 @@ fn refused(agent: &Agent, refusal: &Refusal) -> Vec<Problem> {
         .collect()
 }
 
-/// What policies in force are warned about.
-fn warnings(agent: &Agent) -> Vec<Problem> {
+/// What policies in force are warned about, and which ports they name that this
+/// host does not have.
+fn of_policies(agent: &Agent) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for stored in agent.pipeline.repository().policies.values() {
+    let mut noted = agent.noted.lock();
+    noted.look_at(&agent.pipeline.repository());
+    for Noted { stored, nameless } in noted.policies() {
+        let (key, origin) = (&stored.resource.key, &stored.resource.origin);
         let mut warnings = stored.warnings.clone();
-        agent.board.locate(&stored.resource.key, &mut warnings);
-        let origin = (&stored.resource.origin.file, stored.resource.origin.line);
+        agent.board.locate(key, &mut warnings);
         for mut field in warnings {
-            let place = place_of(origin, &mut field, &stored.resource.key.to_string());
+            let place = place_of((&origin.file, origin.line), &mut field, &key.to_string());
             problems.push(warning("policy", place, field.to_string()));
         }
-    }
-    problems
-}
-
-/// Rules of policies in force that name a port which this host does not have:
-/// they match nothing.
-fn nameless_ports(agent: &Agent) -> Vec<Problem> {
-    let snapshot = agent.pipeline.repository();
-    let mut problems = Vec::new();
-    for stored in snapshot.policies.values().filter(|it| it.selects_host) {
-        let (key, origin) = (&stored.resource.key, &stored.resource.origin);
-        for item in stored.policy.rules.iter().flat_map(|rule| &rule.items) {
-            for name in unknown_names(item, &snapshot.options.named_ports) {
-                let line = origin.item_lines.get(&item.path);
-                let place = match line.filter(|_| !origin.file.is_empty()) {
-                    Some(line) => format!("{}:{line}: {key}", origin.file),
-                    None => key.to_string(),
-                };
-                let text = format!(
-                    "{}: {name:?}: this host has no port of this name: it matches nothing; name \
-                     it with --named-ports, or write the number",
-                    item.path
-                );
-                problems.push(warning("policy", place, text));
-            }
-        }
-    }
-    problems
-}
-
-/// The named ports of an item for ingress that `known` does not hold, each once.
-fn unknown_names<'a>(item: &'a Item, known: &[NamedPort]) -> Vec<&'a str> {
-    let mut unknown = Vec::new();
-    let Ports::Some(matches) = &item.ports else {
-        return unknown;
-    };
-    if item.section.direction() != Some(Direction::Ingress) {
-        return unknown;
-    }
-    // With no protocol written a name stands for each; one of them is enough.
-    let is_known = |wanted: &str| {
-        matches.iter().any(|entry| {
-            let L4Match::Named { protocol, name } = entry else {
-                return false;
+        for (path, name) in nameless {
+            let line = origin.item_lines.get(path);
+            let place = match line.filter(|_| !origin.file.is_empty()) {
+                Some(line) => format!("{}:{line}: {key}", origin.file),
+                None => key.to_string(),
             };
-            let same = |port: &NamedPort| port.name == *name && port.protocol == *protocol;
-            name == wanted && known.iter().any(same)
-        })
-    };
-    for entry in matches {
-        if let L4Match::Named { name, .. } = entry
-            && !is_known(name)
-            && !unknown.contains(&name.as_str())
-        {
-            unknown.push(name.as_str());
+            let text = format!(
+                "{path}: {name:?}: this host has no port of this name: it matches nothing; name \
+                 it with --named-ports, or write the number"
+            );
+            problems.push(warning("policy", place, text));
         }
     }
-    unknown
+    problems
 }
 
 /// `file:line: resource`; the line leaves the message.
@@ -186,47 +145,5 @@ fn place_of(origin: (&String, usize), field: &mut FieldError, resource: &str) ->
         resource.to_owned()
     } else {
         format!("{file}:{line}: {resource}")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::Section;
-    use crate::policy::language::{Peers, PortProtocol};
-
-    #[test]
-    fn a_named_port_that_the_host_does_not_have_is_told_once() {
-        let port = |name: &str, protocol| L4Match::Named {
-            protocol,
-            name: name.to_owned(),
-        };
-        let item = |section| Item {
-            section,
-            index: 0,
-            path: "spec.ingress[0]".to_owned(),
-            peers: Peers::Any,
-            ports: Ports::Some(vec![
-                port("ssh", PortProtocol::Tcp),
-                port("web", PortProtocol::Tcp),
-                port("web", PortProtocol::Udp),
-                L4Match::Protocol(47),
-            ]),
-        };
-        let known = [NamedPort {
-            name: "ssh".to_owned(),
-            protocol: PortProtocol::Tcp,
-            port: 22,
-        }];
-        assert_eq!(unknown_names(&item(Section::Ingress), &known), ["web"]);
-        assert_eq!(
-            unknown_names(&item(Section::IngressDeny), &[]),
-            ["ssh", "web"]
-        );
-        assert_eq!(
-            unknown_names(&item(Section::Egress), &[]),
-            [""; 0],
-            "the peers'"
-        );
     }
 }

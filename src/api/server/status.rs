@@ -73,6 +73,9 @@ fn build(agent: &Agent, verify: bool) -> Status {
     }
 }
 
+/// Policies that a reason names; the others are counted.
+const REASON_NAMES_MAX: usize = 10;
+
 fn enforcing(agent: &Agent, endpoint: Option<&EndpointStatus>) -> EnforcementStatus {
     let policy = endpoint.map(|endpoint| endpoint.policy).unwrap_or_default();
     let names = current_names(&agent.pipeline);
@@ -83,8 +86,13 @@ fn enforcing(agent: &Agent, endpoint: Option<&EndpointStatus>) -> EnforcementSta
     ] {
         let place = direction as usize;
         let of = |policies: &OrdSet<ResourceKey>| {
-            let names: Vec<_> = policies.iter().map(|key| key.name.as_str()).collect();
-            names.join(", ")
+            let named = policies.iter().take(REASON_NAMES_MAX);
+            let names: Vec<_> = named.map(|key| key.name.as_str()).collect();
+            let more = match policies.len() - names.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            names.join(", ") + &more
         };
         let names = names.as_deref();
         let by = names.map(|names| of(&names.enforcing[place]));
