@@ -298,3 +298,29 @@ fn filters_of_another_version_are_replaced() {
         });
     }
 }
+
+#[test]
+fn detach_removes_what_another_version_attached() {
+    for force_clsact in [false, true] {
+        in_world(|world| {
+            let mut options = world.options.clone();
+            (options.force_clsact, options.layout) = (force_clsact, newer());
+            let (datapath, _) = open_with(&options).expect("open");
+            let device = world.veth("v0", "v1");
+            let synced = datapath
+                .attachments()
+                .sync_devices(std::slice::from_ref(&device), Unwanted::Keep);
+            assert_eq!(synced.expect("sync").failed, []);
+            let qdiscs = run("tc qdisc show dev v0");
+            assert_eq!(qdiscs.contains("clsact"), force_clsact || !has_tcx());
+            let objects = Objects::of(&datapath);
+            drop(datapath);
+            assert_eq!(versions(world.dir()), [newer().version]);
+            let done = detach(world.dir()).expect("detach");
+            assert_eq!(objects.left(), [""; 0], "{done:?}");
+            assert_eq!(running("v0"), [""; 0], "{done:?}");
+            assert!(!run("tc qdisc show dev v0").contains("clsact"), "{done:?}");
+            assert!(!world.dir().exists());
+        });
+    }
+}

@@ -118,7 +118,7 @@ impl Objects {
             let Ok(Some(fd)) = sys::obj_get(&pin.path(dir)) else {
                 continue;
             };
-            match pin {
+            match pin.of_its_version() {
                 Pin::Map { name } => {
                     let is_array = PROGRAM_ARRAYS.contains(&name.as_str());
                     let to = if is_array {
@@ -188,8 +188,9 @@ fn remove_filters(found: &[Pin], done: &mut Vec<String>, failed: &mut Vec<String
                 Err(error) => failed.push(format!("filters of device {ifindex}: {error}")),
             }
         }
-        let added = |pin: &&Pin| matches!(pin, Pin::Qdisc { ifindex: of, .. } if *of == ifindex);
-        if found.iter().any(|pin| added(&pin)) {
+        // Whichever version of ours added it.
+        let added = |pin: &Pin| matches!(pin.of_its_version(), Pin::Qdisc { ifindex: of, .. } if of == ifindex);
+        if found.iter().any(added) {
             match clsact::remove_empty_qdisc(ifindex) {
                 Ok(true) => done.push(format!("clsact qdisc: device {ifindex}")),
                 Ok(false) => {}
@@ -213,13 +214,12 @@ fn end_link(of: &PinDir, pin: &Pin) {
 
 /// Links before programs before maps.
 fn in_order(mut found: Vec<Pin>) -> Vec<Pin> {
-    found.sort_by_key(|pin| match pin {
+    found.sort_by_key(|pin| match pin.of_its_version() {
         Pin::Link(_) => 0,
         Pin::Filter(_) | Pin::Qdisc { .. } => 1,
         Pin::Program { .. } => 2,
         Pin::Map { .. } => 3,
-        Pin::OtherVersion { .. } => 4,
-        Pin::Foreign { .. } => 5,
+        Pin::OtherVersion { .. } | Pin::Foreign { .. } => 4,
     });
     found
 }

@@ -148,6 +148,14 @@ impl Pin {
         }
     }
 
+    /// The pin as the version sees it that made it.
+    pub(crate) fn of_its_version(&self) -> Self {
+        match self {
+            Self::OtherVersion { file, version } => Self::parse(file, *version),
+            other => other.clone(),
+        }
+    }
+
     fn parse_ours(file: &str) -> Option<Self> {
         let (stem, _) = file.rsplit_once("_v")?;
         if let Some(rest) = stem.strip_prefix("prog_") {
@@ -277,10 +285,9 @@ mod tests {
             assert_eq!(Pin::parse(&file, 2), pin, "{file}");
             let other = pin.file(&of.of_version(31));
             assert_eq!(Pin::parse(&other, 31), pin, "{other}");
-            assert!(matches!(
-                Pin::parse(&other, 2),
-                Pin::OtherVersion { version: 31, .. }
-            ));
+            let seen = Pin::parse(&other, 2);
+            assert!(matches!(seen, Pin::OtherVersion { version: 31, .. }));
+            assert_eq!(seen.of_its_version(), pin);
         }
         assert_eq!(
             Pin::parse("maps.debug", 2),
