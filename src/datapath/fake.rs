@@ -74,6 +74,7 @@ struct Kernel {
     current: Option<(usize, Realized)>,
     faults: Vec<Fault>,
     writes: usize,
+    stages: u32,
     commits: u64,
     director: Option<Director>,
 }
@@ -82,6 +83,7 @@ struct Kernel {
 struct Slot {
     generation: Generation,
     whole: bool,
+    nonce: u32,
 }
 
 impl FakeKernel {
@@ -113,6 +115,7 @@ impl FakeKernel {
         let copy = Kernel {
             slots: state.slots.clone(),
             current: state.current,
+            stages: state.stages,
             ..Kernel::default()
         };
         Self {
@@ -216,9 +219,12 @@ impl Datapath for FakeDatapath {
             state.fate(KernelCall::Stage)
         };
         let place = state.inactive();
+        state.stages += 1;
+        let nonce = state.stages;
         let mut slot = Slot {
             generation: generation.clone(),
             whole: true,
+            nonce,
         };
         match fate {
             KernelFate::Fails => return Err(injected("stage")),
@@ -235,6 +241,7 @@ impl Datapath for FakeDatapath {
         self.staged = true;
         Ok(StageReport {
             writes,
+            nonce,
             ..StageReport::default()
         })
     }
@@ -259,7 +266,9 @@ impl Datapath for FakeDatapath {
             .current
             .map_or(0, |(_, realized)| realized.generation.0);
         let Some(Slot {
-            generation: staged, ..
+            generation: staged,
+            nonce,
+            ..
         }) = &state.slots[place]
         else {
             return Err(DatapathError::Other("the slot is empty".to_owned()));
@@ -267,6 +276,7 @@ impl Datapath for FakeDatapath {
         let realized = Realized {
             generation: GenerationNumber(last.wrapping_add(1)),
             revision: staged.revision,
+            nonce: *nonce,
             enforced: by_direction(staged, |direction| direction.enforced),
             watched: by_direction(staged, |direction| direction.watched),
         };

@@ -65,6 +65,9 @@ pub struct Generation {
 pub struct Realized {
     pub generation: GenerationNumber,
     pub revision: Revision,
+    /// Tells it from another generation of this number and revision, which an
+    /// agent without history may have made.
+    pub nonce: u32,
     /// By direction number.
     pub enforced: [bool; 2],
     /// By direction number: not enforced, but its verdicts are reported.
@@ -82,6 +85,8 @@ pub struct StageReport {
     pub blocks: usize,
     pub rows: usize,
     pub prefixes: usize,
+    /// What [`Realized`] will show once this is committed.
+    pub nonce: u32,
 }
 
 /// Why a generation could not be staged or committed. The old one enforces on.

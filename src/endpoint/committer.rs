@@ -206,14 +206,14 @@ impl Committer {
         }
         let report = self.datapath.stage(generation)?;
         meters::written(report.writes);
-        self.persist_staged(generation)?;
+        self.persist_staged(generation, report.nonce)?;
         let realized = self.datapath.commit()?;
         let message = commit_message(realized, report.writes);
         self.persist_realized(realized, audit, &message);
         Ok((realized, report.writes))
     }
 
-    fn persist_staged(&mut self, generation: &Generation) -> Result<(), StoreError> {
+    fn persist_staged(&mut self, generation: &Generation, nonce: u32) -> Result<(), StoreError> {
         let store = &self.parts.store;
         let mut record = store.generations().unwrap_or_default();
         let next = self
@@ -224,6 +224,7 @@ impl Committer {
             generation: next,
             revision: generation.revision.0,
             audit: Some(is_audited(generation)),
+            nonce: Some(nonce),
         });
         store.put_generations(&record)?;
         for endpoint in self.parts.endpoints.iter() {
@@ -251,6 +252,7 @@ impl Committer {
             generation: realized.generation.0,
             revision: realized.revision.0,
             audit: Some(audit),
+            nonce: Some(realized.nonce),
         });
         let result = store
             .put_generations(&record)

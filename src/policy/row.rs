@@ -398,10 +398,7 @@ mod tests {
             shelf.sweep();
             prop_assert_eq!(shelf.len(), blocks);
         }
-    }
 
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn a_changed_cell_and_the_lesser_of_two_rows_are_as_made_anew(
             one in cells(), other in cells(), place in any::<prop::sample::Index>(), cell in 0..3u32

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::*;
 use crate::clock::{ManualClock, SystemClock};
 use crate::datapath::fake::{FakeKernel, Fault};
-use crate::endpoint::{Enforcement, HOST_ENDPOINT, Progress};
+use crate::endpoint::{Enforcement, HOST_ENDPOINT};
 use crate::events::{EndpointState, Origin, Outcome, Resource, ResourceKind};
 use crate::limits::{FLUSH_ATTEMPTS_MAX, REPOSITORY_QUEUE_MAX};
 use crate::queues::ChangeOutcome;
@@ -89,17 +89,7 @@ impl Stepped {
 
     /// Steps until nothing is left to do now.
     fn settle(&mut self) {
-        for _ in 0..1_000 {
-            let now = self.clock.now();
-            let workers = &mut self.workers;
-            let mut steps = vec![workers.repository.step(now), workers.reaction.step(now)];
-            steps.extend(workers.endpoints.iter_mut().map(|worker| worker.step(now)));
-            steps.push(workers.committer.step());
-            if !steps.contains(&Progress::Busy) {
-                return;
-            }
-        }
-        panic!("it never settles");
+        self.workers.settle(self.clock.as_ref());
     }
 
     fn submit(&mut self, change: RepositoryChange) -> ChangeOutcome {

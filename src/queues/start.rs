@@ -331,7 +331,9 @@ fn tell(
 }
 
 fn same(realized: Realized, record: GenerationRecord) -> bool {
-    realized.generation.0 == record.generation && realized.revision.0 == record.revision
+    realized.generation.0 == record.generation
+        && realized.revision.0 == record.revision
+        && record.nonce.is_none_or(|nonce| nonce == realized.nonce)
 }
 
 /// Generations of an earlier boot are void: numbers begin anew with each.

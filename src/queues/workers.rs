@@ -23,7 +23,34 @@ pub struct Workers {
     pub committer: Committer,
 }
 
+/// Steps in which everything must have come to rest.
+const SETTLE_STEPS_MAX: usize = 10_000;
+
 impl Workers {
+    /// Steps every worker in turn until none has anything to do now: how tests
+    /// run the pipeline, on one thread and any clock.
+    ///
+    /// # Panics
+    /// When the workers never come to rest.
+    pub fn settle(&mut self, clock: &dyn Clock) {
+        for _ in 0..SETTLE_STEPS_MAX {
+            if !self.step_all(clock.now()) {
+                return;
+            }
+        }
+        panic!("the workers never come to rest");
+    }
+
+    /// One step of every worker; whether any had something to do.
+    fn step_all(&mut self, now: Moment) -> bool {
+        let mut busy = self.repository.step(now) == Progress::Busy;
+        busy |= self.reaction.step(now) == Progress::Busy;
+        for worker in &mut self.endpoints {
+            busy |= worker.step(now) == Progress::Busy;
+        }
+        busy | (self.committer.step() == Progress::Busy)
+    }
+
     /// Their loops, to be run on threads.
     pub(super) fn into_loops(
         self,

@@ -42,6 +42,10 @@ pub struct GenerationRecord {
     /// records of older agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<bool>,
+    /// Tells it from another generation of the same numbers; None in records of
+    /// older agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<u32>,
 }
 
 /// The last generations: what was about to be committed, and what is.

@@ -273,6 +273,7 @@ fn records_come_back() {
             audit: None,
             generation: 4,
             revision: 7,
+            nonce: Some(3),
         }),
         realized: None,
         epoch: 9,
@@ -352,4 +353,25 @@ fn a_missing_event_ends_the_replay() {
             .problem
             .is_some_and(|problem| problem.contains("before 2"))
     );
+}
+
+#[test]
+fn what_lives_is_not_rewritten_at_each_start() {
+    use std::os::unix::fs::MetadataExt as _;
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let file = || std::fs::metadata(dir.path().join("journal/db")).expect("exists");
+    let store = Store::open(dir.path()).expect("opens");
+    let body = "x".repeat(64 << 10);
+    let many = COMPACT_BYTES_MIN / body.len() as u64 + 100;
+    for _ in 0..many {
+        store.append(&body).expect("appends");
+    }
+    store.flush().expect("flushes");
+    let before = file();
+    assert!(before.len() > COMPACT_BYTES_MIN);
+    drop(store);
+    let store = Store::open(dir.path()).expect("opens");
+    assert_eq!(store.problem(), None);
+    assert_eq!(file().ino(), before.ino(), "the same file");
+    assert_eq!(store.appended(), many);
 }

@@ -34,11 +34,20 @@ fn reboot(world: &mut World) {
     });
 }
 
-/// Manifests that cannot be listed: their source never gets in sync.
-fn block_source(world: &World) {
+/// A machine that enforced the demo policy and was booted anew, with manifests
+/// that cannot be listed: their source never gets in sync.
+fn booted() -> (World, u64) {
+    let mut world = World::bare();
+    world.manifest("nodes.yaml", palisade::lab::scenario::NODES);
+    world.manifest("policy.yaml", DEMO_POLICY);
+    world.start_agent();
+    world.wait("ingress", "enabled");
+    let revision = world.revision();
+    reboot(&mut world);
     let directory = world.sandbox.path("manifests");
     fs::remove_dir_all(&directory).expect("the manifests");
     fs::write(&directory, "not a directory").expect("a file");
+    (world, revision)
 }
 
 fn status(world: &World) -> Option<Value> {
@@ -98,14 +107,7 @@ fn the_last_good_policy_is_enforced_before_any_source_answers() {
     if !privileged() {
         return;
     }
-    let mut world = World::bare();
-    world.manifest("nodes.yaml", palisade::lab::scenario::NODES);
-    world.manifest("policy.yaml", DEMO_POLICY);
-    world.start_agent();
-    world.wait("ingress", "enabled");
-    let revision = world.revision();
-    reboot(&mut world);
-    block_source(&world);
+    let (world, revision) = booted();
     let (_agent, told) = start(&world);
     let ready = wait_told(&told, "READY=1");
     assert!(ready.contains("waiting for manifests"), "{ready}");
@@ -133,13 +135,7 @@ fn a_network_that_comes_up_later_is_protected_as_it_comes() {
     if !privileged() {
         return;
     }
-    let mut world = World::bare();
-    world.manifest("nodes.yaml", palisade::lab::scenario::NODES);
-    world.manifest("policy.yaml", DEMO_POLICY);
-    world.start_agent();
-    world.wait("ingress", "enabled");
-    reboot(&mut world);
-    block_source(&world);
+    let (world, _) = booted();
     world.tool("host", &format!("ip link del {DEVICE}"));
     let (_agent, told) = start(&world);
     wait_told(&told, "READY=1");

@@ -14,8 +14,10 @@ use palisade::datapath::kernel::{
     CommitState, Inspector, KernelDatapath, Unwanted, WantedDevice, detach,
 };
 use palisade::datapath::{Datapath, DatapathSettings};
-use palisade::endpoint::{NodeFacts, Progress};
-use palisade::events::{Origin, RepositoryChange, Resource, ResourceKey, ResourceKind, SourceName};
+use palisade::endpoint::{HOST_ENDPOINT, NodeFacts};
+use palisade::events::{
+    Origin, RepositoryChange, Resource, ResourceKey, ResourceKind, Revision, SourceName,
+};
 use palisade::policy::{Direction, PolicyOptions};
 use palisade::queues::{ChangeOutcome, Pipeline, PipelineOptions, Workers};
 use palisade_abi::ABI_VERSION;
@@ -40,6 +42,9 @@ enum Record {
     Present,
     /// With a policy that the kernel never got.
     Newer,
+    /// As present, but the generation that it names is another one of the same
+    /// numbers than that in the kernel, which an agent without history made.
+    Stale,
 }
 
 /// What is left of the pins.
@@ -133,17 +138,7 @@ impl Life {
 
     /// Steps until nothing is left to do now.
     fn settle(&mut self) {
-        for _ in 0..1_000 {
-            let now = self.clock.now();
-            let workers = &mut self.workers;
-            let mut steps = vec![workers.repository.step(now), workers.reaction.step(now)];
-            steps.extend(workers.endpoints.iter_mut().map(|worker| worker.step(now)));
-            steps.push(workers.committer.step());
-            if !steps.contains(&Progress::Busy) {
-                return;
-            }
-        }
-        panic!("it never settles");
+        self.workers.settle(self.clock.as_ref());
     }
 
     /// The source tells all its files; whether the last one was taken.
@@ -182,7 +177,7 @@ fn disk(record: Record) -> MemoryDisk {
     let files = match record {
         Record::Absent => return disk,
         Record::Older => NONE,
-        Record::Present => ONE,
+        Record::Present | Record::Stale => ONE,
         Record::Newer => TWO,
     };
     let kernel = FakeKernel::new();
@@ -239,6 +234,15 @@ fn remove_pins(world: &World, left: Left) {
     }
 }
 
+/// Puts the record of what the kernel enforces from one disk onto another.
+fn name_generation_of(from: &MemoryDisk, to: &MemoryDisk) {
+    let of_kernel = Store::on(from.clone()).expect("opens");
+    let store = Store::on(to.clone()).expect("opens");
+    let record = of_kernel.generations().expect("reads");
+    store.put_generations(&record).expect("puts");
+    store.flush().expect("flushes");
+}
+
 fn outcome(before: CommitState, life: &Life, inspector: &Inspector) -> Outcome {
     let now = inspector.commit_state();
     match (before.generation.0, now.generation.0) {
@@ -262,8 +266,9 @@ fn expected(record: Record, left: Left) -> (Outcome, Outcome) {
 
 fn row(world: &World, device: &WantedDevice, record: Record, left: Left, boot: &str) {
     let place = format!("store {record:?}, pins {left:?}, boot {boot}");
+    let first = MemoryDisk::new();
     let (life, inspector) = {
-        let (mut life, inspector) = live(world, device, &MemoryDisk::new(), "boot");
+        let (mut life, inspector) = live(world, device, &first, "boot");
         life.tell(ONE);
         (life, inspector)
     };
@@ -278,7 +283,17 @@ fn row(world: &World, device: &WantedDevice, record: Record, left: Left, boot: &
     drop((life, inspector));
     remove_pins(world, left);
 
-    let (mut life, inspector) = live(world, device, &disk(record), boot);
+    let disk = disk(record);
+    if record == Record::Present {
+        name_generation_of(&first, &disk);
+    }
+    let (mut life, inspector) = live(world, device, &disk, boot);
+    let told = life.pipeline.endpoint(HOST_ENDPOINT).expect("the host");
+    let adopts = (record, left, boot) == (Record::Present, Left::All, "boot");
+    if adopts || record == Record::Stale {
+        let told = told.revision.realized != Revision(0);
+        assert_eq!(told, adopts, "{place}: told as realized");
+    }
     let files = if record == Record::Newer { TWO } else { ONE };
     let (first, last) = expected(record, left);
     assert_eq!(outcome(found, &life, &inspector), first, "{place}: at once");
@@ -325,6 +340,7 @@ fn whatever_is_left_of_store_and_pins_the_start_makes_it_right() {
         ] {
             row(world, &device, Record::Present, left, "boot");
         }
+        row(world, &device, Record::Stale, Left::All, "boot");
         row(world, &device, Record::Absent, Left::WithoutRecord, "boot");
         row(world, &device, Record::Newer, Left::WithoutMaps, "boot");
     });

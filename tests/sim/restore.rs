@@ -54,15 +54,7 @@ impl Machine {
 
     /// Until no worker has anything to do; failed builds are not waited for.
     fn drive(&self, agent: &mut Agent) {
-        loop {
-            let mut busy = false;
-            for worker in 0..WORKERS {
-                busy |= agent.work(worker, &self.clock) == Progress::Busy;
-            }
-            if !busy {
-                return;
-            }
-        }
+        agent.workers.settle(self.clock.as_ref());
     }
 
     /// The source tells these policies, that they are all, and rests.
@@ -134,6 +126,9 @@ enum Records {
     /// C is in the journal and was not staged.
     AcceptedC,
     StagedC,
+    /// As `AcceptedC`, and the records name C by its numbers: an agent without
+    /// history has meanwhile made a generation of the same ones.
+    StaleC,
 }
 
 /// What the kernel holds.
@@ -162,7 +157,7 @@ enum Does {
     Rebuilds(&'static str),
 }
 
-const TABLE: [(Records, Pins, Does); 18] = [
+const TABLE: [(Records, Pins, Does); 21] = [
     (Records::Absent, Pins::Absent, Does::Waits),
     (Records::Absent, Pins::B, Does::Keeps),
     (Records::Absent, Pins::C, Does::Keeps),
@@ -181,6 +176,9 @@ const TABLE: [(Records, Pins, Does); 18] = [
     (Records::StagedC, Pins::Absent, Does::Rebuilds(C)),
     (Records::StagedC, Pins::B, Does::Drops),
     (Records::StagedC, Pins::C, Does::Finishes),
+    (Records::StaleC, Pins::Absent, Does::Rebuilds(C)),
+    (Records::StaleC, Pins::B, Does::Keeps),
+    (Records::StaleC, Pins::C, Does::Keeps),
 ];
 
 /// Disks and kernels as an agent left them that was told A, B and C.
@@ -216,10 +214,13 @@ impl Lives {
         // The repository has it on the disk; nobody has built it yet.
         assert_eq!(agent.work(0, &machine.clock), Progress::Busy);
         disks.push((Records::AcceptedC, machine.disk.duplicate()));
+        let stale = machine.disk.duplicate();
         machine.drive(&mut agent);
         let at_commit = staged.lock().take().expect("committed");
         disks.push((Records::StagedC, at_commit));
         let c = machine.kernel.duplicate();
+        name_another_of_the_same_numbers(&stale, &machine.disk);
+        disks.push((Records::StaleC, stale));
         Self { disks, b, c }
     }
 
@@ -241,6 +242,20 @@ impl Lives {
             ..machine
         }
     }
+}
+
+/// Puts the record of the last generation of `newest` into `stale`, but for what
+/// tells it from another one of its numbers.
+fn name_another_of_the_same_numbers(stale: &MemoryDisk, newest: &MemoryDisk) {
+    let of_newest = Store::on(newest.duplicate()).expect("opens");
+    let mut record = of_newest.generations().expect("reads");
+    let realized = record.realized.as_mut().expect("C is realized");
+    let nonce = realized.nonce.as_mut().expect("this agent notes it");
+    *nonce = nonce.wrapping_add(1);
+    record.staged = record.realized;
+    let store = Store::on(stale.clone()).expect("opens");
+    store.put_generations(&record).expect("puts");
+    store.flush().expect("flushes");
 }
 
 #[test]

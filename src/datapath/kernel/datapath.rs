@@ -74,7 +74,7 @@ pub(crate) struct Staged {
     enforced: [bool; 2],
     watched: [bool; 2],
     miss_passes: bool,
-    blocks: u32,
+    nonce: u32,
     checksum: u64,
     settings: Arc<DatapathSettings>,
 }
@@ -179,6 +179,7 @@ impl Shared {
         Ok(Some(Realized {
             generation: GenerationNumber(word.generation()),
             revision: Revision(if known { record.revision } else { 0 }),
+            nonce: if known { record.nonce } else { 0 },
             enforced: enforced_of(word),
             watched: watched_of(word),
         }))
@@ -421,14 +422,14 @@ impl Datapath for KernelDatapath {
         let shared = &self.shared;
         let held = self.known.slot(slot, || shared.tables.read(slot));
         let blocks = held.pool.in_use();
+        let nonce = meta::nonce();
         self.staged = Some(Staged {
             slot,
             revision: generation.revision,
             enforced: enforced(host),
             watched: watched(host),
             miss_passes: generation.settings.missed_tail_call_passes,
-            // At most BLOCKS_MAX, as checked.
-            blocks: u32::try_from(blocks).unwrap_or(u32::MAX),
+            nonce,
             checksum: shared.checksum_with(slot, held.checksum())?,
             settings: Arc::clone(&generation.settings),
         });
@@ -439,6 +440,7 @@ impl Datapath for KernelDatapath {
             blocks,
             rows: tables.iter().map(|table| table.rows.len()).sum(),
             prefixes: generation.ipcache4.len() + generation.ipcache6.len(),
+            nonce,
         })
     }
 
@@ -460,7 +462,7 @@ impl Datapath for KernelDatapath {
             revision: staged.revision.0,
             checksum: staged.checksum,
             generation,
-            blocks: staged.blocks,
+            nonce: staged.nonce,
         };
         meta::write(&self.shared.maps, staged.slot, &record)?;
         if let Some(takeover) = &mut self.takeover {
@@ -482,6 +484,7 @@ impl Datapath for KernelDatapath {
         let realized = Realized {
             generation: GenerationNumber(generation),
             revision: staged.revision,
+            nonce: staged.nonce,
             enforced: staged.enforced,
             watched: staged.watched,
         };
@@ -521,9 +524,8 @@ impl Datapath for KernelDatapath {
         let mut record = meta::read(&self.shared.maps, word.slot())?;
         if record.generation != word.generation() {
             // The record was lost. What it is made of anew was just compared.
-            let (tables, slot) = (&self.shared.tables, word.slot());
-            let held = self.known.slot(slot, || tables.read(slot));
-            record.blocks = u32::try_from(held.pool.in_use()).unwrap_or(u32::MAX);
+            let slot = word.slot();
+            record.nonce = meta::nonce();
             record.checksum = self.shared.checksum(slot)?;
             record.generation = word.generation();
             record.revision = revision.0;
@@ -535,6 +537,7 @@ impl Datapath for KernelDatapath {
         self.trust.record = Some(record);
         let realized = Realized {
             revision,
+            nonce: record.nonce,
             ..realized
         };
         self.realized = Some(realized);

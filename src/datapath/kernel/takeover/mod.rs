@@ -94,6 +94,7 @@ impl Takeover {
         (word.generation() != 0).then(|| Realized {
             generation: GenerationNumber(word.generation()),
             revision: Revision(0),
+            nonce: 0,
             enforced: super::datapath::enforced_of(word),
             watched: super::datapath::watched_of(word),
         })
