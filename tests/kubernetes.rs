@@ -8,6 +8,8 @@
 mod cluster;
 #[path = "kubernetes/cut.rs"]
 mod cut;
+#[path = "kubernetes/deployment.rs"]
+mod deployment;
 #[path = "kubernetes/follow.rs"]
 mod follow;
 #[path = "e2e/harness.rs"]

@@ -22,11 +22,16 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// A server that knows the node, and no agent yet.
-    pub(crate) fn bare(programs: Programs) -> Self {
+    /// A server that knows nothing yet.
+    pub(crate) fn empty(programs: Programs) -> Self {
         let world = World::bare();
         let server = ApiServer::start(&world.sandbox, programs);
-        let mut cluster = Self { world, server };
+        Self { world, server }
+    }
+
+    /// A server that knows the node, and no agent yet.
+    pub(crate) fn bare(programs: Programs) -> Self {
+        let mut cluster = Self::empty(programs);
         cluster.apply_deployment();
         cluster.create("/api/v1/nodes", &node());
         let address = json!({"status": {"addresses": [
@@ -79,6 +84,8 @@ impl Cluster {
                     "/api/v1/namespaces/palisade/serviceaccounts",
                     "/apis/rbac.authorization.k8s.io/v1/clusterroles",
                     "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+                    "/apis/rbac.authorization.k8s.io/v1/namespaces/palisade/roles",
+                    "/apis/rbac.authorization.k8s.io/v1/namespaces/palisade/rolebindings",
                 ],
             ),
             (

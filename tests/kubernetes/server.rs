@@ -73,7 +73,7 @@ fn find() -> Option<Programs> {
 pub(crate) struct ApiServer {
     programs: Programs,
     dir: PathBuf,
-    namespace: String,
+    pub(crate) namespace: String,
     processes: Vec<Process>,
     /// Where it listens now.
     address: IpAddr,
@@ -113,6 +113,11 @@ impl ApiServer {
         self.path("agent.kubeconfig")
     }
 
+    /// What the tests' own programs are started with.
+    pub(crate) fn admin_kubeconfig(&self) -> String {
+        self.path("admin.kubeconfig")
+    }
+
     fn path(&self, part: &str) -> String {
         self.dir.join(part).to_string_lossy().into_owned()
     }
@@ -122,7 +127,7 @@ impl ApiServer {
             "apiVersion: v1\nkind: Config\n\
              clusters: [{{name: test, cluster: {{server: 'https://{address}:{PORT}', certificate-authority: ca.crt}}}}]\n\
              users: [{{name: test, user: {{{user}}}}}]\n\
-             contexts: [{{name: test, context: {{cluster: test, user: test}}}}]\n\
+             contexts: [{{name: test, context: {{cluster: test, user: test, namespace: palisade}}}}]\n\
              current-context: test\n"
         );
         fs::write(self.path(&format!("{name}.kubeconfig")), text).expect("a kubeconfig");

@@ -3,6 +3,7 @@
 mod apiserver;
 mod bench;
 mod bpf;
+mod charts;
 mod ci;
 mod command;
 mod fuzz;
@@ -36,7 +37,7 @@ usage: cargo xtask <command>
                 changed captures through the real programs against their plain reading
   fuzz targets [--minutes N]
                 the fuzz targets of fuzz/, each for N minutes (nightly, cargo-fuzz)
-  apiserver     build the kube-apiserver that the tests use, once (minutes)
+  apiserver     build the kube-apiserver that the tests use, fetch helm and kubectl, once (minutes)
   scale [--nodes N]
                 a node that hears of 5,000 nodes, 20,000 pods and 2,000 policies, and
                 of a tenth (root): time to sync, changes per second, memory
@@ -84,7 +85,7 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
-        ["apiserver"] => apiserver::ensure(),
+        ["apiserver"] => apiserver::ensure().and_then(|()| charts::ensure()),
         ["scale", rest @ ..] => scale::run(rest),
         ["bpf"] => bpf::rebuild(),
         ["bpf", "--check"] => bpf::check(),

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use crate::command::{root, run};
-use crate::{apiserver, tools};
+use crate::{apiserver, charts, tools};
 
 /// Test targets of the root package that need root.
 const PRIVILEGED: &[&str] = &["kernel", "packets", "differential", "e2e", "kubernetes"];
@@ -80,6 +80,9 @@ pub(crate) fn run_all() -> Result<()> {
     tools::ensure()?;
     if let Err(error) = apiserver::ensure() {
         println!("no kube-apiserver: its tests are skipped ({error:#})");
+    }
+    if let Err(error) = charts::ensure() {
+        println!("no helm: the test of the chart is skipped ({error:#})");
     }
     let cargo = || {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
