@@ -1,6 +1,6 @@
 //! What changes in the cluster changes on the node.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, until};
 use crate::harness::{HTTP, SSH};
@@ -17,6 +17,7 @@ fn policies_and_labels_are_followed() {
 
     cluster.create_policy("ssh", "web", &[SSH]);
     cluster.wait_open(&[SSH]);
+    expect_probes(&mut cluster);
     let ports = json!({"spec": {"ingress": [{"fromEntities": ["all"],
         "toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}]}]}]}});
     cluster.patch_policy("ssh", &ports);
@@ -48,6 +49,7 @@ fn policies_and_labels_are_followed() {
     );
 
     expect_report(&cluster);
+    expect_columns(&cluster);
 
     cluster.delete_policy("ssh");
     cluster.wait_open(&[SSH, HTTP]);
@@ -71,6 +73,13 @@ fn expect_report(cluster: &Cluster) {
         let object = cluster.server.request("GET", path, None)?;
         (object["status"]["policies"]["refused"] == 1).then_some(object)
     });
+    let node = cluster.server.request("GET", "/api/v1/nodes/host", None);
+    let node = node.expect("the node");
+    let owner = &object["metadata"]["ownerReferences"][0];
+    assert_eq!(
+        owner["uid"], node["metadata"]["uid"],
+        "it goes with its node"
+    );
     let status = &object["status"];
     assert_eq!(status["ingress"], "enforced", "{object}");
     assert_eq!(status["policies"]["selecting"], 1, "{object}");
@@ -98,6 +107,53 @@ fn expect_report(cluster: &Cluster) {
         event["message"].to_string().contains("fromEntities"),
         "{event}"
     );
+}
+
+/// `kubectl get` says of each policy whether it is valid, and what the nodes do
+/// with it.
+fn expect_columns(cluster: &Cluster) {
+    let path = "/apis/cilium.io/v2/ciliumclusterwidenetworkpolicies";
+    let columns = |name: &str| cluster.server.columns(&format!("{path}/{name}"));
+    let columns = |name: &str, valid: &str| {
+        until(&format!("{name} is counted as {valid}"), || {
+            columns(name).filter(|columns| columns["Valid"] == valid)
+        })
+    };
+    // The third version is refused; the second is what the node enforces.
+    let ssh = columns("ssh", "False");
+    let numbers = ["Nodes", "Enforcing", "Revision", "Generation"].map(|name| ssh[name].clone());
+    assert_eq!(json!(numbers), json!([1, 1, 2, 3]), "{ssh:?}");
+    // It selects no node now.
+    let db = columns("db", "True");
+    let numbers = ["Nodes", "Enforcing", "Revision", "Generation"].map(|name| db[name].clone());
+    assert_eq!(json!(numbers), json!([0, 0, null, 1]), "{db:?}");
+    let object = cluster.server.request("GET", &format!("{path}/ssh"), None);
+    let status = &object.expect("the policy")["status"]["palisade"];
+    assert!(status["message"].to_string().contains("fromEntitys"));
+    // Its status is not a version of the policy.
+    let lease = "/apis/coordination.k8s.io/v1/namespaces/palisade/leases/palisade-status";
+    let lease = cluster.server.request("GET", lease, None).expect("a lease");
+    assert_eq!(lease["spec"]["holderIdentity"], "host");
+}
+
+/// What the kubelet runs in the agent's container says that all is well.
+fn expect_probes(cluster: &mut Cluster) {
+    let daemon = include_str!("../../deploy/kubernetes/daemonset.yaml");
+    let daemon: Value = serde_yaml_ng::from_str(daemon).expect("YAML");
+    let container = &daemon["spec"]["template"]["spec"]["containers"][0];
+    for probe in ["readinessProbe", "livenessProbe"] {
+        let words = container[probe]["exec"]["command"].as_array();
+        let words: Vec<&str> = words
+            .into_iter()
+            .flatten()
+            .flat_map(Value::as_str)
+            .collect();
+        assert_eq!(words.first(), Some(&"palisade"), "{probe}");
+        until(&format!("the {probe} succeeds"), || {
+            let output = cluster.world.client(&words[1..]);
+            output.status.success().then_some(())
+        });
+    }
 }
 
 #[test]

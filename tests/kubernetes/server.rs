@@ -1,6 +1,7 @@
 //! kube-apiserver and etcd in a namespace of a sandbox, with certificates and
 //! tokens of their own.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
@@ -281,6 +282,31 @@ impl ApiServer {
         path: &str,
         body: Option<&Value>,
     ) -> Result<String, String> {
+        self.ask_for("application/json", method, path, body)
+    }
+
+    /// What `kubectl get` prints of one object: the names of its columns with
+    /// what stands in them.
+    pub(crate) fn columns(&self, path: &str) -> Option<BTreeMap<String, Value>> {
+        let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        let text = self.ask_for(accept, "GET", path, None).ok()?;
+        let table: Value = serde_json::from_str(&text).ok()?;
+        let names = table["columnDefinitions"].as_array()?.iter();
+        let cells = table["rows"][0]["cells"].as_array()?.iter();
+        let columns = names.zip(cells).map(|(name, cell)| {
+            let name = name["name"].as_str().unwrap_or_default();
+            (name.to_owned(), cell.clone())
+        });
+        Some(columns.collect())
+    }
+
+    fn ask_for(
+        &self,
+        accept: &str,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<String, String> {
         let kind = match method {
             "PATCH" => "application/merge-patch+json",
             _ => "application/json",
@@ -289,6 +315,7 @@ impl ApiServer {
             .method(method)
             .uri(path)
             .header("content-type", kind)
+            .header("accept", accept)
             .body(
                 body.map(|body| body.to_string().into_bytes())
                     .unwrap_or_default(),

@@ -92,6 +92,17 @@ impl Watched {
         format!("{}.{}", self.plural, self.group)
     }
 
+    /// Path of its collection in one namespace, or in all.
+    pub(super) fn path_in(&self, version: &str, namespace: Option<&str>) -> String {
+        let whole = self.path(version);
+        match (namespace, whole.rsplit_once('/')) {
+            (Some(namespace), Some((group, plural))) => {
+                format!("{group}/namespaces/{namespace}/{plural}")
+            }
+            _ => whole,
+        }
+    }
+
     /// Path of its collection, all namespaces together.
     pub(super) fn path(&self, version: &str) -> String {
         if self.group.is_empty() {

@@ -18,20 +18,25 @@
 //! `heard` (what a feed tells), `mirror` (what follows from it; no I/O), `pace`
 //! (waits), `access` (configuration) with `client`, `feed` (list and watch),
 //! `locate` (where a kind is served), `outlet` (where a feed leads), `intake`,
-//! `report` (what the node tells the cluster), `source`.
+//! `event` and `report` (what the node tells the cluster), `tally`, `lease` and
+//! `status` (what one agent counts for all), `source`.
 
 mod access;
 mod client;
+mod event;
 mod feed;
 mod heard;
 mod intake;
 mod kinds;
+mod lease;
 mod locate;
 mod mirror;
 mod outlet;
 mod pace;
 mod report;
 mod source;
+mod status;
+mod tally;
 mod trim;
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What a feed is for: the objects of a kind, which go to the intake, or word of
-//! definitions, which wakes the feeds of their kinds.
+//! definitions, which wakes the feeds of their kinds, or what the nodes tell of
+//! themselves, which is counted.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,8 @@ use super::feed::{Calls, Failure};
 use super::heard::{Heard, What};
 use super::kinds::Watched;
 use super::locate::{DEFINITIONS, Found, Place, locate};
+use super::report::NODES;
+use super::tally::{Word, lines};
 use super::trim::trim;
 use crate::metrics::catalogue::{SOURCE_ERRORS, SOURCE_EVENTS, SOURCE_RESYNCS};
 
@@ -23,6 +26,8 @@ pub(super) enum Outlet {
     },
     /// Calls by name of the definition.
     Definitions(BTreeMap<String, Calls>),
+    /// What the nodes tell of themselves.
+    Reports(mpsc::Sender<Word>),
 }
 
 impl Outlet {
@@ -31,13 +36,14 @@ impl Outlet {
         match self {
             Self::Kind { watched, .. } => watched.kind.as_str(),
             Self::Definitions(_) => "CustomResourceDefinition",
+            Self::Reports(_) => "PalisadeNode",
         }
     }
 
     pub(super) async fn locate(&self, client: &Client) -> Result<Found, Failure> {
         match self {
             Self::Kind { watched, .. } => locate(client, watched).await,
-            Self::Definitions(_) => Ok(Found::Here(Place {
+            Self::Definitions(_) | Self::Reports(_) => Ok(Found::Here(Place {
                 version: "v1",
                 uid: String::new(),
             })),
@@ -48,13 +54,14 @@ impl Outlet {
         match self {
             Self::Kind { watched, .. } => watched.path(place.version),
             Self::Definitions(_) => DEFINITIONS.to_owned(),
+            Self::Reports(_) => NODES.to_owned(),
         }
     }
 
     pub(super) fn field_selector(&self) -> Option<String> {
         match self {
             Self::Kind { watched, .. } => watched.field_selector.map(str::to_owned),
-            Self::Definitions(_) => None,
+            Self::Definitions(_) | Self::Reports(_) => None,
         }
     }
 
@@ -62,16 +69,24 @@ impl Outlet {
         match self {
             Self::Kind { watched, .. } => watched.metadata_only,
             Self::Definitions(_) => true,
+            Self::Reports(_) => false,
         }
     }
 
     pub(super) async fn tell(&self, what: What) -> Result<(), Failure> {
-        let Self::Kind { watched, heard } = self else {
-            return Ok(());
+        let sent = match self {
+            Self::Kind { watched, heard } => {
+                let kind = watched.kind;
+                heard.send(Heard { kind, what }).await.is_ok()
+            }
+            Self::Reports(words) => match what {
+                What::Begins => return send(words, Word::Begins).await,
+                What::Whole => return send(words, Word::Whole).await,
+                _ => true,
+            },
+            Self::Definitions(_) => true,
         };
-        let kind = watched.kind;
-        let sent = heard.send(Heard { kind, what }).await;
-        sent.map_err(|_closed| Failure::Closed)
+        if sent { Ok(()) } else { Err(Failure::Closed) }
     }
 
     /// An object of a list, or a version of one.
@@ -86,6 +101,10 @@ impl Outlet {
                 wake(calls, &object);
                 Ok(())
             }
+            Self::Reports(words) => match lines(&object) {
+                Some((node, lines)) => send(words, Word::Put(node, lines)).await,
+                None => Ok(()),
+            },
         }
     }
 
@@ -101,6 +120,10 @@ impl Outlet {
                 wake(calls, &object);
                 Ok(())
             }
+            Self::Reports(words) => match lines(&object) {
+                Some((node, _)) => send(words, Word::Gone(node)).await,
+                None => Ok(()),
+            },
         }
     }
 
@@ -123,6 +146,11 @@ impl Outlet {
         let told = self.tell(What::Trouble(failure.to_string())).await;
         told.ok()
     }
+}
+
+async fn send(words: &mpsc::Sender<Word>, word: Word) -> Result<(), Failure> {
+    let sent = words.send(word).await;
+    sent.map_err(|_closed| Failure::Closed)
 }
 
 fn wake(calls: &BTreeMap<String, Calls>, definition: &Value) {

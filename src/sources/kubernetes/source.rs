@@ -14,10 +14,12 @@ use super::feed::{Calls, Feed};
 use super::heard::{Heard, What};
 use super::intake::Intake;
 use super::kinds::WATCHED;
+use super::lease::Lease;
 use super::mirror::Mirror;
 use super::outlet::Outlet;
 use super::pace::Pace;
 use super::report::Reporter;
+use super::status::Teller;
 use crate::events::ResourceKind;
 use crate::limits::{KUBERNETES_HEARD_MAX, KUBERNETES_TICK};
 use crate::queues::Pipeline;
@@ -40,6 +42,7 @@ pub struct KubernetesSource {
     feeds: Vec<Feed>,
     intake: Intake,
     reporter: Reporter,
+    teller: Teller,
     heard: mpsc::Receiver<Heard>,
     ticks: mpsc::Sender<Heard>,
     stop: Arc<Notify>,
@@ -81,11 +84,22 @@ impl KubernetesSource {
             },
             reporter: Reporter {
                 node: node.to_owned(),
-                doors,
-                pipeline,
+                doors: doors.clone(),
+                pipeline: Arc::clone(&pipeline),
                 pace: Pace::new((node, "report")),
                 written: None,
                 told: BTreeSet::new(),
+                realized: BTreeMap::new(),
+            },
+            teller: Teller {
+                node: node.to_owned(),
+                doors,
+                pipeline,
+                pace: Pace::new((node, "status")),
+                lease: Lease {
+                    holder: node.to_owned(),
+                    seen: None,
+                },
             },
             heard,
             ticks,
@@ -106,11 +120,12 @@ impl KubernetesSource {
             feeds,
             intake,
             reporter,
+            teller,
             heard,
             ticks,
             stop,
         } = self;
-        let listen = move || listen(feeds, reporter, &ticks, &stop);
+        let listen = move || listen(feeds, (reporter, teller), &ticks, &stop);
         let hand_on = move || intake.run(heard);
         (listen, hand_on)
     }
@@ -161,7 +176,12 @@ fn feeds(
 }
 
 /// Runs the feeds until stopped, or until one of them ends.
-fn listen(feeds: Vec<Feed>, reporter: Reporter, ticks: &mpsc::Sender<Heard>, stop: &Notify) {
+fn listen(
+    feeds: Vec<Feed>,
+    (reporter, teller): (Reporter, Teller),
+    ticks: &mpsc::Sender<Heard>,
+    stop: &Notify,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -178,6 +198,7 @@ fn listen(feeds: Vec<Feed>, reporter: Reporter, ticks: &mpsc::Sender<Heard>, sto
             running.spawn(feed.run());
         }
         running.spawn(reporter.run());
+        running.spawn(teller.run());
         tokio::select! {
             () = stop.notified() => {}
             ended = running.join_next() => {

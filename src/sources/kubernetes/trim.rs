@@ -77,7 +77,8 @@ fn metadata(kind: ResourceKind, object: &Value) -> Option<Map<String, Value>> {
     let whole = object.get("metadata")?.as_object()?;
     let mut kept = pick(whole, &["name", "namespace", "labels"]);
     if kind.is_policy() {
-        kept.extend(pick(whole, &["annotations", "uid"]));
+        // The generation changes with the specification only.
+        kept.extend(pick(whole, &["annotations", "uid", "generation"]));
         if let Some(Value::Object(annotations)) = kept.get_mut("annotations") {
             annotations.remove(APPLIED);
         }

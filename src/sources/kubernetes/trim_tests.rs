@@ -98,7 +98,7 @@ fn of_a_policy_everything_stays_but_status_and_bookkeeping() {
     let body = trimmed.body.expect("a body");
     assert_eq!(
         body["metadata"],
-        json!({"name": "p", "uid": "u", "annotations": {"palisade.io/enforcement": "audit"}})
+        json!({"name": "p", "uid": "u", "generation": 3, "annotations": {"palisade.io/enforcement": "audit"}})
     );
     assert!(body.get("status").is_none());
     // What the server kept of a misspelt field is still refused.
