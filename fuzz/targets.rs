@@ -56,7 +56,7 @@ pub(crate) fn yaml(bytes: &[u8]) {
 /// A JSON file. What is read of it must be read of its own writing again.
 pub(crate) fn json(bytes: &[u8]) {
     for document in read("f.json", bytes).documents {
-        let text = document.resource.body.to_string();
+        let text = document.resource.body.text().to_owned();
         let again = read("f.json", text.as_bytes());
         assert_eq!(again.documents.len(), 1, "{text}");
         assert_eq!(again.documents[0].resource.key, document.resource.key);

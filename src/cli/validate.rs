@@ -266,14 +266,14 @@ fn check_resource(
         errors.into_iter().map(|error| at(&place, error))
     };
     let (errors, warnings) = if key.kind.is_policy() {
-        let reading = read_policy(&key, &resource.body);
+        let reading = read_policy(&key, &resource.body.value());
         if let Some(policy) = reading.value {
             let known = (key, policy, place.clone(), positions.clone());
             run.policies.push(known);
         }
         (reading.errors, reading.warnings)
     } else {
-        let reading = read_object(&key, &resource.body);
+        let reading = read_object(&key, &resource.body.value());
         run.objects
             .extend(reading.value.map(|object| (key, object)));
         (reading.errors, reading.warnings)

@@ -1,5 +1,6 @@
 //! What can happen: plain data, no I/O. One closed enum per queue.
 
+mod body;
 mod envelope;
 mod history;
 mod lifecycle;
@@ -7,6 +8,7 @@ mod reaction;
 mod regeneration;
 mod repository_change;
 
+pub use body::Body;
 pub use envelope::{Envelope, Sequence};
 pub use history::{History, HistoryEntry, Outcome, join_generations};
 pub use lifecycle::{EndpointState, EndpointTrigger};

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::body::Body;
+
 /// Kinds of objects that Palisade reads.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum ResourceKind {
@@ -128,8 +130,7 @@ pub struct Resource {
     pub key: ResourceKey,
     pub source: SourceName,
     pub origin: Origin,
-    /// The whole object, as JSON.
-    pub body: serde_json::Value,
+    pub body: Body,
 }
 
 /// An event of the RepositoryChangeQueue.

@@ -17,7 +17,8 @@ fn upsert(source: SourceName, name: &str, port: u16) -> RepositoryChange {
                 "nodeSelector": {},
                 "ingress": [{"toPorts": [{"ports": [{"port": port.to_string()}]}]}],
             },
-        }),
+        })
+        .into(),
     })
 }
 

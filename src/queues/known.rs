@@ -75,14 +75,16 @@ impl Known {
         match change {
             RepositoryChange::Upsert(resource) => {
                 let known = self.content(resource.source, &resource.key);
-                known != Some(&content_of(&resource.body))
+                known != Some(&content_of(resource.body.text()))
             }
             RepositoryChange::Delete { key, source } => self.content(*source, key).is_some(),
             RepositoryChange::LocalAddresses(addresses) => {
-                self.local_addresses.as_ref() != Some(&content_of(&serde_json::json!(addresses)))
+                self.local_addresses.as_ref()
+                    != Some(&content_of(&serde_json::json!(addresses).to_string()))
             }
             RepositoryChange::NodeLabels(labels) => {
-                self.node_labels.as_ref() != Some(&content_of(&serde_json::json!(labels)))
+                self.node_labels.as_ref()
+                    != Some(&content_of(&serde_json::json!(labels).to_string()))
             }
         }
     }
@@ -91,7 +93,7 @@ impl Known {
     pub fn note(&mut self, change: &RepositoryChange) {
         match change {
             RepositoryChange::Upsert(resource) => {
-                let content = content_of(&resource.body);
+                let content = content_of(resource.body.text());
                 self.put(resource.source, resource.key.clone(), content);
             }
             RepositoryChange::Delete { key, source } => {
@@ -107,10 +109,10 @@ impl Known {
                 }
             }
             RepositoryChange::LocalAddresses(addresses) => {
-                self.local_addresses = Some(content_of(&serde_json::json!(addresses)));
+                self.local_addresses = Some(content_of(&serde_json::json!(addresses).to_string()));
             }
             RepositoryChange::NodeLabels(labels) => {
-                self.node_labels = Some(content_of(&serde_json::json!(labels)));
+                self.node_labels = Some(content_of(&serde_json::json!(labels).to_string()));
             }
         }
     }
@@ -133,7 +135,7 @@ impl Known {
     }
 }
 
-fn content_of(body: &serde_json::Value) -> Content {
-    let digest = Sha256::digest(body.to_string().as_bytes());
+fn content_of(text: &str) -> Content {
+    let digest = Sha256::digest(text.as_bytes());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -175,13 +175,13 @@ fn options(version: u8) -> PolicyOptions {
 }
 
 fn event(step: &Step) -> Option<JournalEvent> {
-    let upsert = |(key, body), source| {
+    let upsert = |(key, body): (_, Value), source| {
         let origin = Origin::default();
         RepositoryChange::Upsert(Resource {
             key,
             source,
             origin,
-            body,
+            body: body.into(),
         })
     };
     let change = match step {

@@ -20,7 +20,8 @@ fn endpoints_and_changes_of_their_surroundings_are_told_by_their_names() {
                 "kind": "Node",
                 "metadata": {"name": "other"},
                 "status": {"addresses": [{"type": "InternalIP", "address": address}]},
-            }),
+            })
+            .into(),
         })
     };
     agent.submit(node("10.0.0.9"));

@@ -51,7 +51,8 @@ fn policy(name: &str, port: &str) -> RepositoryChange {
                 "nodeSelector": {},
                 "ingress": [{"toPorts": [{"ports": [{"port": port, "protocol": "TCP"}]}]}],
             },
-        }),
+        })
+        .into(),
     })
 }
 

@@ -98,7 +98,8 @@ fn policy(port: u16) -> RepositoryChange {
                 "nodeSelector": {},
                 "ingress": [{"toPorts": [{"ports": [{"port": port_text, "protocol": "TCP"}]}]}],
             },
-        }),
+        })
+        .into(),
     })
 }
 

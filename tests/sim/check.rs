@@ -252,7 +252,7 @@ impl World {
             let mut sources = self.sources.iter();
             let source = sources.find(|source| source.name == *owner);
             let holds = &source.expect("a source").holds;
-            assert_eq!(holds.get(key), Some(body), "{key}");
+            assert_eq!(holds.get(key), Some(&body.value()), "{key}");
         }
     }
 
@@ -262,7 +262,7 @@ impl World {
         let local = self.plain.local_addresses().to_vec();
         fresh.apply(&RepositoryChange::LocalAddresses(local));
         for (key, (source, body)) in self.plain.resources() {
-            let resource = objects::resource(key, body, *source);
+            let resource = objects::resource(key, &body.value(), *source);
             fresh.apply(&RepositoryChange::Upsert(resource));
         }
         check_verdicts(generation, &fresh.snapshot(), audit, PEERS_COUNT, 0);

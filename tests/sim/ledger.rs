@@ -7,11 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use palisade::events::{RepositoryChange, ResourceKey, SourceName};
+use palisade::events::{Body, RepositoryChange, ResourceKey, SourceName};
 use palisade::policy::{PolicyOptions, PolicySnapshot};
 use palisade::queues::JournalEvent;
 use palisade_state::Store;
-use serde_json::Value;
 
 use crate::objects;
 
@@ -169,7 +168,7 @@ fn same(one: &JournalEvent, other: &JournalEvent) -> bool {
 /// is deleted while a source has not told everything.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Plain {
-    resources: BTreeMap<ResourceKey, (SourceName, Value)>,
+    resources: BTreeMap<ResourceKey, (SourceName, Body)>,
     local: Vec<IpAddr>,
     options: PolicyOptions,
     waiting: BTreeSet<SourceName>,
@@ -245,7 +244,7 @@ impl Plain {
             RepositoryChange::Upsert(resource) => {
                 let owner = self.resources.get(&resource.key).map(|(owner, _)| *owner);
                 let may = owner.is_none_or(|owner| owner == resource.source);
-                if may && objects::is_valid(&resource.body) {
+                if may && objects::is_valid(&resource.body.value()) {
                     let version = (resource.source, resource.body.clone());
                     self.resources.insert(resource.key.clone(), version);
                 }
@@ -266,7 +265,7 @@ impl Plain {
     }
 
     /// Every key in force, with the source that owns it.
-    pub(crate) fn resources(&self) -> &BTreeMap<ResourceKey, (SourceName, Value)> {
+    pub(crate) fn resources(&self) -> &BTreeMap<ResourceKey, (SourceName, Body)> {
         &self.resources
     }
 
@@ -280,7 +279,7 @@ impl Plain {
         assert_eq!(*snapshot.local_addresses, *self.local);
         let policies = snapshot.policies.iter();
         let objects = snapshot.objects.iter();
-        let found: BTreeMap<&ResourceKey, (SourceName, &Value)> = policies
+        let found: BTreeMap<&ResourceKey, (SourceName, &Body)> = policies
             .map(|(key, stored)| (key, &stored.resource))
             .chain(objects.map(|(key, stored)| (key, &stored.resource)))
             .map(|(key, resource)| (key, (resource.source, &resource.body)))

@@ -230,6 +230,6 @@ pub(crate) fn resource(key: &ResourceKey, body: &Value, source: SourceName) -> R
         key: key.clone(),
         source,
         origin: Origin::default(),
-        body: body.clone(),
+        body: body.into(),
     }
 }

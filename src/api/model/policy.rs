@@ -166,7 +166,7 @@ impl PolicyDump {
             file: stored.resource.origin.file.clone(),
             line: stored.resource.origin.line,
             selects: stored.selects_host,
-            body: stored.resource.body.clone(),
+            body: stored.resource.body.value(),
             refused: refused(snapshot, &stored.resource.key),
         };
         Self {

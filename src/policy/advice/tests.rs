@@ -23,7 +23,7 @@ fn check_with(options: &PolicyOptions, text: &str, expected: &[&str]) {
     assert!(reading.errors.is_empty(), "{:?}", reading.errors);
     let (mut policies, mut objects) = (Vec::new(), Vec::new());
     for document in &reading.documents {
-        let (key, body) = (&document.resource.key, &document.resource.body);
+        let (key, body) = (&document.resource.key, &document.resource.body.value());
         if key.kind.is_policy() {
             policies.push((key, read_policy(key, body).value.expect("valid")));
         } else {

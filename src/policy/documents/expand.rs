@@ -170,7 +170,7 @@ impl Reader<'_> {
                     document: place.document,
                     line: place.line,
                 },
-                body,
+                body: body.into(),
             },
             positions: place.positions.clone(),
         });

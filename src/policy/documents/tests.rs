@@ -295,7 +295,7 @@ fn scalars_have_the_core_schema() {
          yes, 1.2.3.4, !!str 5, -3, 2001:db8::/32, '', 18446744073709551615]\n",
     );
     assert_eq!(
-        reading.documents[0].resource.body["x"].to_string(),
+        reading.documents[0].resource.body.value()["x"].to_string(),
         "[22,\"22\",22,\"010\",1.5,true,null,\"yes\",\"1.2.3.4\",\"5\",-3,\"2001:db8::/32\",\"\",\
          18446744073709551615]"
     );

@@ -9,7 +9,7 @@ pub(super) fn read(text: &str) -> Reading<Policy> {
     let reading = documents::read("f.yaml", text.as_bytes(), SourceName::Manifests);
     assert!(reading.errors.is_empty(), "{:?}", reading.errors);
     let resource = &reading.documents[0].resource;
-    super::read_policy(&resource.key, &resource.body)
+    super::read_policy(&resource.key, &resource.body.value())
 }
 
 /// Reads the policy of a spec.

@@ -9,7 +9,7 @@ fn read(text: &str) -> Reading<Object> {
     let reading = documents::read("f.yaml", text.as_bytes(), SourceName::Manifests);
     assert!(reading.errors.is_empty(), "{:?}", reading.errors);
     let resource = &reading.documents[0].resource;
-    read_object(&resource.key, &resource.body)
+    read_object(&resource.key, &resource.body.value())
 }
 
 fn lines(errors: &[FieldError]) -> Vec<String> {

@@ -48,7 +48,7 @@ fn resource(kind: ResourceKind, namespace: Option<&str>, name: &str) -> Arc<Reso
         },
         source: SourceName::Manifests,
         origin: Origin::default(),
-        body: serde_json::Value::Null,
+        body: serde_json::Value::Null.into(),
     })
 }
 

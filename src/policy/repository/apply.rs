@@ -57,7 +57,7 @@ impl Repository {
         if let Err(applied) = self.check_owner(resource, owner) {
             return *applied;
         }
-        let reading = read_policy(&resource.key, &resource.body);
+        let reading = read_policy(&resource.key, &resource.body.value());
         let Some(policy) = reading.value else {
             return self.refuse(resource, reading.errors, existing.is_some());
         };
@@ -102,7 +102,7 @@ impl Repository {
         if let Err(applied) = self.check_owner(resource, owner) {
             return *applied;
         }
-        let reading = read_object(key, &resource.body);
+        let reading = read_object(key, &resource.body.value());
         let Some(object) = reading.value else {
             return self.refuse(resource, reading.errors, existing.is_some());
         };

@@ -264,7 +264,7 @@ fn upsert((key, body): &(ResourceKey, Value)) -> RepositoryChange {
         key: key.clone(),
         source: SourceName::Manifests,
         origin: Origin::default(),
-        body: body.clone(),
+        body: body.into(),
     })
 }
 

@@ -80,7 +80,7 @@ impl Repository {
     fn restore(&mut self, local: &[IpAddr], objects: Vec<Resource>, policies: Vec<Resource>) {
         let mut valid_objects = Vec::new();
         for resource in objects {
-            let reading = read_object(&resource.key, &resource.body);
+            let reading = read_object(&resource.key, &resource.body.value());
             match reading.value {
                 Some(object) => {
                     let resource = Arc::new(resource);
@@ -91,7 +91,7 @@ impl Repository {
         }
         let mut valid_policies = Vec::new();
         for resource in policies {
-            let reading = read_policy(&resource.key, &resource.body);
+            let reading = read_policy(&resource.key, &resource.body.value());
             match reading.value {
                 Some(policy) => valid_policies.push(StoredPolicy {
                     resource: Arc::new(resource),

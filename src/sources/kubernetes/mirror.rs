@@ -137,7 +137,7 @@ impl KindMirror {
             key,
             source: SourceName::Kubernetes,
             origin: Origin::default(),
-            body,
+            body: body.into(),
         })
     }
 

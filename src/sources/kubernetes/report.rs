@@ -11,6 +11,7 @@ use std::sync::Arc;
 use kube::Client;
 use kube::api::{GetParams, Patch, PatchParams};
 use kube::core::Request;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -133,10 +134,22 @@ fn selecting(snapshot: &PolicySnapshot) -> impl Iterator<Item = (&ResourceKey, &
     policies.map(|(key, stored)| (key, &**stored))
 }
 
+/// Of a policy, only that.
+#[derive(Deserialize)]
+struct Counted {
+    metadata: Generation,
+}
+
+#[derive(Deserialize)]
+struct Generation {
+    #[serde(default)]
+    generation: u64,
+}
+
 /// Which version of the specification it is, as the server counts them.
 pub(super) fn generation(stored: &StoredPolicy) -> u64 {
-    let body = &stored.resource.body;
-    body["metadata"]["generation"].as_u64().unwrap_or(0)
+    let part: Option<Counted> = stored.resource.body.part();
+    part.map_or(0, |it| it.metadata.generation)
 }
 
 /// The node's own object.
