@@ -247,4 +247,26 @@ pub const CONTROL_NAME_ANSWER: Duration = Duration::from_secs(2);
 pub const CONTROL_NAME_CONNECT: Duration = Duration::from_secs(2);
 pub const CONTROL_KEEPALIVE: Duration = Duration::from_secs(10);
 
+/// The etcd source. Keys of one page of a list, what was heard and waits for the
+/// pipeline, and the largest answer: all masters, or a page of large policies.
+pub const ETCD_PAGE_MAX: i64 = 250;
+pub const ETCD_HEARD_MAX: usize = 256;
+pub const ETCD_MESSAGE_BYTES_MAX: usize = 512 << 20;
+/// How long to wait for a connection and for one answer; how often a connection
+/// is tried (etcd hangs up on those that ask more than each five seconds), and
+/// how long it may take to say that it lives.
+pub const ETCD_CONNECT: Duration = Duration::from_secs(5);
+pub const ETCD_ANSWER: Duration = Duration::from_secs(20);
+pub const ETCD_PING: Duration = Duration::from_secs(6);
+pub const ETCD_PING_ANSWER: Duration = Duration::from_secs(5);
+/// How often the intake looks around, and the node at what it publishes.
+pub const ETCD_TICK: Duration = Duration::from_secs(1);
+pub const ETCD_PUBLISH: Duration = Duration::from_secs(1);
+/// Writes in one transaction (etcd takes 128), and tries for one number while
+/// others are faster.
+pub const ETCD_OPERATIONS_MAX: usize = 64;
+pub const ETCD_ATTEMPTS_MAX: u32 = 32;
+/// Shortest lease of a node, in seconds.
+pub const ETCD_LEASE_TTL_MIN: u32 = 5;
+
 const _: () = assert!(KUBERNETES_SILENCE.as_secs() < KUBERNETES_WATCH.as_secs());

@@ -4,6 +4,7 @@
 //! Precedence: flag, then environment, then file, then default. Everything that
 //! is wrong is reported at once, with the place the value came from.
 
+mod etcd;
 mod failsafe;
 mod file;
 mod mark;
@@ -11,6 +12,7 @@ mod options;
 mod policy;
 mod resolve;
 
+pub use etcd::EtcdAccess;
 pub use failsafe::{ParseFailsafeError, format_failsafe, parse_failsafe};
 pub use file::FileOptions;
 pub use options::AgentOptions;

@@ -279,7 +279,7 @@ pub struct AgentOptions {
     )]
     pub kube_context: Option<String>,
 
-    /// etcd endpoints to share policies and identities through (not in this release)
+    /// etcd endpoints to share policies, nodes and identities through: http(s)://HOST:PORT,...
     #[arg(
         long,
         env = "PALISADE_ETCD",
@@ -288,4 +288,23 @@ pub struct AgentOptions {
         id = "etcd"
     )]
     pub etcd: Vec<String>,
+
+    /// File with endpoints, certificates and user of etcd (keys as in Cilium: endpoints, trusted-ca-file, cert-file, key-file; and username, password-file)
+    #[arg(
+        long,
+        env = "PALISADE_ETCD_CONFIG",
+        value_name = "FILE",
+        id = "etcd-config"
+    )]
+    pub etcd_config: Option<String>,
+
+    /// Seconds that etcd keeps what this node publishes after it is heard no more
+    #[arg(
+        long,
+        env = "PALISADE_ETCD_LEASE_TTL",
+        value_name = "SECONDS",
+        default_value = "900",
+        id = "etcd-lease-ttl"
+    )]
+    pub etcd_lease_ttl: String,
 }

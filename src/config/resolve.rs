@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::mark::parse_mark;
-use super::{AgentOptions, PolicyText};
+use super::{AgentOptions, EtcdAccess, PolicyText};
 use crate::datapath::{ControlMark, DatapathSettings};
 use crate::policy::{EnforcementMode, FailsafeEntry, PolicyOptions};
 
@@ -42,6 +42,8 @@ pub struct Config {
     pub manifests: Vec<PathBuf>,
     /// None: the Kubernetes API is no source.
     pub kubernetes: Option<KubernetesAccess>,
+    /// None: etcd is no source.
+    pub etcd: Option<EtcdAccess>,
     /// Empty: detect them.
     pub devices: Vec<String>,
     pub state_dir: PathBuf,
@@ -131,7 +133,6 @@ impl Config {
         hostname: &str,
     ) -> Result<Self, ConfigErrors> {
         let mut check = Check::new(origins);
-        check.refuse_later_sources(options);
         let node_name = check.node_name(options.node_name.as_deref(), hostname);
         let policy = check.policy(&PolicyText {
             node_name: &node_name,
@@ -149,6 +150,7 @@ impl Config {
             policy,
             manifests: check.paths("manifests", &options.manifests),
             kubernetes: check.kubernetes(options),
+            etcd: check.etcd(options),
             devices: filled(&options.device),
             state_dir: check.path("state-dir", &options.state_dir),
             bpffs: check.path("bpffs", &options.bpffs),
@@ -233,14 +235,6 @@ impl Check<'_> {
         self.errors.push(ConfigError::new(&place, value, reason));
     }
 
-    fn refuse_later_sources(&mut self, options: &AgentOptions) {
-        let next = "use --manifests DIR with the same objects as files";
-        if !filled(&options.etcd).is_empty() {
-            let reason = format!("etcd is not a source in this release yet; {next}");
-            self.fail("etcd", "", &reason);
-        }
-    }
-
     fn mark(&mut self, text: &str) -> ControlMark {
         parse_mark(text).unwrap_or_else(|reason| {
             self.fail("control-mark", text, reason);
@@ -294,7 +288,7 @@ impl Check<'_> {
         default
     }
 
-    fn number(&mut self, key: &str, value: &str, min: u32) -> u32 {
+    pub(super) fn number(&mut self, key: &str, value: &str, min: u32) -> u32 {
         match value.parse::<u32>() {
             Ok(number) if number >= min => number,
             Ok(_) => {

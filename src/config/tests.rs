@@ -104,7 +104,7 @@ fn all_errors_come_at_once() {
         "--policy-audit-mode=maybe",
         "--ct-other=soon",
         "--kubeconfig=cluster.yaml",
-        "--etcd=http://127.0.0.1:2379",
+        "--etcd=127.0.0.1:2379",
     ])
     .expect_err("seven errors")
     .0;

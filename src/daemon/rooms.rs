@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::threads::Threads;
 use crate::api::Agent;
 use crate::clock::Clock;
-use crate::config::{Config, KubernetesAccess};
+use crate::config::{Config, EtcdAccess, KubernetesAccess};
 use crate::datapath::kernel::{
     Auditor, Guarded, Inspector, KernelDatapath, StartReport, next_sweep,
 };
@@ -24,6 +24,7 @@ use crate::metrics::{self, Collector, Metrics};
 use crate::monitor::{EventPump, Monitor};
 use crate::queues::{Drift, Pipeline, PipelineOptions};
 use crate::sources::SourceBoard;
+use crate::sources::etcd::{self, EtcdSource};
 use crate::sources::kubernetes::{self, Access, KubernetesSource};
 use crate::sources::local::{DeviceBoard, LocalSource};
 use crate::sources::manifests::{ManifestWatch, Stopper};
@@ -51,6 +52,7 @@ pub(super) struct Rooms {
     stopped: Receiver<()>,
     manifests: Mutex<Option<Stopper>>,
     kubernetes: Mutex<Option<kubernetes::Stopper>>,
+    etcd: Mutex<Option<etcd::Stopper>>,
 }
 
 impl Rooms {
@@ -101,6 +103,7 @@ impl Rooms {
             stopped,
             manifests: Mutex::new(None),
             kubernetes: Mutex::new(None),
+            etcd: Mutex::new(None),
         })
     }
 
@@ -227,6 +230,25 @@ impl Rooms {
         Marked::new(agent.control_mark, agent.failsafe.is_empty(), door)
     }
 
+    /// etcd, if it is a source.
+    pub(super) fn start_etcd(&self, threads: &mut Threads, access: Option<&EtcdAccess>) {
+        let Some(access) = access else { return };
+        let agent = &self.agent;
+        let source = EtcdSource::new(
+            etcd::Access {
+                endpoints: access.endpoints.clone(),
+                config: access.config.clone(),
+            },
+            access.lease_ttl,
+            Arc::clone(&agent.pipeline),
+            Arc::clone(&agent.board),
+        );
+        *self.etcd.lock() = Some(source.stopper());
+        let (talk, hand_on) = source.halves();
+        threads.spawn("etcd", talk);
+        threads.spawn("etcd-intake", hand_on);
+    }
+
     /// What an earlier life of the agent took from manifests.
     fn restored(&self) -> Vec<Resource> {
         let snapshot = self.agent.pipeline.repository();
@@ -246,6 +268,9 @@ impl Rooms {
         if let Some(stopper) = self.kubernetes.lock().take() {
             stopper.stop();
         }
+        if let Some(stopper) = self.etcd.lock().take() {
+            stopper.stop();
+        }
         drop(self.stop.lock().take());
         self.agent.pipeline.shutdown();
     }
@@ -258,6 +283,9 @@ fn pipeline_options(config: &Config, facts: NodeFacts) -> Result<PipelineOptions
     }
     if config.kubernetes.is_some() {
         sources.insert(SourceName::Kubernetes);
+    }
+    if config.etcd.is_some() {
+        sources.insert(SourceName::Etcd);
     }
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")

@@ -107,6 +107,8 @@ pub const SOURCE_KIND_RESOURCES: &str = "source_kind_resources";
 pub const SOURCE_EVENTS: &str = "source_events_total";
 pub const SOURCE_RESYNCS: &str = "source_resyncs_total";
 pub const SOURCE_ERRORS: &str = "source_errors_total";
+pub const KVSTORE_OPERATION: &str = "kvstore_operations_duration_seconds";
+pub const KVSTORE_LEASES: &str = "kvstore_leases_total";
 pub const QUEUE_DEPTH: &str = "queue_depth";
 pub const QUEUE_CAPACITY: &str = "queue_capacity";
 pub const QUEUE_EVENTS: &str = "queue_events_total";
@@ -330,13 +332,24 @@ pub const ALL: &[Metric] = &[
         Unit::Count,
         &["source", "kind", "reason"],
         "Times that everything of a kind was listed again: its version was too old (expired), the \
-         watch could not be resumed (broken)",
+         watch could not be resumed (broken), another store stood there (replaced)",
     ),
     counter(
         SOURCE_ERRORS,
         Unit::Count,
         &["source", "kind"],
         "Requests of the source that failed; each is tried again",
+    ),
+    histogram(
+        KVSTORE_OPERATION,
+        &["action", "outcome"],
+        "Time that etcd took to answer, by call",
+    ),
+    counter(
+        KVSTORE_LEASES,
+        Unit::Count,
+        &["outcome"],
+        "Leases of this node in etcd: granted; lost, with all that it had published",
     ),
     gauge(
         QUEUE_DEPTH,

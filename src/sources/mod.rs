@@ -2,10 +2,11 @@
 //! everything it holds, says `in sync`, then tells changes.
 //!
 //! Reading order: `board` (what `status` shows), `manifests`, `marked`
-//! (the way to those beyond this host), `kubernetes`, `local`.
+//! (the way to those beyond this host), `kubernetes`, `etcd`, `local`.
 
 mod board;
 mod device_board;
+pub mod etcd;
 pub mod kubernetes;
 pub mod local;
 pub mod manifests;

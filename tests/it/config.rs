@@ -115,10 +115,10 @@ fn a_config_file_that_is_not_there_or_not_yaml() {
 }
 
 #[test]
-fn later_sources_are_refused_with_the_next_step() {
-    let said = agent("", &[], &["--etcd", "http://127.0.0.1:2379"]);
+fn options_of_sources_are_refused_with_the_next_step() {
+    let said = agent("", &[], &["--etcd", "127.0.0.1:2379"]);
     assert_eq!(said.code, Some(2));
-    assert!(said.err.contains("--manifests"), "{}", said.err);
+    assert!(said.err.contains("http://HOST:PORT"), "{}", said.err);
     let said = agent("", &[], &["--kubeconfig", "cluster.yaml"]);
     assert_eq!(said.code, Some(2));
     assert!(said.err.contains("without --kubernetes"), "{}", said.err);

@@ -14,7 +14,14 @@ use crate::command::{root, run};
 use crate::{apiserver, charts, tools};
 
 /// Test targets of the root package that need root.
-const PRIVILEGED: &[&str] = &["kernel", "packets", "differential", "e2e", "kubernetes"];
+const PRIVILEGED: &[&str] = &[
+    "kernel",
+    "packets",
+    "differential",
+    "e2e",
+    "kubernetes",
+    "etcd",
+];
 /// Lines of a failing binary's output that are shown.
 const SHOWN_LINES_MAX: usize = 400;
 

@@ -48,6 +48,11 @@ const TOOLS: &[Tool] = &[
         why: "checks the metrics",
     },
     Tool {
+        name: "etcd",
+        package: "etcd-server",
+        why: "is the store that agents share",
+    },
+    Tool {
         name: "strace",
         package: "strace",
         why: "makes system calls of the agent fail",

@@ -32,7 +32,7 @@ mod lease;
 mod locate;
 mod mirror;
 mod outlet;
-mod pace;
+pub(super) mod pace;
 mod report;
 mod source;
 mod status;

@@ -8,14 +8,14 @@ use crate::limits::{KUBERNETES_RETRY_FIRST, KUBERNETES_RETRY_MAX};
 
 /// Waits of one feed.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(in crate::sources) struct Pace {
     failures: u32,
     state: u64,
 }
 
 impl Pace {
     /// `who` tells this feed from all others of the cluster.
-    pub(super) fn new(who: impl Hash) -> Self {
+    pub(in crate::sources) fn new(who: impl Hash) -> Self {
         let mut hasher = DefaultHasher::new();
         who.hash(&mut hasher);
         Self {
@@ -25,18 +25,18 @@ impl Pace {
     }
 
     /// Something worked.
-    pub(super) fn reset(&mut self) {
+    pub(in crate::sources) fn reset(&mut self) {
         self.failures = 0;
     }
 
     /// Failures since something worked.
-    pub(super) fn failures(&self) -> u32 {
+    pub(in crate::sources) fn failures(&self) -> u32 {
         self.failures
     }
 
     /// Something failed: the wait until the next try, between half and all of a
     /// span that doubles each time.
-    pub(super) fn failed(&mut self) -> Duration {
+    pub(in crate::sources) fn failed(&mut self) -> Duration {
         let doubled = KUBERNETES_RETRY_FIRST.saturating_mul(1 << self.failures.min(16));
         self.failures = self.failures.saturating_add(1);
         let span = doubled.min(KUBERNETES_RETRY_MAX);
@@ -44,7 +44,7 @@ impl Pace {
     }
 
     /// A span between zero and `span`.
-    pub(super) fn spread(&mut self, span: Duration) -> Duration {
+    pub(in crate::sources) fn spread(&mut self, span: Duration) -> Duration {
         // xorshift64: enough to keep nodes apart.
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;

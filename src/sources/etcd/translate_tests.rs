@@ -1,0 +1,116 @@
+//! Values as objects, and what is said against those that are none.
+
+use serde_json::{Value, json};
+
+use super::keys::{ADDRESSES, MASTERS, NODES, Name, POLICIES};
+use super::translate::{Own, translate};
+
+fn read(key: &str, value: &Value) -> Result<Option<Value>, String> {
+    let own = Own {
+        cluster: "default".to_owned(),
+        node: "here".to_owned(),
+    };
+    let value = value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned);
+    let name = Name::of(key).expect("a key that is read").expect("a name");
+    let read = translate(&own, key, name, value.as_bytes())?;
+    Ok(read.map(|it| it.resource.body))
+}
+
+#[test]
+fn nodes_are_objects() {
+    let node = json!({"Name": "a", "Cluster": "default", "Labels": {"role": "db"},
+        "IPAddresses": [{"Type": "InternalIP", "IP": "10.0.0.1"}, {"Type": "Odd", "IP": "10.0.0.2"}],
+        "IPv4HealthIP": "10.0.9.9", "Source": "local"});
+    let body = read(&format!("{NODES}default/a"), &node)
+        .expect("a node")
+        .expect("another's");
+    assert_eq!(
+        body["metadata"],
+        json!({"name": "a", "labels": {"role": "db"}})
+    );
+    assert_eq!(
+        body["spec"]["addresses"],
+        json!([{"type": "InternalIP", "ip": "10.0.0.1"}])
+    );
+    // A node of another cluster is none of ours by the same name.
+    let mut far = node.clone();
+    far["Cluster"] = json!("far");
+    let body = read(&format!("{NODES}far/a"), &far)
+        .expect("a node")
+        .expect("another's");
+    assert_eq!(body["metadata"]["name"], "far/a");
+    let said = read(&format!("{NODES}default/b"), &node).expect_err("another node");
+    assert!(said.contains("node a"), "{said}");
+    assert_eq!(
+        read(&format!("{NODES}default/here"), &node),
+        Ok(None),
+        "our own word"
+    );
+}
+
+#[test]
+fn addresses_are_endpoints_with_numbers() {
+    let value = json!({"IP": "10.0.0.5", "Mask": null, "HostIP": "10.0.0.1", "ID": 300, "Key": 0,
+        "Metadata": "cilium-global:default:a:7", "K8sNamespace": "shop", "K8sPodName": "cart",
+        "NamedPorts": [{"Name": "web", "Port": 80, "Protocol": "TCP"}]});
+    let key = format!("{ADDRESSES}10.0.0.5");
+    let body = read(&key, &value).expect("an address").expect("another's");
+    assert_eq!(body["status"]["identity"], json!({"id": 300}));
+    assert_eq!(
+        body["status"]["networking"]["addressing"],
+        json!([{"ipv4": "10.0.0.5"}])
+    );
+    assert_eq!(body["status"]["named-ports"][0]["port"], 80);
+    let mut reserved = value.clone();
+    reserved["ID"] = json!(4);
+    let body = read(&key, &reserved)
+        .expect("an address")
+        .expect("another's");
+    assert_eq!(
+        body["status"]["identity"]["labels"],
+        json!(["reserved:health"])
+    );
+    let mut own = value.clone();
+    own["Metadata"] = json!("cilium-global:default:here:0");
+    assert_eq!(read(&key, &own), Ok(None), "our own word");
+    let mut prefix = value.clone();
+    prefix["Mask"] = json!("////AA==");
+    assert!(
+        read(&key, &prefix)
+            .expect_err("a prefix")
+            .contains("prefix")
+    );
+    let said = read(&format!("{ADDRESSES}10.0.0.6"), &value).expect_err("another address");
+    assert!(said.contains("10.0.0.5"), "{said}");
+    let said = read(&key, &json!({"IP": "10.0.0.5"})).expect_err("no number");
+    assert!(said.contains("ID"), "{said}");
+}
+
+#[test]
+fn numbers_are_identities() {
+    let key = format!("{MASTERS}300");
+    let body = read(
+        &key,
+        &json!("k8s:app=a;k8s:io.cilium.k8s.policy.cluster=default;"),
+    );
+    let body = body.expect("labels").expect("another's");
+    assert_eq!(body["security-labels"]["k8s:app"], "a");
+    assert!(read(&key, &json!("app=a")).is_err());
+}
+
+#[test]
+fn manifests_are_about_their_keys() {
+    let key = format!("{POLICIES}CiliumNetworkPolicy/shop/a");
+    let yaml = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\n\
+                metadata: {name: a, namespace: shop}\nspec: {endpointSelector: {}}\n";
+    assert!(read(&key, &json!(yaml)).expect("a policy").is_some());
+    let said = read(&key, &json!(yaml.replace("shop", "other"))).expect_err("another's");
+    assert!(said.contains("CiliumNetworkPolicy/other/a"), "{said}");
+    let said = read(&key, &json!(format!("{yaml}---\n{yaml}"))).expect_err("twice");
+    assert!(!said.is_empty());
+    let said = read(&key, &json!("a: [\n")).expect_err("no YAML");
+    assert!(said.contains("line"), "{said}");
+    assert!(read(&key, &json!("")).is_err());
+}
