@@ -4,6 +4,8 @@
 //! Where there is no etcd, the tests pass over themselves with the reason, and
 //! fail in CI.
 
+#[path = "etcd/contract.rs"]
+mod contract;
 #[path = "etcd/fleet.rs"]
 mod fleet;
 #[path = "etcd/follow.rs"]
@@ -11,5 +13,11 @@ mod follow;
 #[path = "e2e/harness.rs"]
 #[expect(dead_code, reason = "the end-to-end tests use the rest of it")]
 mod harness;
+#[path = "etcd/outage.rs"]
+mod outage;
+#[path = "etcd/secured.rs"]
+mod secured;
+#[path = "etcd/shared.rs"]
+mod shared;
 #[path = "etcd/store.rs"]
 mod store;

@@ -186,8 +186,9 @@ impl Fleet {
     pub(crate) fn cut(&self, node: usize) {
         let address = self.nodes[node].address;
         let rules = format!(
-            "table bridge cut {{ chain forward {{ type filter hook forward priority 0;\n\
-             ip saddr {address} ip daddr {ADDRESS} drop\nip saddr {ADDRESS} ip daddr {address} drop\n}} }}\n"
+            "table bridge cut {{\nchain forward {{\ntype filter hook forward priority 0\n\
+             ip saddr {address} ip daddr {ADDRESS} drop\n\
+             ip saddr {ADDRESS} ip daddr {address} drop\n}}\n}}\n"
         );
         let file = self.wire.path("cut.nft");
         std::fs::write(&file, rules).expect("rules");

@@ -9,8 +9,9 @@ use std::time::Duration;
 use palisade::datapath::netns;
 use palisade::lab::sandbox::{Process, Sandbox};
 use palisade::sources::etcd::client::{Client, Failure};
-use palisade::sources::etcd::wire::{KeyValue, RangeRequest, RequestOp, TxnRequest};
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use palisade::sources::etcd::wire::{KeyValue, RangeRequest, RequestOp, TxnRequest, WriteResponse};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic_prost::ProstCodec;
 
 use crate::fleet::until;
 use crate::harness::privileged;
@@ -33,6 +34,35 @@ pub(crate) fn program() -> Option<PathBuf> {
         eprintln!("SKIPPED: no etcd; on Debian: apt-get install etcd-server");
     }
     found
+}
+
+/// Messages of etcd's API for users with two texts, and the rest of what a role
+/// needs.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Pair {
+    #[prost(string, tag = "1")]
+    first: String,
+    #[prost(string, tag = "2")]
+    second: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Grant {
+    #[prost(string, tag = "1")]
+    role: String,
+    #[prost(message, optional, tag = "2")]
+    permission: Option<Permission>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Permission {
+    /// 2: read and write.
+    #[prost(int32, tag = "1")]
+    kind: i32,
+    #[prost(string, tag = "2")]
+    key: String,
+    #[prost(string, tag = "3")]
+    range_end: String,
 }
 
 /// A running etcd.
@@ -128,6 +158,13 @@ impl Store {
     where
         F: Future<Output = Result<T, Failure>>,
     {
+        self.over(|channel| question(Client::new(channel)))
+    }
+
+    fn over<T: Send, F>(&self, question: impl FnOnce(Channel) -> F + Send) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
         let mut endpoint = Endpoint::from_shared(self.url()).expect("an endpoint");
         if self.tls {
             let read = |name: &str| fs::read(self.path(name)).expect("a certificate");
@@ -144,7 +181,7 @@ impl Store {
             runtime.expect("a runtime").block_on(async {
                 let channel = endpoint.connect().await;
                 let channel = channel.map_err(|error| Failure::Unreachable(error.to_string()))?;
-                question(Client::new(channel)).await
+                question(channel).await
             })
         });
         answer.expect("a namespace")
@@ -192,6 +229,53 @@ impl Store {
                 .await
         });
         answer.expect("etcd compacts");
+    }
+
+    /// From here on etcd asks who one is: `root` by its certificate, and one user
+    /// who may read and write what agents do.
+    pub(crate) fn enable_users(&self, name: &str, password: &str) {
+        let pair = |first: &str, second: &str| Pair {
+            first: first.to_owned(),
+            second: second.to_owned(),
+        };
+        for (method, message) in [
+            ("UserAdd", pair("root", "root")),
+            ("RoleAdd", pair("root", "")),
+            ("UserGrantRole", pair("root", "root")),
+            ("UserAdd", pair(name, password)),
+            ("RoleAdd", pair("agents", "")),
+            ("UserGrantRole", pair(name, "agents")),
+        ] {
+            self.administer(method, message);
+        }
+        let permission = Permission {
+            kind: 2,
+            key: "cilium/".to_owned(),
+            range_end: "cilium0".to_owned(),
+        };
+        let grant = Grant {
+            role: "agents".to_owned(),
+            permission: Some(permission),
+        };
+        self.administer("RoleGrantPermission", grant);
+        self.administer("AuthEnable", pair("", ""));
+    }
+
+    fn administer(&self, method: &str, message: impl prost::Message + Default + 'static) {
+        let path = format!("/etcdserverpb.Auth/{method}");
+        let answer = self.over(|channel| async move {
+            let mut grpc = tonic::client::Grpc::new(channel);
+            grpc.ready()
+                .await
+                .map_err(|error| Failure::Unreachable(error.to_string()))?;
+            let path = path.parse().expect("a path");
+            let codec = ProstCodec::<_, WriteResponse>::default();
+            Ok(grpc
+                .unary(tonic::Request::new(message), path, codec)
+                .await
+                .map(drop)?)
+        });
+        answer.unwrap_or_else(|error| panic!("{method}: {error}"));
     }
 
     /// A CA, and what it says of server, agents and administrator.

@@ -1,4 +1,4 @@
-//! Tests of the end-to-end suite that take a number: the test command runs them
+//! Tests of the end-to-end suites that take a number: the test command runs them
 //! a few times, these commands (as root) as often as asked, and print what was
 //! counted. `--seed` repeats the moments of an earlier run.
 
@@ -10,6 +10,7 @@ use crate::command;
 
 /// A test, and what its numbers are called.
 struct Long {
+    suite: &'static str,
     test: &'static str,
     option: &'static str,
     variable: &'static str,
@@ -22,6 +23,7 @@ pub(crate) fn flips(words: &[&str]) -> Result<()> {
     run(
         words,
         &Long {
+            suite: "e2e",
             test: "flips::flips_of_hundreds_of_rules_under_traffic_mix_nothing",
             option: "--count",
             variable: "PALISADE_FLIPS",
@@ -36,6 +38,7 @@ pub(crate) fn kills(words: &[&str]) -> Result<()> {
     run(
         words,
         &Long {
+            suite: "e2e",
             test: "kills::sigkill_at_random_moments_loses_nothing",
             option: "--count",
             variable: "PALISADE_KILLS",
@@ -50,6 +53,7 @@ pub(crate) fn imports(words: &[&str]) -> Result<()> {
     run(
         words,
         &Long {
+            suite: "e2e",
             test: "imports::an_acknowledged_import_outlives_sigkill_at_any_instant",
             option: "--count",
             variable: "PALISADE_IMPORTS",
@@ -64,11 +68,27 @@ pub(crate) fn stops(words: &[&str]) -> Result<()> {
     run(
         words,
         &Long {
+            suite: "e2e",
             test: "kills::a_stopped_agent_loses_nothing_and_catches_up",
             option: "--seconds",
             variable: "PALISADE_STOP_SECONDS",
             default: 60,
             has_seed: true,
+        },
+    )
+}
+
+/// `cargo xtask partition [--seconds N]`
+pub(crate) fn partition(words: &[&str]) -> Result<()> {
+    run(
+        words,
+        &Long {
+            suite: "etcd",
+            test: "outage::a_partitioned_node_enforces_on_and_converges",
+            option: "--seconds",
+            variable: "PALISADE_PARTITION_SECONDS",
+            default: 60,
+            has_seed: false,
         },
     )
 }
@@ -89,6 +109,6 @@ fn run(words: &[&str], long: &Long) -> Result<()> {
             _ => bail!("`{name} {value}`: see cargo xtask help"),
         };
     }
-    cargo.args(["test", "--quiet", "--locked", "--test", "e2e", "--"]);
+    cargo.args(["test", "--quiet", "--locked", "--test", long.suite, "--"]);
     command::run(cargo.args(["--exact", long.test, "--nocapture"]))
 }

@@ -17,7 +17,7 @@ type Unused = (u32, i64);
 
 /// What was unused in the last round.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Collector {
+pub struct Collector {
     unused: BTreeSet<Unused>,
 }
 
@@ -44,7 +44,10 @@ impl Collector {
     }
 
     /// One round, if the lock is ours or free; how many numbers went.
-    pub(super) async fn round(
+    ///
+    /// # Errors
+    /// When etcd does not answer.
+    pub async fn round(
         &mut self,
         client: &Client,
         node: &str,

@@ -38,4 +38,5 @@ mod translate_tests;
 
 pub use access::Access;
 pub use allocator::{Allocator, NoNumber};
+pub use collector::Collector;
 pub use source::{EtcdSource, Stopper};

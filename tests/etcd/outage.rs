@@ -1,0 +1,114 @@
+//! etcd goes away, or a node loses it: nothing opens, nothing drops, and in the
+//! end all nodes are as etcd says.
+
+use std::time::Duration;
+
+use crate::fleet::{Fleet, policy_key, until};
+use crate::harness::{HTTP, SSH};
+use crate::store::program;
+
+/// How long the partition lasts; `cargo xtask partition` makes it longer.
+fn partition() -> Duration {
+    let seconds = std::env::var("PALISADE_PARTITION_SECONDS").ok();
+    let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(8);
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn a_partitioned_node_enforces_on_and_converges() {
+    let Some(program) = program() else { return };
+    let mut fleet = Fleet::new(program, &["web", "web"]);
+    fleet.policy("ssh", "web", &[SSH]);
+    fleet.wait_open(0, &[SSH]);
+    fleet.wait_open(1, &[SSH]);
+    let address = fleet.nodes[0].address;
+    until("the nodes know each other", || {
+        fleet.nodes[1].knows_node(address).then_some(())
+    });
+
+    fleet.cut(0);
+    // What the node cannot hear: a policy comes, another goes, and of neither
+    // anything is left in the history.
+    fleet.policy("http", "web", &[HTTP]);
+    fleet.store.delete(&policy_key("ssh"));
+    fleet.wait_open(1, &[HTTP]);
+    fleet.store.compact();
+    std::thread::sleep(partition());
+    assert!(fleet.is_open(0, &[SSH]), "it enforces what it knew");
+    until("the loss is told", || {
+        let source = fleet.nodes[0].source();
+        (source["in_sync"] == false).then_some(())
+    });
+    assert!(fleet.nodes[0].problems().contains("stays in force"));
+    until("its lease has run out", || {
+        (!fleet.nodes[1].knows_node(address)).then_some(())
+    });
+    let other = fleet.nodes[1].address;
+    assert!(
+        fleet.nodes[0].knows_node(other),
+        "nothing is deleted on a guess"
+    );
+
+    fleet.mend();
+    fleet.wait_open(0, &[HTTP]);
+    until("it is in sync again", || {
+        let source = fleet.nodes[0].source();
+        (source["in_sync"] == true).then_some(())
+    });
+    until("it is a node again", || {
+        fleet.nodes[1].knows_node(address).then_some(())
+    });
+    let metrics = fleet.nodes[0].agent().client(&["metrics", "list"]).output();
+    let metrics = String::from_utf8(metrics.expect("it runs").stdout).expect("text");
+    assert!(metrics.contains("reason=\"expired\""), "{metrics}");
+    assert!(metrics.contains("outcome=\"lost\""), "{metrics}");
+}
+
+#[test]
+fn a_killed_etcd_changes_nothing_and_is_followed_again() {
+    let Some(program) = program() else { return };
+    let mut fleet = Fleet::new(program, &["web", "web"]);
+    fleet.policy("ssh", "web", &[SSH]);
+    fleet.wait_open(0, &[SSH]);
+    fleet.wait_open(1, &[SSH]);
+
+    fleet.store.kill();
+    until("the loss is told", || {
+        let source = fleet.nodes[0].source();
+        (source["in_sync"] == false).then_some(())
+    });
+    assert!(fleet.is_open(0, &[SSH]), "what was told stays in force");
+    // An agent that starts without etcd enforces what it knew.
+    fleet.nodes[0].kill();
+    fleet.nodes[0].launch();
+    until("the agent answers", || {
+        fleet.nodes[0].agent().host_endpoint().ok()
+    });
+    assert!(fleet.is_open(0, &[SSH]), "the journal is in force");
+
+    fleet.restart_store();
+    fleet.policy("ssh", "web", &[HTTP]);
+    fleet.wait_open(0, &[HTTP]);
+    fleet.wait_open(1, &[HTTP]);
+}
+
+#[test]
+fn the_first_owner_of_a_policy_keeps_it() {
+    let Some(program) = program() else { return };
+    let mut fleet = Fleet::new(program, &["web"]);
+    let manifest = crate::fleet::policy("ours", "web", &[SSH]).to_string();
+    fleet.nodes[0].manifest("ours.json", &manifest);
+    fleet.wait_open(0, &[SSH]);
+    fleet.policy("ours", "web", &[HTTP]);
+    until("the claim is told", || {
+        let problems = fleet.nodes[0].problems();
+        problems
+            .contains("belongs to the source manifests")
+            .then_some(())
+    });
+    assert!(fleet.is_open(0, &[SSH]), "the manifest is in force");
+    fleet.nodes[0].remove_manifest("ours.json");
+    fleet.wait_open(0, &[HTTP]);
+    let dump = fleet.nodes[0].json(&["policy", "get", "ours"]);
+    assert_eq!(dump["policies"][0]["source"], "etcd", "{dump}");
+}
