@@ -240,7 +240,7 @@ impl Rooms {
                 config: access.config.clone(),
             },
             access.lease_ttl,
-            Arc::clone(&agent.pipeline),
+            (Arc::clone(&agent.pipeline), Arc::clone(&agent.devices)),
             Arc::clone(&agent.board),
         );
         *self.etcd.lock() = Some(source.stopper());

@@ -93,6 +93,29 @@ fn a_killed_etcd_changes_nothing_and_is_followed_again() {
 }
 
 #[test]
+fn another_store_in_the_same_place_is_listed_anew() {
+    let Some(program) = program() else { return };
+    let mut fleet = Fleet::new(program, &["web", "web"]);
+    fleet.policy("ssh", "web", &[SSH]);
+    fleet.wait_open(0, &[SSH]);
+    fleet.store.kill();
+    fleet.cut(0);
+    fleet.store.wipe();
+    fleet.restart_store();
+    // It has the name of the old one, and comes as far before it is heard.
+    for port in 1..100 {
+        fleet.policy("http", "web", &[port, HTTP]);
+    }
+    assert!(fleet.is_open(0, &[SSH]), "what was told stays in force");
+    fleet.mend();
+    fleet.wait_open(0, &[HTTP]);
+    let address = fleet.nodes[1].address;
+    until("the nodes know each other again", || {
+        fleet.nodes[0].knows_node(address).then_some(())
+    });
+}
+
+#[test]
 fn the_first_owner_of_a_policy_keeps_it() {
     let Some(program) = program() else { return };
     let mut fleet = Fleet::new(program, &["web"]);

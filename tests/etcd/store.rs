@@ -150,6 +150,11 @@ impl Store {
         self.process = None;
     }
 
+    /// All that it holds is lost.
+    pub(crate) fn wipe(&self) {
+        fs::remove_dir_all(self.path("data")).expect("its data");
+    }
+
     /// Asks it something, as an administrator.
     pub(crate) fn ask<T: Send, F>(
         &self,

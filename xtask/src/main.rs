@@ -62,6 +62,8 @@ usage: cargo xtask <command>
                 the agent killed around an import (root), 1,000 times
   stops [--seconds N] [--seed N]
                 the agent stopped for a minute (root) under changes and traffic
+  partition [--seconds N]
+                a node without its etcd for a minute (root) while policies change
   upgrades [--count N]
                 takeovers between versions, ended at every step; N starts killed
                 under traffic (root), 200
@@ -101,6 +103,7 @@ fn main() -> ExitCode {
         ["kills", rest @ ..] => long_tests::kills(rest),
         ["imports", rest @ ..] => long_tests::imports(rest),
         ["stops", rest @ ..] => long_tests::stops(rest),
+        ["partition", rest @ ..] => long_tests::partition(rest),
         ["upgrades", rest @ ..] => upgrades::run(rest),
         ["sim", rest @ ..] => sim::run(rest),
         ["help" | "--help" | "-h"] => {

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::claims::identity_object;
 use super::state::State;
-use crate::events::{ResourceKey, ResourceKind};
+use crate::events::{ResourceKey, ResourceKind, SourceName};
 use crate::identity::{
     IdentityIndex, IdentityKey, IpcacheSource, Label, LabelSet, Reserved, is_identity_label,
 };
@@ -195,7 +195,7 @@ impl State {
             ),
             (Strength::CiliumNode, Some(key)) => (
                 Some(self.node_key(&key.name, address, serves_api)),
-                IpcacheSource::CustomResource,
+                self.custom_source(key),
             ),
             (Strength::Node, Some(key)) => (
                 Some(self.node_key(&key.name, address, serves_api)),
@@ -204,7 +204,7 @@ impl State {
             // The word about the Kubernetes API is stronger than that of pods.
             (Strength::CiliumEndpoint, Some(key)) => (
                 self.pod_key(key, address).filter(|_| !serves_api),
-                IpcacheSource::CustomResource,
+                self.custom_source(key),
             ),
             (Strength::Pod, Some(key)) => (
                 self.pod_key(key, address).filter(|_| !serves_api),
@@ -223,6 +223,16 @@ impl State {
             },
             ports,
         })
+    }
+
+    /// Who speaks through a custom resource: etcd's keys are read as such too.
+    fn custom_source(&self, key: &ResourceKey) -> IpcacheSource {
+        let stored = self.objects.get(key);
+        if stored.is_some_and(|stored| stored.resource.source == SourceName::Etcd) {
+            IpcacheSource::Kvstore
+        } else {
+            IpcacheSource::CustomResource
+        }
     }
 
     fn node_key(&self, name: &str, address: IpAddr, serves_api: bool) -> IdentityKey {

@@ -16,7 +16,8 @@ use super::client::Failure;
 use super::heard::{Entry, Heard};
 use super::keys::{LISTED, Name, STATE};
 use super::wire::{
-    DELETE, KeyValue, RangeRequest, ResponseHeader, WatchCreateRequest, WatchResponse, end_of,
+    DELETE, KeyValue, RangeRequest, RangeResponse, ResponseHeader, WatchCreateRequest,
+    WatchResponse, end_of,
 };
 use crate::limits::ETCD_PAGE_MAX;
 use crate::metrics::catalogue::{SOURCE_ERRORS, SOURCE_EVENTS, SOURCE_RESYNCS};
@@ -40,6 +41,9 @@ pub(super) struct Feed {
     /// The newest revision that was heard, and whose.
     pub(super) revision: i64,
     pub(super) cluster: u64,
+    /// A key that stays, with the revision of its value: a store that was set back
+    /// or made anew may bear the same name, and have come as far by now.
+    pub(super) witness: Option<(String, i64)>,
 }
 
 impl Feed {
@@ -93,6 +97,7 @@ impl Feed {
     /// Everything, as of one revision.
     async fn list(&mut self, door: &Door) -> Result<Phase, Failure> {
         self.tell(Heard::Begins).await?;
+        self.witness = None;
         let mut header: Option<ResponseHeader> = None;
         for prefix in LISTED {
             let mut request = RangeRequest::prefix(prefix);
@@ -118,20 +123,21 @@ impl Feed {
         Ok(Phase::Follow)
     }
 
-    async fn entry(&self, pair: KeyValue) -> Result<(), Failure> {
+    async fn entry(&mut self, pair: KeyValue) -> Result<(), Failure> {
         let Ok(key) = String::from_utf8(pair.key) else {
             return Ok(());
         };
         let value = pair.value;
+        if pair.lease == 0 {
+            self.witness = Some((key.clone(), pair.mod_revision));
+        }
         count(&key, "object");
         self.tell(Heard::Entry(Entry { key, value })).await
     }
 
     /// Changes after the newest revision, until the watch ends.
     async fn follow(&mut self, door: &Door) -> Result<Phase, Failure> {
-        let newest = door.client.range(RangeRequest::one(STATE)).await?;
-        let header = newest.header.unwrap_or_default();
-        if header.cluster_id != self.cluster || header.revision < self.revision {
+        if !self.is_same_store(door).await? {
             // A watch from the future would be silent for ever.
             resync("replaced");
             return Ok(Phase::List);
@@ -157,6 +163,27 @@ impl Feed {
         }
     }
 
+    /// Whether the store is the one that was listed, and not behind it.
+    async fn is_same_store(&self, door: &Door) -> Result<bool, Failure> {
+        let (key, since) = self.witness.clone().unwrap_or((STATE.to_owned(), 0));
+        let mut request = RangeRequest::one(&key);
+        let mut found = door.client.range(request.clone()).await?;
+        let header = found.header.take().unwrap_or_default();
+        if header.cluster_id != self.cluster || header.revision < self.revision {
+            return Ok(false);
+        }
+        let speaks = |found: &RangeResponse| {
+            let known = found.kvs.first().map_or(0, |pair| pair.mod_revision);
+            known == since
+        };
+        if speaks(&found) {
+            return Ok(true);
+        }
+        // It has changed meanwhile, or was never there: the past knows.
+        request.revision = since;
+        Ok(speaks(&door.client.range(request).await?))
+    }
+
     async fn note(&mut self, answer: WatchResponse) -> Result<(), Failure> {
         if answer.compact_revision > 0 {
             return Err(Failure::Compacted);
@@ -179,6 +206,9 @@ impl Feed {
                 self.entry(pair).await?;
             } else if let Ok(key) = String::from_utf8(pair.key) {
                 count(&key, "gone");
+                if self.witness.as_ref().is_some_and(|(it, _)| *it == key) {
+                    self.witness = None;
+                }
                 self.tell(Heard::Gone(key)).await?;
             }
         }

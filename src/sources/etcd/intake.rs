@@ -60,7 +60,8 @@ impl Intake {
             Heard::Published(outcome) => self.unpublished.clone_from(outcome),
             _ => {}
         }
-        let is_listed = matches!(heard, Heard::Entry(_)) && self.mirror.is_listing();
+        // The next tick tells of single keys: counting all of them takes a while.
+        let is_key = matches!(heard, Heard::Entry(_) | Heard::Gone(_));
         for told in self.mirror.take(heard) {
             self.submit(told)?;
         }
@@ -69,7 +70,7 @@ impl Intake {
             self.told_in_sync = true;
             tracing::info!("everything of etcd is told");
         }
-        if !is_listed {
+        if !is_key {
             self.post();
         }
         Ok(())

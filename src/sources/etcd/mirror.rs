@@ -217,11 +217,6 @@ impl Mirror {
             .collect()
     }
 
-    /// Whether a list runs.
-    pub(super) fn is_listing(&self) -> bool {
-        self.listed.is_some()
-    }
-
     /// Whether everything was heard once: only then may anything be deleted that
     /// an earlier life of the agent knew.
     pub(super) fn was_whole(&self) -> bool {

@@ -32,6 +32,8 @@ mod translate;
 pub mod wire;
 
 #[cfg(test)]
+mod allocator_tests;
+#[cfg(test)]
 mod mirror_tests;
 #[cfg(test)]
 mod translate_tests;

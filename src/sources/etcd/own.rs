@@ -8,10 +8,12 @@ use serde_json::{Value, json};
 
 use super::keys::{ADDRESSES, labels_text, node};
 use super::translate::Own;
+use crate::datapath::devices::Scope;
 use crate::events::{Resource, ResourceKind, SourceName};
 use crate::identity::IdentityKey;
 use crate::policy::PolicySnapshot;
 use crate::policy::objects::Object;
+use crate::sources::device_board::DeviceReport;
 
 /// A pod whose numbers are shared.
 struct Pod<'s> {
@@ -37,47 +39,44 @@ pub(super) fn labels(own: &Own, snapshot: &PolicySnapshot) -> BTreeSet<String> {
 pub(super) fn keys(
     own: &Own,
     snapshot: &PolicySnapshot,
+    addresses: &[IpAddr],
     numbers: &BTreeMap<String, u32>,
 ) -> BTreeMap<String, Vec<u8>> {
     let mut keys = BTreeMap::new();
-    let addresses = addresses(snapshot);
-    if addresses.is_empty() {
-        // Nothing is known of the node yet.
+    let Some(host) = addresses.first() else {
+        // Nobody can tell the node from the outside.
         return keys;
-    }
+    };
     keys.insert(
         node(&own.cluster, &own.node),
-        node_value(own, snapshot, &addresses),
+        node_value(own, snapshot, addresses),
     );
     for pod in pods(own, snapshot).iter().filter(|pod| pod.is_here) {
         if let Some(number) = numbers.get(&pod.labels) {
-            let value = address_value(own, pod, addresses[0], *number);
+            let value = address_value(own, pod, *host, *number);
             keys.insert(format!("{ADDRESSES}{}", pod.address), value);
         }
     }
     keys
 }
 
-/// How slave keys end: the node's address, as in Cilium; nodes that share one
-/// would use each other's.
-pub(super) fn suffix(own: &Own, snapshot: &PolicySnapshot) -> String {
-    addresses(snapshot)
+/// How slave keys end: the node's address, as in Cilium.
+pub(super) fn suffix(own: &Own, addresses: &[IpAddr]) -> String {
+    addresses
         .first()
         .map_or_else(|| own.node.clone(), IpAddr::to_string)
 }
 
-/// Addresses under which others see this node.
-fn addresses(snapshot: &PolicySnapshot) -> Vec<IpAddr> {
-    let is_seen = |address: &&IpAddr| match address {
-        IpAddr::V4(ip) => !(ip.is_loopback() || ip.is_link_local() || ip.is_unspecified()),
-        IpAddr::V6(ip) => !(ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified()),
-    };
-    snapshot
-        .local_addresses
-        .iter()
-        .filter(is_seen)
-        .copied()
-        .collect()
+/// Addresses under which others see this node: those of protected devices. The
+/// others, bridges of containers above all, many nodes may have.
+pub(super) fn addresses(report: &DeviceReport) -> Vec<IpAddr> {
+    let protected = report.selections.iter().filter(|it| it.protected);
+    let held = protected.flat_map(|selection| &selection.device.addresses);
+    let held: BTreeSet<IpAddr> = held
+        .filter(|held| held.scope == Scope::Global)
+        .map(|held| held.address)
+        .collect();
+    held.into_iter().collect()
 }
 
 fn node_value(own: &Own, snapshot: &PolicySnapshot, addresses: &[IpAddr]) -> Vec<u8> {

@@ -6,6 +6,7 @@
 //! everything is written again under a new one.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,10 +23,13 @@ use super::own;
 use super::translate::Own;
 use super::wire::{RangeRequest, RequestOp, TxnRequest};
 use crate::clock::{Clock as _, Moment, SystemClock};
+use crate::events::Revision;
 use crate::limits::{ETCD_OPERATIONS_MAX, ETCD_PUBLISH};
 use crate::metrics::catalogue::{KVSTORE_LEASES, SOURCE_ERRORS};
+use crate::policy::PolicySnapshot;
 use crate::queues::Pipeline;
 use crate::sources::kubernetes::pace::Pace;
+use crate::sources::local::DeviceBoard;
 
 /// The lease, and what hangs on it.
 #[derive(Debug)]
@@ -41,6 +45,7 @@ pub(super) struct Publisher {
     ttl: Duration,
     doors: Doors,
     pipeline: Arc<Pipeline>,
+    devices: Arc<DeviceBoard>,
     heard: mpsc::Sender<Heard>,
     pace: Pace,
     clock: SystemClock,
@@ -50,6 +55,10 @@ pub(super) struct Publisher {
     collected: Moment,
     /// How this node's keys of numbers end.
     suffix: String,
+    /// The revision and the addresses that all of it was written for.
+    seen: Option<(Revision, Vec<IpAddr>)>,
+    /// Who writes the node's key too.
+    rival: Option<String>,
     /// What the intake was told last.
     told: Option<String>,
 }
@@ -59,7 +68,7 @@ impl Publisher {
         own: Own,
         ttl: Duration,
         doors: Doors,
-        pipeline: Arc<Pipeline>,
+        (pipeline, devices): (Arc<Pipeline>, Arc<DeviceBoard>),
         heard: mpsc::Sender<Heard>,
     ) -> Self {
         let clock = SystemClock::default();
@@ -71,11 +80,14 @@ impl Publisher {
             ttl,
             doors,
             pipeline,
+            devices,
             heard,
             lease: None,
             allocator: Allocator::default(),
             collector: Collector::default(),
             suffix: String::new(),
+            seen: None,
+            rival: None,
             told: None,
         }
     }
@@ -115,30 +127,62 @@ impl Publisher {
 
     /// What is wrong, though etcd answers; None: nothing.
     async fn publish_through(&mut self, client: &Client) -> Result<Option<String>, Failure> {
-        let snapshot = self.pipeline.repository();
-        let suffix = own::suffix(&self.own, &snapshot);
-        if suffix != self.suffix {
-            // The keys of numbers have another name now; the old ones go.
-            let old = std::mem::replace(&mut self.suffix, suffix);
-            let labels: Vec<String> = self.allocator.used().keys().cloned().collect();
-            for labels in labels {
-                self.allocator.release(client, &old, &labels).await?;
-            }
-        }
-        let mut problem = self.renew(client).await?;
+        self.renew(client).await?;
         let Some(lease) = self.lease.as_ref().map(|lease| lease.id) else {
-            return Ok(problem);
+            return Ok(None);
         };
-        let wanted = own::labels(&self.own, &snapshot);
+        let snapshot = self.pipeline.repository();
+        let addresses = own::addresses(&self.devices.report());
+        let view = (snapshot.revision, addresses);
+        let mut problem = self.rival.clone();
+        if self.seen.as_ref() != Some(&view) {
+            let (_, addresses) = &view;
+            self.rename(client, addresses).await?;
+            let unnumbered = self.tell(client, lease, &snapshot, addresses).await?;
+            self.seen = unnumbered.is_none().then_some(view);
+            problem = problem.or(unnumbered);
+        }
+        self.collect(client, lease).await?;
+        Ok(problem)
+    }
+
+    /// The keys of numbers end as the node is called; under another name they
+    /// are others, and the old ones go.
+    async fn rename(&mut self, client: &Client, addresses: &[IpAddr]) -> Result<(), Failure> {
+        let suffix = own::suffix(&self.own, addresses);
+        if suffix == self.suffix {
+            return Ok(());
+        }
+        let labels: Vec<String> = self.allocator.used().keys().cloned().collect();
+        for labels in labels {
+            self.allocator
+                .release(client, &self.suffix, &labels)
+                .await?;
+        }
+        self.suffix = suffix;
+        Ok(())
+    }
+
+    /// Numbers first, then the keys that name them; at last the numbers that no
+    /// key names any more go. Why some labels have no number, if so.
+    async fn tell(
+        &mut self,
+        client: &Client,
+        lease: i64,
+        snapshot: &PolicySnapshot,
+        addresses: &[IpAddr],
+    ) -> Result<Option<String>, Failure> {
+        let mut problem = None;
+        let wanted = own::labels(&self.own, snapshot);
         for labels in &wanted {
             let node = (self.suffix.as_str(), lease);
             match self.allocator.acquire(client, node, labels).await {
                 Ok(_) => {}
                 Err(NoNumber::Failed(failure)) => return Err(failure),
-                Err(error) => problem = Some(format!("no number for {labels}: {error}")),
+                Err(error) => problem = Some(format!("no number for {labels} {error}")),
             }
         }
-        let keys = own::keys(&self.own, &snapshot, self.allocator.used());
+        let keys = own::keys(&self.own, snapshot, addresses, self.allocator.used());
         self.write(client, keys).await?;
         let used = self.allocator.used().keys();
         let unwanted: Vec<String> = used
@@ -150,30 +194,34 @@ impl Publisher {
                 .release(client, &self.suffix, &labels)
                 .await?;
         }
-        self.collect(client, lease).await?;
         Ok(problem)
     }
 
-    /// Has a lease that lives; what is odd about it.
-    async fn renew(&mut self, client: &Client) -> Result<Option<String>, Failure> {
+    /// Has a lease that lives.
+    async fn renew(&mut self, client: &Client) -> Result<(), Failure> {
         let now = self.clock.now();
-        let mut problem = None;
         if let Some(lease) = &mut self.lease {
             if now.since(lease.renewed) < self.ttl / 3 {
-                return Ok(self.told.clone());
+                return Ok(());
             }
             if client.keep_alive(lease.id).await? {
                 lease.renewed = now;
-                let Some(foreign) = self.foreign(client).await? else {
-                    return Ok(None);
+                let Some(rival) = self.foreign(client).await? else {
+                    self.rival = None;
+                    return Ok(());
                 };
-                // Written again below: by this lease, or by the other node.
-                problem = foreign;
-            } else {
-                tracing::info!("etcd: the lease of this node was gone; all is published again");
-                counter!(KVSTORE_LEASES, "outcome" => "lost").increment(1);
+                // All is written again: by this node now, by the other one later.
+                self.rival = rival;
+                self.seen = None;
+                self.lease
+                    .iter_mut()
+                    .for_each(|lease| lease.written.clear());
+                return Ok(());
             }
+            tracing::info!("etcd: the lease of this node was gone; all is published again");
+            counter!(KVSTORE_LEASES, "outcome" => "lost").increment(1);
             self.lease = None;
+            self.seen = None;
             self.allocator.lost();
         }
         let id = client.grant(self.ttl).await?;
@@ -183,10 +231,10 @@ impl Publisher {
             renewed: now,
             written: BTreeMap::new(),
         });
-        Ok(problem)
+        Ok(())
     }
 
-    /// Whether the node's key is not as written; with the problem, if that is one.
+    /// Whether the node's key is not as written; with the rival, if there is one.
     async fn foreign(&self, client: &Client) -> Result<Option<Option<String>>, Failure> {
         let key = super::keys::node(&self.own.cluster, &self.own.node);
         let Some(lease) = self

@@ -20,6 +20,7 @@ use crate::limits::{ETCD_HEARD_MAX, ETCD_TICK};
 use crate::policy::PolicySnapshot;
 use crate::queues::Pipeline;
 use crate::sources::kubernetes::pace::Pace;
+use crate::sources::local::DeviceBoard;
 use crate::sources::{ChangeSink, SourceBoard};
 
 /// Ends the source.
@@ -56,7 +57,7 @@ impl EtcdSource {
     pub fn new(
         access: Access,
         ttl: Duration,
-        pipeline: Arc<Pipeline>,
+        (pipeline, devices): (Arc<Pipeline>, Arc<DeviceBoard>),
         board: Arc<SourceBoard>,
     ) -> Self {
         let snapshot = pipeline.repository();
@@ -74,12 +75,13 @@ impl EtcdSource {
             relist: Arc::clone(&relist),
             revision: 0,
             cluster: 0,
+            witness: None,
         };
         let publisher = Publisher::new(
             own.clone(),
             ttl,
             doors.clone(),
-            Arc::clone(&pipeline),
+            (Arc::clone(&pipeline), devices),
             ticks.clone(),
         );
         let intake = Intake {

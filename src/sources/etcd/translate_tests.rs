@@ -1,5 +1,6 @@
 //! Values as objects, and what is said against those that are none.
 
+use proptest::prelude::{any, proptest};
 use serde_json::{Value, json};
 
 use super::keys::{ADDRESSES, MASTERS, NODES, Name, POLICIES};
@@ -113,4 +114,22 @@ fn manifests_are_about_their_keys() {
     let said = read(&key, &json!("a: [\n")).expect_err("no YAML");
     assert!(said.contains("line"), "{said}");
     assert!(read(&key, &json!("")).is_err());
+}
+
+proptest! {
+    /// Values come from anywhere.
+    #[test]
+    fn no_value_panics(key in 0_usize..4, tail in ".{0,12}", value in any::<Vec<u8>>()) {
+        let own = Own {
+            cluster: "default".to_owned(),
+            node: "here".to_owned(),
+        };
+        let prefixes = [NODES, ADDRESSES, MASTERS, POLICIES];
+        let keys = ["default/a", "10.0.0.1", "256", "CiliumClusterwideNetworkPolicy/a"];
+        for key in [format!("{}{tail}", prefixes[key]), format!("{}{}", prefixes[key], keys[key])] {
+            if let Some(Ok(name)) = Name::of(&key) {
+                drop(translate(&own, &key, name, &value));
+            }
+        }
+    }
 }
