@@ -53,6 +53,8 @@ pub(super) struct Rooms {
     manifests: Mutex<Option<Stopper>>,
     kubernetes: Mutex<Option<kubernetes::Stopper>>,
     etcd: Mutex<Option<etcd::Stopper>>,
+    /// The way to the sources beyond this host, which policy cannot cut.
+    marked: Arc<Marked>,
 }
 
 impl Rooms {
@@ -79,7 +81,10 @@ impl Rooms {
         );
         let drift = Drift::new(auditor, Arc::clone(&pipeline), Arc::clone(&parts.clock));
         let (stop, stopped) = bounded(0);
+        let door = Arc::new(control.clone());
+        let has_failsafe = !config.policy.failsafe.is_empty();
         Ok(Self {
+            marked: Marked::new(config.control_mark, !has_failsafe, door),
             agent: Arc::new(Agent {
                 node: config.policy.node_name.clone(),
                 failsafe: config.policy.failsafe.clone(),
@@ -212,7 +217,7 @@ impl Rooms {
                 kubeconfig: access.kubeconfig.clone(),
                 context: access.context.clone(),
             },
-            self.marked(),
+            Arc::clone(&self.marked),
             &agent.node,
             Arc::clone(&agent.pipeline),
             Arc::clone(&agent.board),
@@ -223,22 +228,16 @@ impl Rooms {
         threads.spawn("kube-intake", hand_on);
     }
 
-    /// The way to the sources beyond this host, which policy cannot cut.
-    fn marked(&self) -> Arc<Marked> {
-        let agent = &self.agent;
-        let door = Arc::new(agent.control.clone());
-        Marked::new(agent.control_mark, agent.failsafe.is_empty(), door)
-    }
-
     /// etcd, if it is a source.
     pub(super) fn start_etcd(&self, threads: &mut Threads, access: Option<&EtcdAccess>) {
         let Some(access) = access else { return };
         let agent = &self.agent;
+        let to = etcd::Access {
+            endpoints: access.endpoints.clone(),
+            config: access.config.clone(),
+        };
         let source = EtcdSource::new(
-            etcd::Access {
-                endpoints: access.endpoints.clone(),
-                config: access.config.clone(),
-            },
+            (to, Arc::clone(&self.marked)),
             access.lease_ttl,
             (Arc::clone(&agent.pipeline), Arc::clone(&agent.devices)),
             Arc::clone(&agent.board),

@@ -305,7 +305,7 @@ fn detach_removes_what_another_version_attached() {
         in_world(|world| {
             let mut options = world.options.clone();
             (options.force_clsact, options.layout) = (force_clsact, newer());
-            let (datapath, _) = open_with(&options).expect("open");
+            let (datapath, _) = KernelDatapath::open(&options).expect("open");
             let device = world.veth("v0", "v1");
             let synced = datapath
                 .attachments()

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use tokio::sync::Mutex;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use super::client::{Client, Failure};
 use crate::limits::{ETCD_CONNECT, ETCD_PING, ETCD_PING_ANSWER};
+use crate::sources::marked::{Marked, MarkedConnector};
 
 /// Where the configuration comes from.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -101,11 +102,6 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// The connection itself: the one place where the agent opens a socket to etcd.
-async fn connect(endpoint: &Endpoint) -> Result<Channel, tonic::transport::Error> {
-    endpoint.connect().await
-}
-
 /// A client, and which one it is.
 #[derive(Clone)]
 pub(super) struct Door {
@@ -117,6 +113,7 @@ pub(super) struct Door {
 #[derive(Clone)]
 pub(super) struct Doors {
     access: Access,
+    marked: Arc<Marked>,
     current: Arc<Mutex<Current>>,
     /// Where it leads, for `status`.
     server: Arc<parking_lot::RwLock<String>>,
@@ -130,13 +127,14 @@ struct Current {
 
 impl Doors {
     /// Nodes begin with different endpoints.
-    pub(super) fn new(access: Access, node: &str) -> Self {
+    pub(super) fn new(access: Access, marked: Arc<Marked>, node: &str) -> Self {
         let mut hasher = DefaultHasher::new();
         node.hash(&mut hasher);
         let number = u64::from(u32::try_from(hasher.finish() >> 32).unwrap_or_default());
         let server = access.endpoints.join(", ");
         Self {
             access,
+            marked,
             current: Arc::new(Mutex::new(Current { door: None, number })),
             server: Arc::new(server.into()),
         }
@@ -176,7 +174,8 @@ impl Doors {
         let url = &file.endpoints[position];
         url.clone_into(&mut self.server.write());
         let endpoint = file.endpoint(url).map_err(Failure::Refused)?;
-        let channel = connect(&endpoint).await;
+        let connector = MarkedConnector::new(&self.marked);
+        let channel = endpoint.connect_with_connector(connector).await;
         let channel =
             channel.map_err(|error| Failure::Unreachable(format!("{url}: {}", chain(&error))))?;
         let mut client = Client::new(channel);

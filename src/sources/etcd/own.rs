@@ -130,9 +130,10 @@ fn pods<'s>(own: &Own, snapshot: &'s PolicySnapshot) -> Vec<Pod<'s>> {
 }
 
 fn is_here(own: &Own, snapshot: &PolicySnapshot, resource: &Resource) -> bool {
-    let host = resource.body["status"]["hostIP"].as_str();
+    let body = resource.body.value();
+    let host = body["status"]["hostIP"].as_str();
     let host = host.and_then(|text| text.parse().ok());
-    resource.body["spec"]["nodeName"] == own.node.as_str()
+    body["spec"]["nodeName"] == own.node.as_str()
         || host.is_some_and(|host| snapshot.local_addresses.contains(&host))
 }
 

@@ -21,6 +21,7 @@ use crate::policy::PolicySnapshot;
 use crate::queues::Pipeline;
 use crate::sources::kubernetes::pace::Pace;
 use crate::sources::local::DeviceBoard;
+use crate::sources::marked::Marked;
 use crate::sources::{ChangeSink, SourceBoard};
 
 /// Ends the source.
@@ -55,7 +56,7 @@ impl EtcdSource {
     /// published after it is heard no more.
     #[must_use]
     pub fn new(
-        access: Access,
+        (access, marked): (Access, Arc<Marked>),
         ttl: Duration,
         (pipeline, devices): (Arc<Pipeline>, Arc<DeviceBoard>),
         board: Arc<SourceBoard>,
@@ -65,7 +66,7 @@ impl EtcdSource {
             cluster: snapshot.options.cluster_name.clone(),
             node: snapshot.options.node_name.clone(),
         };
-        let doors = Doors::new(access, &own.node);
+        let doors = Doors::new(access, marked, &own.node);
         let (ticks, heard) = mpsc::channel(ETCD_HEARD_MAX);
         let relist = Arc::new(Notify::new());
         let feed = Feed {
@@ -142,11 +143,12 @@ fn restored(snapshot: &PolicySnapshot) -> Vec<(String, ResourceKey, Meaning)> {
 
 fn meaning(resource: &Resource) -> Meaning {
     let number = resource.key.name.parse().ok();
-    let address = resource.body["status"]["identity"]["id"].as_u64();
+    let body = resource.body.value();
+    let address = body["status"]["identity"]["id"].as_u64();
     match (resource.key.kind, number, address) {
         (ResourceKind::CiliumIdentity, Some(number), _) => Meaning::Number {
             number,
-            labels: resource.body["security-labels"].to_string(),
+            labels: body["security-labels"].to_string(),
         },
         (ResourceKind::CiliumEndpoint, _, Some(number)) => Meaning::Address {
             number: u32::try_from(number).unwrap_or_default(),

@@ -291,7 +291,7 @@ fn resource(
                 file: key.to_owned(),
                 ..Origin::default()
             },
-            body,
+            body: body.into(),
         },
         positions: None,
         meaning,

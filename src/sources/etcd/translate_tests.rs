@@ -16,7 +16,7 @@ fn read(key: &str, value: &Value) -> Result<Option<Value>, String> {
         .map_or_else(|| value.to_string(), str::to_owned);
     let name = Name::of(key).expect("a key that is read").expect("a name");
     let read = translate(&own, key, name, value.as_bytes())?;
-    Ok(read.map(|it| it.resource.body))
+    Ok(read.map(|it| it.resource.body.value()))
 }
 
 #[test]
