@@ -73,6 +73,17 @@ impl<'s> Shared<'s> {
     }
 }
 
+impl Shared<'_> {
+    /// What a node does now and then.
+    fn mend(&self) {
+        let allocator = &self.allocator;
+        let mended = self
+            .store
+            .ask(|client| async move { allocator.mend(&client).await });
+        mended.expect("etcd answers");
+    }
+}
+
 impl Numbers for Shared<'_> {
     fn acquire(&mut self, labels: &LabelSet) -> u32 {
         let (allocator, node) = (&mut self.allocator, (self.node, self.lease));
@@ -195,6 +206,11 @@ fn the_allocator_in_etcd_keeps_its_promises() {
         .store
         .delete(&format!("cilium/state/identities/v1/id/{number}"));
     assert_eq!(two.acquire(&labels(&app)), number);
+    assert_eq!(two.labels_of(number), Some(labels_text(&labels(&app))));
+    fleet
+        .store
+        .delete(&format!("cilium/state/identities/v1/id/{number}"));
+    two.mend();
     assert_eq!(two.labels_of(number), Some(labels_text(&labels(&app))));
     two.release(&labels(&app));
     two.collect();

@@ -52,6 +52,28 @@ fn a_dead_nodes_addresses_go_and_no_others() {
         "{value}"
     );
 
+    // Others do not write there for long.
+    fleet.store.delete(&key);
+    until("the key is back", || {
+        fleet.store.get(&key).expect("etcd answers")
+    });
+    let foreign = json!({"Name": name, "Cluster": "default",
+        "IPAddresses": [{"Type": "InternalIP", "IP": "10.88.0.77"}]});
+    fleet.store.put(&key, &foreign.to_string());
+    until("the rival is told", || {
+        let problems = fleet.nodes[1].problems();
+        problems.contains("--node-name").then_some(())
+    });
+    until("it is the node's again", || {
+        fleet.reaches(1, 0, HTTP).then_some(())
+    });
+    until("the rival is forgotten", || {
+        let problems = fleet.nodes[1].problems();
+        (!problems.contains("--node-name")).then_some(())
+    });
+    let who = fleet.nodes[0].who_is(address);
+    assert_eq!(who["source"], "kvstore", "{who}");
+
     fleet.nodes[1].kill();
     until("the lease has run out", || {
         let there = fleet.store.get(&key).expect("etcd answers");

@@ -279,6 +279,24 @@ impl Allocator {
         Ok(())
     }
 
+    /// Makes masters that somebody deleted while this node uses them again, as they
+    /// were: their numbers must not mean something else.
+    ///
+    /// # Errors
+    /// When etcd does not answer.
+    pub async fn mend(&self, client: &Client) -> Result<(), Failure> {
+        for (labels, number) in &self.used {
+            let key = master(*number);
+            let transaction = TxnRequest {
+                compare: vec![Compare::absent(&key)],
+                success: vec![RequestOp::put(&key, labels.as_str(), 0)],
+                failure: Vec::new(),
+            };
+            client.transact(transaction).await?;
+        }
+        Ok(())
+    }
+
     /// Numbers of the labels that this node uses.
     #[must_use]
     pub fn used(&self) -> &BTreeMap<String, u32> {

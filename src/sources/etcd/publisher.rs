@@ -36,7 +36,8 @@ use crate::sources::local::DeviceBoard;
 struct Lease {
     id: i64,
     renewed: Moment,
-    written: BTreeMap<String, Vec<u8>>,
+    /// Keys with their values; None: what stands there is not known.
+    written: BTreeMap<String, Option<Vec<u8>>>,
 }
 
 /// Publishes what this node has to say.
@@ -213,9 +214,9 @@ impl Publisher {
                 // All is written again: by this node now, by the other one later.
                 self.rival = rival;
                 self.seen = None;
-                self.lease
-                    .iter_mut()
-                    .for_each(|lease| lease.written.clear());
+                if let Some(lease) = &mut self.lease {
+                    lease.written.values_mut().for_each(|value| *value = None);
+                }
                 return Ok(());
             }
             tracing::info!("etcd: the lease of this node was gone; all is published again");
@@ -263,25 +264,34 @@ impl Publisher {
         let Some(lease) = &mut self.lease else {
             return Ok(());
         };
-        let mut operations = Vec::new();
-        for (key, value) in &keys {
-            if lease.written.get(key) != Some(value) {
-                operations.push(RequestOp::put(key, value.clone(), lease.id));
+        let is_as_wanted = |key: &String, value: &Vec<u8>| {
+            let written = lease.written.get(key).and_then(Option::as_ref);
+            written == Some(value)
+        };
+        let puts = keys.iter().filter(|(key, value)| !is_as_wanted(key, value));
+        let mut changes: Vec<(String, Option<Vec<u8>>)> = puts
+            .map(|(key, value)| (key.clone(), Some(value.clone())))
+            .collect();
+        let gone = lease.written.keys().filter(|key| !keys.contains_key(*key));
+        changes.extend(gone.map(|key| (key.clone(), None)));
+        for some in changes.chunks(ETCD_OPERATIONS_MAX) {
+            let mut transaction = TxnRequest::default();
+            for (key, value) in some {
+                // Without an answer it may stand there or not.
+                lease.written.insert(key.clone(), None);
+                transaction.success.push(match value {
+                    Some(value) => RequestOp::put(key, value.clone(), lease.id),
+                    None => RequestOp::delete(key),
+                });
+            }
+            client.transact(transaction).await?;
+            for (key, value) in some {
+                match value {
+                    Some(_) => lease.written.insert(key.clone(), value.clone()),
+                    None => lease.written.remove(key),
+                };
             }
         }
-        for key in lease.written.keys().filter(|key| !keys.contains_key(*key)) {
-            operations.push(RequestOp::delete(key));
-        }
-        for some in operations.chunks(ETCD_OPERATIONS_MAX) {
-            let success = some.to_vec();
-            client
-                .transact(TxnRequest {
-                    success,
-                    ..TxnRequest::default()
-                })
-                .await?;
-        }
-        lease.written = keys;
         Ok(())
     }
 
@@ -292,6 +302,7 @@ impl Publisher {
             return Ok(());
         }
         self.collected = now;
+        self.allocator.mend(client).await?;
         let collected = self.collector.round(client, &self.suffix, lease).await?;
         if collected > 0 {
             tracing::info!(collected, "numbers that no node used are free again");
