@@ -17,7 +17,8 @@ use crate::datapath::{ControlDoor, ControlEndpoint, ControlFlows, ControlMark, D
 #[derive(Clone, Debug)]
 pub struct ControlList {
     shared: Arc<Shared>,
-    writing: Arc<Mutex<()>>,
+    /// The mark, once it was said; held while the list is written.
+    mark: Arc<Mutex<Option<ControlMark>>>,
 }
 
 fn key(endpoint: &ControlEndpoint) -> EndpointKey {
@@ -50,7 +51,7 @@ impl ControlList {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
-            writing: Arc::default(),
+            mark: Arc::default(),
         }
     }
 
@@ -63,6 +64,11 @@ impl ControlList {
     /// # Errors
     /// When the kernel refuses.
     pub fn set_mark(&self, mark: ControlMark) -> Result<(), DatapathError> {
+        *self.mark.lock() = Some(mark);
+        self.write_mark(mark)
+    }
+
+    fn write_mark(&self, mark: ControlMark) -> Result<(), DatapathError> {
         self.shared.maps.of(MapName::Mark).put(&0u32, &mark.0)
     }
 
@@ -90,7 +96,11 @@ impl ControlList {
 
 impl ControlDoor for ControlList {
     fn replace(&self, wanted: &[ControlEndpoint]) -> Result<(), DatapathError> {
-        let _writing = self.writing.lock();
+        let mark = self.mark.lock();
+        if let Some(mark) = *mark {
+            // Whoever has changed it has cut the agent off: each connection mends it.
+            self.write_mark(mark)?;
+        }
         if wanted.len() > ENDPOINTS_MAX as usize {
             return Err(DatapathError::DoesNotFit {
                 what: "endpoints of the agent's own traffic",
