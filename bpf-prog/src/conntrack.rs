@@ -133,7 +133,7 @@ pub fn judge_again<F: Family, const DIRECTION: u32>(
             cell = verdict::UNENFORCED;
         }
     }
-    let (cell, bits) = (Cell(packet.forget(cell.0)), packet.forget(bits));
+    let cell = Cell(packet.forget(cell.0));
     entry.flags = bits;
     entry.identity = identity;
     let judged = (&raw mut entry.judged).cast();

@@ -62,8 +62,12 @@ fn decide<F: Family, const DIRECTION: u32>(
     }
     // SAFETY: a non-null pointer from a lookup.
     let entry = unsafe { &mut *found.entry };
-    let old =
-        conntrack::judged(entry).epoch() != word.epoch() && entry.flags & flags::UNJUDGED == 0;
+    let judged = conntrack::judged(entry);
+    let mut old = judged.epoch() != word.epoch() && entry.flags & flags::UNJUDGED == 0;
+    if DIRECTION == EGRESS {
+        old |= !judged.cell().passes() && is_marked(skb);
+        old = packet.forget(u32::from(old)) != 0;
+    }
     if old {
         conntrack::judge_again::<F, DIRECTION>(skb, word, packet, &key, entry);
     }
@@ -75,6 +79,14 @@ fn decide<F: Family, const DIRECTION: u32>(
             .then(|| Exit::silent(reason::RELATED));
     }
     Some(established::<F, DIRECTION>(skb, word, packet, found, old))
+}
+
+/// Whether the packet carries some mark: its flow may be the agent's own, though a
+/// packet without has had it denied in this epoch.
+#[inline(always)]
+fn is_marked(skb: *mut __sk_buff) -> bool {
+    // SAFETY: `skb` is the context.
+    unsafe { (*skb).mark != 0 }
 }
 
 /// Whether an entry is that of a masqueraded flow whose tuple the host itself

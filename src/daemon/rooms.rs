@@ -83,8 +83,10 @@ impl Rooms {
         let (stop, stopped) = bounded(0);
         let door = Arc::new(control.clone());
         let has_failsafe = !config.policy.failsafe.is_empty();
+        let of_behind = Arc::clone(&pipeline);
+        let behind = Box::new(move || kubernetes::api_servers(&of_behind.repository()));
         Ok(Self {
-            marked: Marked::new(config.control_mark, !has_failsafe, door),
+            marked: Marked::new(config.control_mark, !has_failsafe, door, behind),
             agent: Arc::new(Agent {
                 node: config.policy.node_name.clone(),
                 failsafe: config.policy.failsafe.clone(),

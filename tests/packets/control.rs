@@ -229,6 +229,37 @@ fn a_flow_without_its_entry_comes_back_with_the_first_marked_packet() {
 }
 
 #[test]
+fn an_endpoint_that_is_listed_late_is_reached_by_the_flow_that_stands() {
+    let Some(mut host) = host() else { return };
+    let shape = Ip::default();
+    let control = host.control();
+    control.replace(&[]).expect("written");
+    for (own, server, _) in FAMILIES {
+        let out = |flags| frame(&ip(own, server, &shape, &tcp(4_400, API, flags)));
+        let back = |flags| frame(&ip(server, own, &shape, &tcp(API, 4_400, flags)));
+        host.apply(ALLOW_OUT);
+        host.mark(MARK);
+        host.egress("opens", &out(SYN), pass());
+        host.ingress("answer", &back(SYN | ACK), pass());
+        host.apply(DENY_ALL);
+        control
+            .replace(&[endpoint(server, API, 6)])
+            .expect("written");
+        host.mark(0);
+        host.ingress("not ours yet", &back(ACK), Expect::Drop(DROP_POLICY));
+        host.egress("unmarked", &out(ACK), Expect::Drop(DROP_POLICY));
+        host.mark(0x0c00);
+        host.egress("another's mark", &out(ACK), Expect::Drop(DROP_POLICY));
+        host.mark(MARK);
+        host.egress("a keepalive", &out(ACK), pass());
+        host.mark(0);
+        host.ingress("back", &back(ACK), pass());
+        host.apply(DENY_MORE);
+        host.ingress("and it stays", &back(ACK), pass());
+    }
+}
+
+#[test]
 fn flows_are_counted_and_what_is_listed_stays_through_generations() {
     let Some(mut host) = host() else { return };
     let shape = Ip::default();

@@ -16,12 +16,13 @@
 //!
 //! Reading order: `kinds` (what is watched), `trim` (what is kept of an object),
 //! `heard` (what a feed tells), `mirror` (what follows from it; no I/O), `pace`
-//! (waits), `access` (configuration) with `client`, `feed` (list and watch),
+//! (waits), `access` (configuration) with `client` and `behind`, `feed` (list and watch),
 //! `locate` (where a kind is served), `outlet` (where a feed leads), `intake`,
 //! `event` and `report` (what the node tells the cluster), `tally`, `lease` and
 //! `status` (what one agent counts for all), `source`.
 
 mod access;
+mod behind;
 mod client;
 mod event;
 mod feed;
@@ -47,4 +48,5 @@ mod mirror_tests;
 mod trim_tests;
 
 pub use access::Access;
+pub use behind::api_servers;
 pub use source::{KubernetesSource, Stopper};

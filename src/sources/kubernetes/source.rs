@@ -45,6 +45,7 @@ pub struct KubernetesSource {
     teller: Teller,
     heard: mpsc::Receiver<Heard>,
     ticks: mpsc::Sender<Heard>,
+    marked: Arc<Marked>,
     stop: Arc<Notify>,
 }
 
@@ -64,7 +65,7 @@ impl KubernetesSource {
         pipeline: Arc<Pipeline>,
         board: Arc<SourceBoard>,
     ) -> Self {
-        let doors = Doors::new(access, marked);
+        let doors = Doors::new(access, Arc::clone(&marked));
         let (ticks, heard) = mpsc::channel(KUBERNETES_HEARD_MAX);
         let calls: BTreeMap<ResourceKind, Calls> = WATCHED
             .iter()
@@ -103,6 +104,7 @@ impl KubernetesSource {
             },
             heard,
             ticks,
+            marked,
             stop: Arc::default(),
         }
     }
@@ -123,9 +125,10 @@ impl KubernetesSource {
             teller,
             heard,
             ticks,
+            marked,
             stop,
         } = self;
-        let listen = move || listen(feeds, (reporter, teller), &ticks, &stop);
+        let listen = move || listen(feeds, (reporter, teller), &ticks, &marked, &stop);
         let hand_on = move || intake.run(heard);
         (listen, hand_on)
     }
@@ -180,6 +183,7 @@ fn listen(
     feeds: Vec<Feed>,
     (reporter, teller): (Reporter, Teller),
     ticks: &mpsc::Sender<Heard>,
+    marked: &Marked,
     stop: &Notify,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -208,7 +212,7 @@ fn listen(
                     std::panic::resume_unwind(panic);
                 }
             }
-            () = tick(ticks) => {}
+            () = tick(ticks, marked) => {}
         }
     });
     // A name lookup may hang: nobody waits for it.
@@ -216,12 +220,13 @@ fn listen(
 }
 
 /// Lets the intake look around now and then. Never ends.
-async fn tick(ticks: &mpsc::Sender<Heard>) {
+async fn tick(ticks: &mpsc::Sender<Heard>, marked: &Marked) {
     let mut interval = interval(KUBERNETES_TICK);
     loop {
         interval.tick().await;
         let (kind, what) = (ResourceKind::Node, What::Tick);
         // A full channel has the intake busy as it is.
         drop(ticks.try_send(Heard { kind, what }));
+        marked.look_behind();
     }
 }

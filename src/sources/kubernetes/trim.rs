@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::behind;
 use crate::events::{ResourceKey, ResourceKind};
 
 /// An object as the pipeline takes it.
@@ -155,5 +156,11 @@ fn slice(object: &Value) -> Map<String, Value> {
     let endpoints = endpoints.into_iter().flatten();
     let endpoints = endpoints.map(|it| Value::Object(copy(it, &["addresses", "conditions"])));
     body.insert("endpoints".to_owned(), endpoints.collect());
+    let metadata = &object["metadata"];
+    let text = |part: &str| metadata[part].as_str();
+    if behind::is_it(text("namespace"), text("name").unwrap_or_default()) {
+        // Where the API servers listen is asked of it, too.
+        body.extend(copy(object, &["ports"]));
+    }
     body
 }

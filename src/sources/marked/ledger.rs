@@ -21,10 +21,14 @@ pub struct Marked {
     /// The operator has named no flows for the degraded state: sources stand in.
     unmarked_while_degraded: bool,
     door: Arc<dyn ControlDoor>,
+    behind: Behind,
     state: Mutex<State>,
     /// The kernel refuses the mark; told once.
     refused: AtomicBool,
 }
+
+/// Tells the addresses with which connections to a name may leave the node.
+pub type Behind = Box<dyn Fn() -> BTreeSet<SocketAddr> + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -34,6 +38,7 @@ struct State {
     /// Connections that live or are being made.
     open: BTreeMap<SocketAddr, usize>,
     name_servers: BTreeSet<SocketAddr>,
+    behind: BTreeSet<SocketAddr>,
 }
 
 impl State {
@@ -55,7 +60,8 @@ impl State {
         let asked = self.name_servers.iter().flat_map(asked);
         let named = self.named.values().flatten().map(source);
         let mut seen = BTreeSet::new();
-        let all = open.chain(asked).chain(named);
+        let behind = self.behind.iter().map(source);
+        let all = open.chain(asked).chain(behind).chain(named);
         let mut wanted: Vec<_> = all
             .filter(|endpoint| seen.insert((endpoint.address, endpoint.proto)))
             .collect();
@@ -79,16 +85,19 @@ impl std::fmt::Debug for Marked {
 
 impl Marked {
     /// `unmarked_while_degraded`: while tail calls miss, others reach the sources too.
+    /// `behind`: what stands behind addresses that are translated on the way.
     #[must_use]
     pub fn new(
         mark: ControlMark,
         unmarked_while_degraded: bool,
         door: Arc<dyn ControlDoor>,
+        behind: Behind,
     ) -> Arc<Self> {
         Arc::new(Self {
             mark,
             unmarked_while_degraded,
             door,
+            behind,
             state: Mutex::default(),
             refused: AtomicBool::new(false),
         })
@@ -112,12 +121,33 @@ impl Marked {
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
         change(&mut state);
+        state.behind = self.behind_names(&state);
         let wanted = state.wanted(self.unmarked_while_degraded);
         if let Err(error) = self.door.replace(&wanted) {
             tracing::warn!(
                 "where the agent's own traffic may lead could not be written, policy decides about \
                  it: {error}"
             );
+        }
+    }
+
+    /// What stands behind the names, while there are any.
+    fn behind_names(&self, state: &State) -> BTreeSet<SocketAddr> {
+        if state.named.is_empty() {
+            return BTreeSet::new();
+        }
+        let all = (self.behind)().into_iter();
+        all.take(CONTROL_ADDRESSES_PER_NAME_MAX).collect()
+    }
+
+    /// Takes up what has changed behind the names.
+    pub(in crate::sources) fn look_behind(&self) {
+        let is_as_listed = {
+            let state = self.state.lock();
+            self.behind_names(&state) == state.behind
+        };
+        if !is_as_listed {
+            self.change(|_| {});
         }
     }
 
@@ -234,7 +264,8 @@ pub(in crate::sources) mod tests {
     pub(in crate::sources) fn marked() -> (Arc<Marked>, Arc<Notes>) {
         let notes = Arc::new(Notes::default());
         let door = Arc::clone(&notes) as Arc<dyn ControlDoor>;
-        (Marked::new(ControlMark::DEFAULT, true, door), notes)
+        let behind = Box::new(BTreeSet::new);
+        (Marked::new(ControlMark::DEFAULT, true, door, behind), notes)
     }
 
     fn addresses(all: &[&str]) -> BTreeSet<SocketAddr> {
@@ -268,6 +299,27 @@ pub(in crate::sources) mod tests {
         assert_eq!(notes.listed(), ["tcp/[2001:db8::1]:443"]);
         assert_eq!(new.meant("api"), addresses(&["[2001:db8::1]:443"]));
         assert_eq!(new.meant("other"), BTreeSet::new());
+    }
+
+    #[test]
+    fn what_stands_behind_a_name_is_listed_with_it() {
+        let notes = Arc::new(Notes::default());
+        let servers = Arc::new(Mutex::new(addresses(&["192.0.2.9:6443"])));
+        let told = Arc::clone(&servers);
+        let behind = Box::new(move || told.lock().clone());
+        let door = Arc::clone(&notes) as Arc<dyn ControlDoor>;
+        let marked = Marked::new(ControlMark::DEFAULT, true, door, behind);
+        marked.look_behind();
+        assert_eq!(notes.listed(), [""; 0], "nothing is named");
+        let user = marked.user();
+        user.means("api", &addresses(&["198.51.100.1:443"]));
+        let service = "tcp/198.51.100.1:443".to_owned();
+        assert_eq!(notes.listed(), ["tcp/192.0.2.9:6443", &service]);
+        *servers.lock() = addresses(&["192.0.2.7:6443"]);
+        marked.look_behind();
+        assert_eq!(notes.listed(), ["tcp/192.0.2.7:6443", &service]);
+        drop(user);
+        assert_eq!(notes.listed(), [""; 0]);
     }
 
     #[test]

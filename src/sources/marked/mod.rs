@@ -11,7 +11,7 @@ mod ledger;
 mod resolver;
 
 pub use connector::{MarkedConnector, MarkedError, MarkedStream};
-pub use ledger::Marked;
+pub use ledger::{Behind, Marked};
 
 #[cfg(test)]
 pub(super) use ledger::tests::marked;
