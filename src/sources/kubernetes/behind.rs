@@ -28,7 +28,7 @@ pub fn api_servers(snapshot: &PolicySnapshot) -> BTreeSet<SocketAddr> {
         name: NAME.to_owned(),
     };
     let slice = snapshot.objects.get(&key);
-    slice.map_or_else(BTreeSet::new, |slice| servers(&slice.resource.body))
+    slice.map_or_else(BTreeSet::new, |slice| servers(&slice.resource.body.value()))
 }
 
 fn servers(slice: &Value) -> BTreeSet<SocketAddr> {
