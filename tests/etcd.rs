@@ -6,6 +6,8 @@
 
 #[path = "etcd/contract.rs"]
 mod contract;
+#[path = "etcd/cut.rs"]
+mod cut;
 #[path = "etcd/fleet.rs"]
 mod fleet;
 #[path = "etcd/follow.rs"]
