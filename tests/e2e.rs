@@ -51,6 +51,8 @@ mod past;
 mod pods;
 #[path = "e2e/policies.rs"]
 mod policies;
+#[path = "e2e/refusals.rs"]
+mod refusals;
 #[path = "versions/mod.rs"]
 mod versions;
 

@@ -9,6 +9,8 @@
 mod adoption;
 #[path = "kernel/adoption6.rs"]
 mod adoption6;
+#[path = "kernel/adoption_tunnels.rs"]
+mod adoption_tunnels;
 #[path = "kernel/attach.rs"]
 mod attach;
 #[path = "kernel/bpffs.rs"]

@@ -16,11 +16,11 @@ use serde_json::Value;
 use super::harness::{DEMO_POLICY, World, demo_rows, exe, privileged, until};
 
 /// A fault of the agent's system calls; gone when dropped.
-struct Fault(Child);
+pub(crate) struct Fault(Child);
 
 impl Fault {
     /// `what`: for strace's `inject=`, as in `fdatasync:error=EIO`.
-    fn begin(world: &mut World, what: &str) -> Self {
+    pub(crate) fn begin(world: &mut World, what: &str) -> Self {
         let pid = world.agent().pid().expect("it runs").to_string();
         let call = what.split(':').next().expect("a call");
         let mut command = Command::new("strace");
@@ -81,7 +81,7 @@ fn events(world: &mut World) -> Vec<String> {
     lines.iter().map(event).collect()
 }
 
-fn metric(world: &mut World, start: &str) -> Vec<String> {
+pub(crate) fn metric(world: &mut World, start: &str) -> Vec<String> {
     let output = world.client(&["metrics", "list"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let lines = text.lines().filter(|line| line.contains(start));
