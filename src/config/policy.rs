@@ -131,9 +131,15 @@ impl Check<'_> {
                 Err(error) => self.fail("failsafe", &text, &error.to_string()),
             }
         }
-        let max = palisade_abi::settings::FAILSAFE_MAX as usize;
-        if entries.len() > max {
-            let reason = format!("{} entries given, at most {max} fit", entries.len());
+        // The map holds the lists of two generations at a time.
+        let max = palisade_abi::settings::FAILSAFE_MAX as usize / 2;
+        let families = |entry: &FailsafeEntry| if entry.peer.is_some() { 1 } else { 2 };
+        let needed: usize = entries.iter().map(families).sum();
+        if needed > max {
+            let reason = format!(
+                "{needed} entries given, where one without a peer counts for both families; at \
+                 most {max} fit"
+            );
             self.fail("failsafe", "", &reason);
         }
         entries

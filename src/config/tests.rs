@@ -96,6 +96,18 @@ fn lists_come_repeated_or_with_commas() {
 }
 
 #[test]
+fn a_failsafe_list_fits_twice_into_its_map() {
+    let list = |count: u16, of: &str| {
+        let entries: Vec<String> = (1..=count).map(|port| format!("tcp/{port}{of}")).collect();
+        resolve(&[format!("--failsafe={}", entries.join(",")).as_str()])
+    };
+    list(256, "").expect("512 entries, in both families");
+    list(512, "@10.0.0.0/8").expect("512 entries in one");
+    let errors = list(257, "").expect_err("one too many");
+    assert!(errors.to_string().contains("514 entries given"), "{errors}");
+}
+
+#[test]
 fn all_errors_come_at_once() {
     let errors = resolve(&[
         "--policy-enforcement=sometimes",
