@@ -23,7 +23,7 @@ struct Flows {
 }
 
 /// Runs `inside` at the other end of the wire, in a namespace of its own.
-fn at_the_peer<T: Send>(inside: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn at_the_peer<T: Send>(inside: impl FnOnce() -> T + Send) -> T {
     let (tell, told) = mpsc::channel();
     let (go_on, wait) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
