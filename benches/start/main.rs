@@ -102,6 +102,7 @@ fn machine_line(line: &Line) -> serde_json::Value {
         "cpu_ms": milliseconds(line.start.cpu),
         "peak_kib": line.start.peak_kib,
         "written": line.start.written,
+        "status_us": u64::try_from(line.start.status.as_micros()).unwrap_or(u64::MAX),
     })
 }
 
@@ -111,21 +112,22 @@ fn milliseconds(span: Duration) -> u64 {
 
 fn print(lines: &[Vec<Line>; 2]) {
     println!(
-        "{:<32} {:>8} {:>8} {:>12} {:>12} {:>12} {:>9} {:>9}",
-        "start", "policies", "prefixes", "enforcing", "ready", "CPU", "peak", "written"
+        "{:<32} {:>8} {:>8} {:>12} {:>12} {:>12} {:>9} {:>9} {:>9}",
+        "start", "policies", "prefixes", "enforcing", "ready", "CPU", "peak", "written", "status"
     );
     for (small, large) in lines[0].iter().zip(&lines[1]) {
         for line in [small, large] {
             let Line { name, size, start } = line;
             println!(
-                "{name:<32} {:>8} {:>8} {:>9} ms {:>9} ms {:>9} ms {:>5} MiB {:>9}",
+                "{name:<32} {:>8} {:>8} {:>9} ms {:>9} ms {:>9} ms {:>5} MiB {:>9} {:>6.2} ms",
                 size.policies,
                 size.prefixes,
                 milliseconds(start.enforcing),
                 milliseconds(start.ready),
                 milliseconds(start.cpu),
                 start.peak_kib >> 10,
-                start.written
+                start.written,
+                start.status.as_secs_f64() * 1e3
             );
         }
         let times = |of: fn(&Start) -> f64| of(&large.start) / of(&small.start).max(1.0);

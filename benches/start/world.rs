@@ -48,6 +48,8 @@ pub(crate) struct Start {
     pub(crate) peak_kib: u64,
     /// Entries of the kernel's maps that were written.
     pub(crate) written: u64,
+    /// Time of the processor for one `palisade status` after that.
+    pub(crate) status: Duration,
 }
 
 const PATIENCE: Duration = Duration::from_secs(1_800);
@@ -145,13 +147,17 @@ impl World {
         let ready = started.elapsed()?;
         let since = started.duration_since(SystemTime::UNIX_EPOCH)?;
         let pid = agent.pid().context("a process")?;
-        Ok(Start {
-            enforcing: first_commit(agent, since)?,
+        let mut start = Start {
+            enforcing: Duration::ZERO,
             ready,
             cpu: cpu(pid)?,
             peak_kib: peak(pid)?,
-            written: written(agent)?,
-        })
+            written: 0,
+            status: status(agent, pid)?,
+        };
+        start.enforcing = first_commit(agent, since)?;
+        start.written = written(agent)?;
+        Ok(start)
     }
 }
 
@@ -177,6 +183,19 @@ fn cpu(pid: u32) -> Result<Duration> {
     let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
     let per_second = rustix::param::clock_ticks_per_second();
     Ok(Duration::from_millis(ticks * 1_000 / per_second))
+}
+
+/// What a poll of the status costs the agent: its time is counted in ticks of
+/// 10 ms, so many are made.
+fn status(agent: &Agent, pid: u32) -> Result<Duration> {
+    const POLLS: u32 = 40;
+    // The first one looks at all policies.
+    agent.json(&["status"])?;
+    let before = cpu(pid)?;
+    for _ in 0..POLLS {
+        agent.json(&["status"])?;
+    }
+    Ok((cpu(pid)? - before) / POLLS)
 }
 
 fn peak(pid: u32) -> Result<u64> {

@@ -426,6 +426,11 @@ pub const ALL: &[Metric] = &[
         &[],
         "Time of a whole audit of the kernel, with its rests",
     ),
+    histogram(
+        "datapath_audit_piece_duration_seconds",
+        &[],
+        "Time of one piece of an audit: so long a change of policy may wait for it",
+    ),
     gauge(
         JOURNAL_AVAILABLE,
         Unit::Count,

@@ -19,6 +19,7 @@ use crate::limits::{AUDIT_PAUSE, DRIFT_MEND_WAIT, DRIFT_REMEMBERED_MAX};
 
 const DRIFT: &str = "datapath_drift_total";
 const AUDIT_DURATION: &str = "datapath_audit_duration_seconds";
+const AUDIT_PIECE: &str = "datapath_audit_piece_duration_seconds";
 
 /// A finding with its time.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,7 +83,11 @@ impl Drift {
         let mut began = None;
         while stop.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
             let began_at = *began.get_or_insert_with(|| self.clock.now());
-            let ended = self.auditor.lock().step();
+            let mut auditor = self.auditor.lock();
+            let started = self.clock.now();
+            let ended = auditor.step();
+            drop(auditor);
+            histogram!(AUDIT_PIECE).record(self.clock.now().since(started).as_secs_f64());
             pause = match ended {
                 None => AUDIT_PAUSE,
                 Some(mut report) => {

@@ -4,6 +4,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
 use std::time::Duration;
@@ -149,6 +150,24 @@ impl Ends {
         let fresh = self.connected.recv_timeout(PATIENCE).expect(when);
         let (mut accepted, _) = self.listener.accept().expect("accept");
         talk(&mut &fresh, &mut accepted, when);
+    }
+
+    /// Asks and is answered until told to stop, in old flows and in new ones by
+    /// turns; how often. Nobody else may use the ends meanwhile.
+    pub(crate) fn hold_on(&self, stop: &AtomicBool) -> u32 {
+        let mut answered = 0;
+        while !stop.load(Ordering::SeqCst) {
+            let fresh = UdpSocket::bind((HOST, 0)).expect("bind");
+            fresh.set_read_timeout(Some(PATIENCE)).expect("timeout");
+            for socket in [&self.old, &fresh] {
+                self.is_answered(socket, "meanwhile");
+                answered += 1;
+            }
+            let (mut in_host, mut in_peer) = (&self.inbound.0, &self.inbound.1);
+            talk(&mut in_host, &mut in_peer, "meanwhile");
+            talk(&mut in_peer, &mut in_host, "meanwhile");
+        }
+        answered
     }
 
     /// The answer comes, and what the peer sent to a closed port before it does not.

@@ -2,6 +2,7 @@
 //! taken over without a packet lost or passed, at whatever step it is ended.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use palisade::datapath::Datapath;
 use palisade::datapath::kernel::{KernelDatapath, Layout, StartReport, Unwanted, detach};
@@ -294,6 +295,47 @@ fn filters_of_another_version_are_replaced() {
                 drop(datapath);
                 detach(world.dir()).expect("detach");
                 assert!(!run("tc qdisc show dev v0").contains("clsact"));
+            });
+        });
+    }
+}
+
+/// An answer that comes in the moment in which filters are replaced, too.
+#[test]
+fn every_question_is_answered_while_versions_change() {
+    for force_clsact in [false] {
+        in_world(|world| {
+            std::thread::scope(|scope| {
+                let mut options = world.options.clone();
+                options.force_clsact = force_clsact;
+                // Every question in a new flow has its place.
+                options.ct_entries_max = 65_536;
+                let built = Ends::build(world, scope);
+                let device = built.device.clone();
+                let live = |options: &_| {
+                    let (mut datapath, _) = KernelDatapath::open(options).expect("open");
+                    let synced = datapath
+                        .attachments()
+                        .sync_devices(std::slice::from_ref(&device), Unwanted::Keep);
+                    assert_eq!(synced.expect("sync").failed, []);
+                    enforce(&mut datapath, 1);
+                };
+                live(&options);
+                let (ends, stop) = (built.open_flows(), AtomicBool::new(false));
+                let stop = &stop;
+                let answered = std::thread::scope(|inner| {
+                    let asking = inner.spawn(move || ends.hold_on(stop));
+                    for layout in [older(), newer(), older(), Layout::current()] {
+                        options.layout = layout;
+                        live(&options);
+                        assert_eq!(versions(world.dir()), [layout.version]);
+                    }
+                    stop.store(true, Ordering::SeqCst);
+                    asking.join().expect("every question is answered")
+                });
+                println!("clsact {force_clsact}: {answered} answers, none lost");
+                assert!(answered > 100, "{answered} are too few to tell");
+                detach(world.dir()).expect("detach");
             });
         });
     }
