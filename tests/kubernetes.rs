@@ -10,6 +10,8 @@ mod cluster;
 mod cut;
 #[path = "kubernetes/deployment.rs"]
 mod deployment;
+#[path = "kubernetes/doors.rs"]
+mod doors;
 #[path = "kubernetes/follow.rs"]
 mod follow;
 #[path = "e2e/harness.rs"]

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use crate::harness::{World, exe};
 use crate::server::{ApiServer, Programs};
 
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const POLICIES: &str = "/apis/cilium.io/v2/ciliumclusterwidenetworkpolicies";
+pub(crate) const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+pub(crate) const POLICIES: &str = "/apis/cilium.io/v2/ciliumclusterwidenetworkpolicies";
 
 /// Namespaces, a server, an agent.
 pub(crate) struct Cluster {
@@ -32,15 +32,20 @@ impl Cluster {
     /// A server that knows the node, and no agent yet.
     pub(crate) fn bare(programs: Programs) -> Self {
         let mut cluster = Self::empty(programs);
-        cluster.apply_deployment();
-        cluster.create("/api/v1/nodes", &node());
-        let address = json!({"status": {"addresses": [
-            {"type": "InternalIP", "address": "10.88.0.1"}]}});
-        cluster.patch("/api/v1/nodes/host/status", &address);
+        cluster.prepare();
         let file = cluster.server.kubeconfig();
         let arguments = ["--kubernetes", "--kubeconfig", &file];
         cluster.world.add_arguments(&arguments);
         cluster
+    }
+
+    /// The agent's rights and its node.
+    pub(crate) fn prepare(&self) {
+        self.apply_deployment();
+        self.create("/api/v1/nodes", &node());
+        let address = json!({"status": {"addresses": [
+            {"type": "InternalIP", "address": "10.88.0.1"}]}});
+        self.patch("/api/v1/nodes/host/status", &address);
     }
 
     /// A server with the definitions, and an agent that is in sync.
@@ -178,15 +183,20 @@ impl Cluster {
             })
     }
 
-    /// The line of a kind in `palisade status`.
-    pub(crate) fn kind(&mut self, kind: &str) -> Value {
+    /// The lines of all kinds in `palisade status`.
+    pub(crate) fn kinds(&mut self) -> Vec<Value> {
         let status = self.world.agent().json(&["status"]).expect("status");
         let sources = status["sources"].as_array().expect("sources");
         let source = sources.iter().find(|source| source["name"] == "kubernetes");
         let kinds = source.expect("the source")["kinds"].as_array().cloned();
-        let kinds = kinds.expect("kinds");
+        kinds.expect("kinds")
+    }
+
+    /// The line of a kind in `palisade status`.
+    pub(crate) fn kind(&mut self, kind: &str) -> Value {
+        let kinds = self.kinds();
         let line = kinds.iter().find(|line| line["kind"] == kind);
-        line.unwrap_or_else(|| panic!("no {kind} in {status}"))
+        line.unwrap_or_else(|| panic!("no {kind} in {kinds:?}"))
             .clone()
     }
 

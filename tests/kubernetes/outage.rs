@@ -1,11 +1,17 @@
 //! The server goes away and comes back changed: nothing opens, nothing drops,
 //! and in the end the node is as the cluster says.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use palisade::datapath::netns;
 use palisade::lab::network::{Family, Place};
+use palisade::lab::probe::{self, Kind, Seen};
 use rustix::process::Signal;
 
 use crate::cluster::{Cluster, until};
-use crate::harness::{HTTP, SSH};
+use crate::harness::{ECHO, HTTP, SSH};
 use crate::server::programs;
 
 #[test]
@@ -66,17 +72,72 @@ fn an_expired_version_and_a_rotated_token_are_no_outage() {
     // The agent runs on; the version that it knows is compacted away.
     cluster.server.kill();
     cluster.server.restart_inside(&cluster.world.sandbox);
+    let traffic = Traffic::start(&cluster);
     cluster.create_policy("http", "web", &[HTTP]);
     cluster.server.compact();
     cluster.server.kill();
     cluster.server.rotate_token("second-token-of-the-agent");
     cluster.server.restart(&cluster.world.sandbox);
     cluster.wait_open(&[SSH, HTTP]);
+    until("every kind is in sync again", || {
+        let all = cluster.kinds();
+        all.iter().all(|kind| kind["in_sync"] == true).then_some(())
+    });
+    traffic.expect_steady();
     let metrics = cluster.world.client(&["metrics", "list"]).stdout;
     let metrics = String::from_utf8(metrics).expect("text");
-    assert!(metrics.contains("source_resyncs_total"), "{metrics}");
+    let expired = metrics.lines().filter(|line| {
+        line.contains("source_resyncs_total")
+            && line.contains("kind=\"CiliumClusterwideNetworkPolicy\"")
+            && line.contains("reason=\"expired\"")
+    });
+    // Once, by the server's word; what goes wrong is not listed again and again.
+    let counts: Vec<&str> = expired
+        .filter_map(|line| line.split(' ').next_back())
+        .collect();
+    assert_eq!(counts, ["1"], "{metrics}");
     cluster.delete_policy("http");
     cluster.wait_open(&[SSH]);
+}
+
+/// The outsider tries without a pause: SSH, which is allowed all the time, and
+/// the echo port, which never is.
+struct Traffic {
+    is_over: Arc<AtomicBool>,
+    running: JoinHandle<[u32; 4]>,
+}
+
+impl Traffic {
+    fn start(cluster: &Cluster) -> Self {
+        let namespace = cluster.world.sandbox.namespace(Place::Outsider.name());
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&is_over);
+        let running = std::thread::spawn(move || {
+            let host = Place::Host.address(Family::V4);
+            let mut counts = [0; 4];
+            while !over.load(Ordering::Relaxed) {
+                let [allowed, denied] = [SSH, ECHO].map(|port| {
+                    let probe = || probe::send(Kind::Tcp(port), host) == Seen::Passed;
+                    netns::run_in(&namespace, probe).expect("a namespace")
+                });
+                let seen = [allowed, !allowed, denied, !denied];
+                for (count, seen) in counts.iter_mut().zip(seen) {
+                    *count += u32::from(seen);
+                }
+            }
+            counts
+        });
+        Self { is_over, running }
+    }
+
+    /// Nothing was dropped that is allowed, nothing passed that is not.
+    #[track_caller]
+    fn expect_steady(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let [passed, dropped, opened, closed] = self.running.join().expect("it ends");
+        assert!(passed > 0 && closed > 0, "{passed} {closed}");
+        assert_eq!((dropped, opened), (0, 0), "of {passed} and {closed}");
+    }
 }
 
 /// A connection from before still works.

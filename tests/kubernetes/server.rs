@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::harness::privileged;
 
 const PLACE: &str = "api";
-const PORT: u16 = 6_443;
+pub(crate) const PORT: u16 = 6_443;
 const ETCD: u16 = 2_379;
 /// Its name, where a name server tells it.
 pub(crate) const NAME: &str = "api.palisade.test";
@@ -132,6 +132,31 @@ impl ApiServer {
              current-context: test\n"
         );
         fs::write(self.path(&format!("{name}.kubeconfig")), text).expect("a kubeconfig");
+    }
+
+    /// A kubeconfig whose current context leads nowhere, and another one to the
+    /// server's loopback address through a proxy.
+    pub(crate) fn write_contexts(&self, proxy: &str) -> String {
+        let text = json!({
+            "clusters": [
+                {"name": "nowhere", "cluster": {"server": "https://10.88.0.99:1"}},
+                {"name": "behind", "cluster": {"server": format!("https://127.0.0.1:{PORT}"),
+                    "certificate-authority": "ca.crt", "proxy-url": proxy}}],
+            "users": [{"name": "agent", "user": {"tokenFile": "agent.token"}}],
+            "current-context": "nowhere",
+            "contexts": [
+                {"name": "nowhere", "context": {"cluster": "nowhere", "user": "agent"}},
+                {"name": "through-the-proxy",
+                    "context": {"cluster": "behind", "user": "agent"}}]});
+        let file = self.path("contexts.kubeconfig");
+        fs::write(&file, text.to_string()).expect("a kubeconfig");
+        file
+    }
+
+    /// From its next start on the server has a certificate of another authority;
+    /// the file that clients trust names it already.
+    pub(crate) fn rotate_authority(&self) {
+        certificates(&self.dir, IpAddr::from([10, 88, 0, 9]));
     }
 
     fn start_etcd(&mut self, sandbox: &Sandbox) {
