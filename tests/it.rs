@@ -5,6 +5,8 @@
 mod config;
 #[path = "it/explain.rs"]
 mod explain;
+#[path = "it/image.rs"]
+mod image;
 mod questions;
 #[path = "it/robustness.rs"]
 mod robustness;

@@ -146,6 +146,7 @@ fn manifests_and_chart_are_valid_and_say_the_same() {
         hands.check(&all).status.success().then_some(())
     });
     hands.expect_valid(&definitions());
+    hands.expect_valid(&plain(&["detach.yaml"]));
     expect_refusals(&hands, &all);
 
     hands.helm(&["lint", "--strict", CHART]);

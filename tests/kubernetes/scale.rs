@@ -32,9 +32,10 @@ const PORT: u16 = 8_001;
 struct Shown {
     pods: u32,
     sync_s: f64,
-    events: u32,
-    events_s: f64,
+    events_per_s: f64,
     memory_kib: u64,
+    /// The most it ever was.
+    peak_kib: u64,
 }
 
 #[test]
@@ -46,20 +47,27 @@ fn a_whole_cluster_is_heard() {
     let nodes = asked.map_or(NODES, |nodes| nodes.parse().expect("PALISADE_SCALE_NODES"));
     let small = measure(nodes / 10);
     let large = measure(nodes);
+    println!("| nodes | pods | policies | in sync after | changes of pods | resident | peak |");
+    println!("|---|---|---|---|---|---|---|");
     for shown in [&small, &large] {
         println!(
-            "{} nodes, {} pods, {} policies: in sync after {:.2} s, {} changes of pods in {:.2} s \
-             ({:.0}/s), {} MiB resident",
+            "| {} | {} | {} | {:.2} s | {:.0}/s | {} MiB | {} MiB |",
             shown.pods / 4,
             shown.pods,
             shown.pods / 10,
             shown.sync_s,
-            shown.events,
-            shown.events_s,
-            f64::from(shown.events) / shown.events_s,
-            shown.memory_kib >> 10
+            shown.events_per_s,
+            shown.memory_kib >> 10,
+            shown.peak_kib >> 10
         );
     }
+    println!(
+        "| growth | x10 | x10 | x{:.1} | x{:.2} | x{:.2} | x{:.2} |",
+        large.sync_s / small.sync_s,
+        large.events_per_s / small.events_per_s,
+        large.memory_kib as f64 / small.memory_kib as f64,
+        large.peak_kib as f64 / small.peak_kib as f64
+    );
     let grown = large.memory_kib.saturating_sub(small.memory_kib);
     let pods = u64::from(large.pods - small.pods);
     println!(
@@ -105,19 +113,19 @@ fn measure(nodes: u32) -> Shown {
     Shown {
         pods: nodes * 4,
         sync_s,
-        events: cluster.changed + 1,
-        events_s,
-        memory_kib: resident_kib(pid),
+        events_per_s: f64::from(cluster.changed + 1) / events_s,
+        memory_kib: resident_kib(pid, "VmRSS:"),
+        peak_kib: resident_kib(pid, "VmHWM:"),
     }
 }
 
-fn resident_kib(pid: u32) -> u64 {
+fn resident_kib(pid: u32, which: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(which));
     let digits = line.and_then(|line| line.split_whitespace().next());
     digits
         .and_then(|digits| digits.parse().ok())
-        .expect("VmRSS")
+        .expect("a number of KiB")
 }
 
 const LAST_ADDRESS: &str = "10.255.255.1";
