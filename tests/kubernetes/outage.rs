@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use palisade::datapath::netns;
 use palisade::lab::network::{Family, Place};
 use palisade::lab::probe::{self, Kind, Seen};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cluster::{Cluster, until};
 use crate::harness::{ECHO, HTTP, SSH};
@@ -69,15 +69,20 @@ fn an_expired_version_and_a_rotated_token_are_no_outage() {
     cluster.create_policy("ssh", "web", &[SSH]);
     cluster.wait_open(&[SSH]);
 
-    // The agent runs on; the version that it knows is compacted away.
+    // While the agent hears nothing, the version that it knows is compacted
+    // away: the first thing that the server then says is 410.
+    let agent = cluster.world.agent().pid().expect("an agent");
+    let agent = Pid::from_raw(agent.try_into().expect("a pid")).expect("a pid");
+    kill_process(agent, Signal::STOP).expect("it stops");
+    let traffic = Traffic::start(&cluster);
     cluster.server.kill();
     cluster.server.restart_inside(&cluster.world.sandbox);
-    let traffic = Traffic::start(&cluster);
     cluster.create_policy("http", "web", &[HTTP]);
     cluster.server.compact();
     cluster.server.kill();
     cluster.server.rotate_token("second-token-of-the-agent");
     cluster.server.restart(&cluster.world.sandbox);
+    kill_process(agent, Signal::CONT).expect("it goes on");
     cluster.wait_open(&[SSH, HTTP]);
     until("every kind is in sync again", || {
         let all = cluster.kinds();
