@@ -130,6 +130,10 @@ fn pods<'s>(own: &Own, snapshot: &'s PolicySnapshot) -> Vec<Pod<'s>> {
 }
 
 fn is_here(own: &Own, snapshot: &PolicySnapshot, resource: &Resource) -> bool {
+    // Kubernetes tells every node of its pods by itself.
+    if resource.source == SourceName::Kubernetes {
+        return false;
+    }
     let body = resource.body.value();
     let host = body["status"]["hostIP"].as_str();
     let host = host.and_then(|text| text.parse().ok());
