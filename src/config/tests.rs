@@ -41,10 +41,19 @@ fn defaults_are_the_contract() {
     assert_eq!(config.socket.to_str(), Some("/run/palisade/palisade.sock"));
     assert_eq!(config.metrics_prefix, "palisade_");
     assert_eq!(config.policy.enforcement, EnforcementMode::Default);
-    assert_eq!(
-        config.settings,
-        crate::datapath::DatapathSettings::default()
-    );
+    // While tail calls miss, and the operator has named nothing.
+    let ways_in: Vec<_> = config
+        .settings
+        .failsafe
+        .iter()
+        .map(format_failsafe)
+        .collect();
+    assert_eq!(ways_in, ["in:tcp/22"]);
+    let settings = crate::datapath::DatapathSettings {
+        failsafe: Vec::new(),
+        ..config.settings
+    };
+    assert_eq!(settings, crate::datapath::DatapathSettings::default());
     assert_eq!(config.conntrack.entries_max, crate::limits::CT_ENTRIES_MAX);
     let interval_s = u64::from(crate::limits::AUDIT_INTERVAL_S);
     assert_eq!(config.audit_interval.as_secs(), interval_s);
