@@ -29,6 +29,7 @@ use crate::sources::kubernetes::{self, Access, KubernetesSource};
 use crate::sources::local::{DeviceBoard, LocalSource};
 use crate::sources::manifests::{ManifestWatch, Stopper};
 use crate::sources::marked::Marked;
+use crate::sources::remote;
 
 /// What the rooms are built from.
 pub(super) struct Parts<'a> {
@@ -51,8 +52,8 @@ pub(super) struct Rooms {
     stop: Mutex<Option<Sender<()>>>,
     stopped: Receiver<()>,
     manifests: Mutex<Option<Stopper>>,
-    kubernetes: Mutex<Option<kubernetes::Stopper>>,
-    etcd: Mutex<Option<etcd::Stopper>>,
+    kubernetes: Mutex<Option<remote::Stopper>>,
+    etcd: Mutex<Option<remote::Stopper>>,
     /// The way to the sources beyond this host, which policy cannot cut.
     marked: Arc<Marked>,
 }

@@ -1,8 +1,9 @@
 //! Where changes come from. Each source runs on a thread of its own, tells
 //! everything it holds, says `in sync`, then tells changes.
 //!
-//! Reading order: `board` (what `status` shows), `manifests`, `marked`
-//! (the way to those beyond this host), `kubernetes`, `etcd`, `local`.
+//! Reading order: `board` (what `status` shows), `manifests`, `remote` and
+//! `marked` (what those beyond this host share, and the way to them),
+//! `kubernetes`, `etcd`, `local`.
 
 mod board;
 mod device_board;
@@ -11,6 +12,7 @@ pub mod kubernetes;
 pub mod local;
 pub mod manifests;
 pub mod marked;
+pub mod remote;
 
 pub use board::{KindReport, SourceBoard, SourceProblem, SourceReport};
 

@@ -12,6 +12,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use super::client::{Client, Failure};
 use crate::limits::{ETCD_CONNECT, ETCD_PING, ETCD_PING_ANSWER};
 use crate::sources::marked::{Marked, MarkedConnector};
+use crate::sources::remote::chain;
 
 /// Where the configuration comes from.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -190,19 +191,4 @@ impl Doors {
     pub(super) fn server(&self) -> String {
         self.server.read().clone()
     }
-}
-
-/// An error with what caused it.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        cause = inner.source();
-    }
-    text
 }

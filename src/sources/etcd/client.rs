@@ -57,7 +57,7 @@ impl From<Status> for Failure {
             Code::OutOfRange if message.contains("compacted") => Self::Compacted,
             Code::Unauthenticated => Self::Unauthenticated(message),
             Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => {
-                let cause = std::error::Error::source(&status).map(super::access::chain);
+                let cause = std::error::Error::source(&status).map(crate::sources::remote::chain);
                 Self::Unreachable(match cause {
                     Some(cause) if !message.contains(&cause) => format!("{message}: {cause}"),
                     _ => message,
@@ -183,7 +183,7 @@ impl Client {
         let grpc = Grpc::new(self.channel.clone());
         let mut grpc = grpc.max_decoding_message_size(ETCD_MESSAGE_BYTES_MAX);
         let ready = grpc.ready().await;
-        ready.map_err(|error| Failure::Unreachable(super::access::chain(&error)))?;
+        ready.map_err(|error| Failure::Unreachable(crate::sources::remote::chain(&error)))?;
         Ok(grpc)
     }
 

@@ -21,7 +21,7 @@ use super::wire::{
 };
 use crate::limits::ETCD_PAGE_MAX;
 use crate::metrics::catalogue::{SOURCE_ERRORS, SOURCE_EVENTS, SOURCE_RESYNCS};
-use crate::sources::kubernetes::pace::Pace;
+use crate::sources::remote::Pace;
 
 /// What a feed does next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -41,4 +41,4 @@ mod translate_tests;
 pub use access::Access;
 pub use allocator::{Allocator, NoNumber};
 pub use collector::Collector;
-pub use source::{EtcdSource, Stopper};
+pub use source::EtcdSource;

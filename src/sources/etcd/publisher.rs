@@ -28,8 +28,8 @@ use crate::limits::{ETCD_OPERATIONS_MAX, ETCD_PUBLISH};
 use crate::metrics::catalogue::{KVSTORE_LEASES, SOURCE_ERRORS};
 use crate::policy::PolicySnapshot;
 use crate::queues::Pipeline;
-use crate::sources::kubernetes::pace::Pace;
 use crate::sources::local::DeviceBoard;
+use crate::sources::remote::Pace;
 
 /// The lease, and what hangs on it.
 #[derive(Debug)]

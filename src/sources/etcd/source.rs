@@ -19,21 +19,10 @@ use crate::events::{Resource, ResourceKey, ResourceKind, SourceName};
 use crate::limits::{ETCD_HEARD_MAX, ETCD_TICK};
 use crate::policy::PolicySnapshot;
 use crate::queues::Pipeline;
-use crate::sources::kubernetes::pace::Pace;
 use crate::sources::local::DeviceBoard;
 use crate::sources::marked::Marked;
+use crate::sources::remote::{Pace, Stopper};
 use crate::sources::{ChangeSink, SourceBoard};
-
-/// Ends the source.
-#[derive(Clone, Debug)]
-pub struct Stopper(Arc<Notify>);
-
-impl Stopper {
-    /// Both threads end after their current step.
-    pub fn stop(&self) {
-        self.0.notify_one();
-    }
-}
 
 /// The two halves, each for a thread of its own.
 pub struct EtcdSource {

@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use super::client::client;
 use crate::limits::KUBERNETES_CONNECT;
 use crate::sources::marked::{Marked, MarkedConnector};
+use crate::sources::remote::chain;
 
 /// Where the configuration comes from.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -115,19 +116,4 @@ impl Doors {
     pub(super) fn server(&self) -> String {
         self.server.read().clone()
     }
-}
-
-/// An error with what caused it.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        cause = inner.source();
-    }
-    text
 }

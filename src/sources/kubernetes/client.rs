@@ -17,8 +17,8 @@ use kube::config::Config;
 use percent_encoding::percent_decode_str;
 use tower::{BoxError, Service, ServiceBuilder};
 
-use super::access::chain;
 use crate::sources::marked::MarkedConnector;
+use crate::sources::remote::chain;
 
 /// A client by a configuration.
 pub(super) fn client(config: &Config, connector: MarkedConnector) -> Result<Client, String> {

@@ -17,15 +17,15 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use super::access::{Door, Doors, chain};
+use super::access::{Door, Doors};
 use super::heard::What;
 use super::locate::{Found, Place};
 use super::outlet::Outlet;
-use super::pace::Pace;
 use crate::limits::{
     KUBERNETES_ABSENT_POLL, KUBERNETES_ANSWER, KUBERNETES_PAGE_MAX, KUBERNETES_RESUMES_MAX,
     KUBERNETES_RETRY_FIRST, KUBERNETES_SILENCE, KUBERNETES_WATCH, KUBERNETES_WATCH_SPREAD,
 };
+use crate::sources::remote::{Pace, chain};
 
 /// Why a step failed.
 #[derive(Debug)]

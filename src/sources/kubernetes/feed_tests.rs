@@ -20,10 +20,10 @@ use super::feed::{Calls, Feed};
 use super::heard::{Heard, What};
 use super::kinds::WATCHED;
 use super::outlet::Outlet;
-use super::pace::Pace;
 use crate::events::ResourceKind;
 use crate::limits::KUBERNETES_HEARD_MAX;
 use crate::sources::marked::marked;
+use crate::sources::remote::Pace;
 
 /// What the server was asked for, and what it answers, in this order; the last
 /// answer is never given.

@@ -15,8 +15,8 @@
 //! a server answers 410 before the stream begins.
 //!
 //! Reading order: `kinds` (what is watched), `trim` (what is kept of an object),
-//! `heard` (what a feed tells), `mirror` (what follows from it; no I/O), `pace`
-//! (waits), `access` (configuration) with `client` and `behind`, `feed` (list and watch),
+//! `heard` (what a feed tells), `mirror` (what follows from it; no I/O),
+//! `access` (configuration) with `client` and `behind`, `feed` (list and watch),
 //! `locate` (where a kind is served), `outlet` (where a feed leads), `intake`,
 //! `event` and `report` (what the node tells the cluster), `tally`, `lease` and
 //! `status` (what one agent counts for all), `source`.
@@ -33,7 +33,6 @@ mod lease;
 mod locate;
 mod mirror;
 mod outlet;
-pub(super) mod pace;
 mod report;
 mod source;
 mod status;
@@ -49,4 +48,4 @@ mod trim_tests;
 
 pub use access::Access;
 pub use behind::api_servers;
-pub use source::{KubernetesSource, Stopper};
+pub use source::KubernetesSource;

@@ -18,7 +18,6 @@ use tokio::time::sleep;
 use super::access::Doors;
 use super::event::{Event, MANAGER};
 use super::feed::{Failure, answered};
-use super::pace::Pace;
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::endpoint::{EndpointStatus, Enforcement, HOST_ENDPOINT};
 use crate::events::{ResourceKey, SourceName};
@@ -28,6 +27,7 @@ use crate::limits::{
 };
 use crate::policy::{PolicySnapshot, Refusal, StoredPolicy};
 use crate::queues::Pipeline;
+use crate::sources::remote::Pace;
 
 /// The nodes' objects.
 pub(super) const NODES: &str = "/apis/palisade.io/v1alpha1/palisadenodes";

@@ -17,25 +17,14 @@ use super::kinds::WATCHED;
 use super::lease::Lease;
 use super::mirror::Mirror;
 use super::outlet::Outlet;
-use super::pace::Pace;
 use super::report::Reporter;
 use super::status::Teller;
 use crate::events::ResourceKind;
 use crate::limits::{KUBERNETES_HEARD_MAX, KUBERNETES_TICK};
 use crate::queues::Pipeline;
 use crate::sources::marked::Marked;
+use crate::sources::remote::{Pace, Stopper};
 use crate::sources::{ChangeSink, SourceBoard};
-
-/// Ends the source.
-#[derive(Clone, Debug)]
-pub struct Stopper(Arc<Notify>);
-
-impl Stopper {
-    /// Both threads end after their current step.
-    pub fn stop(&self) {
-        self.0.notify_one();
-    }
-}
 
 /// The two halves, each for a thread of its own.
 pub struct KubernetesSource {

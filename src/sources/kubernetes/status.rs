@@ -21,7 +21,6 @@ use super::kinds::{WATCHED, Watched};
 use super::lease::Lease;
 use super::locate::DEFINITIONS;
 use super::outlet::Outlet;
-use super::pace::Pace;
 use super::tally::{Count, Tally, Word};
 use crate::events::{ResourceKey, ResourceKind, SourceName};
 use crate::limits::{
@@ -30,6 +29,7 @@ use crate::limits::{
 };
 use crate::policy::PolicySnapshot;
 use crate::queues::Pipeline;
+use crate::sources::remote::Pace;
 
 /// Owner of the fields, for the server.
 const MANAGER: &str = "palisade-status";
