@@ -9,6 +9,7 @@ use aya::{Ebpf, EbpfLoader};
 use palisade::datapath::kernel::{Inspector, load_programs};
 
 use crate::harness::SHIPPED;
+use crate::sandbox::on_all_cpus;
 
 #[derive(Debug)]
 pub(crate) struct Loaded {
@@ -65,9 +66,12 @@ pub(crate) fn load(inspector: &Inspector, times: usize) -> Loads {
             .rev()
             .map(|it| it.name)
             .collect();
-        let started = Instant::now();
-        load_programs(&mut object, &names).expect("the verifier takes all");
-        loads.all_ms = loads.all_ms.min(started.elapsed().as_secs_f64() * 1e3);
+        let all_ms = on_all_cpus(|| {
+            let started = Instant::now();
+            load_programs(&mut object, &names).expect("the verifier takes all");
+            started.elapsed().as_secs_f64() * 1e3
+        });
+        loads.all_ms = loads.all_ms.min(all_ms);
     }
     loads
 }

@@ -68,3 +68,15 @@ pub(crate) fn stay_on_last_cpu(stay: bool) {
         sched_setaffinity(None, &chosen).expect("a choice of CPUs");
     }
 }
+
+/// Runs `work` with every CPU at hand, as the agent runs.
+pub(crate) fn on_all_cpus<T>(work: impl FnOnce() -> T) -> T {
+    let kept = sched_getaffinity(None).expect("the CPUs of this thread");
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    // The kernel takes of these what it has.
+    sched_setaffinity(None, &all).expect("all CPUs");
+    let outcome = work();
+    sched_setaffinity(None, &kept).expect("the CPUs from before");
+    outcome
+}

@@ -220,6 +220,9 @@ impl Attachments {
         let Some((mut wanted, unwanted)) = state.asked.clone() else {
             return;
         };
+        // What a sync between two passes could not mend is looked at again now.
+        let mended = |finding: &Finding| finding.mending == Mending::Done;
+        state.findings.retain(mended);
         let done = devices::list()
             .map_err(kernel("list devices"))
             .and_then(|there| {
