@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::interval;
 
 use super::access::{Access, Doors};
 use super::feed::Feed;
@@ -21,7 +20,7 @@ use crate::policy::PolicySnapshot;
 use crate::queues::Pipeline;
 use crate::sources::local::DeviceBoard;
 use crate::sources::marked::Marked;
-use crate::sources::remote::{Pace, Stopper};
+use crate::sources::remote::{Pace, Stopper, talk};
 use crate::sources::{ChangeSink, SourceBoard};
 
 /// The two halves, each for a thread of its own.
@@ -111,7 +110,15 @@ impl EtcdSource {
             ticks,
             stop,
         } = self;
-        let talk = move || talk(feed, publisher, &ticks, &stop);
+        let talk = move || {
+            let start = |running: &mut JoinSet<()>| {
+                running.spawn(feed.run());
+                running.spawn(publisher.run());
+            };
+            // A full channel has the intake busy as it is.
+            let tick = || drop(ticks.try_send(Heard::Tick));
+            talk("etcd", &stop, start, (ETCD_TICK, tick));
+        };
         let hand_on = move || intake.run(heard);
         (talk, hand_on)
     }
@@ -143,47 +150,5 @@ fn meaning(resource: &Resource) -> Meaning {
             number: u32::try_from(number).unwrap_or_default(),
         },
         _ => Meaning::Other,
-    }
-}
-
-/// Runs feed and publisher until stopped, or until one of them ends.
-fn talk(feed: Feed, publisher: Publisher, ticks: &mpsc::Sender<Heard>, stop: &Notify) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!("event loop of the etcd source: {error}");
-            return;
-        }
-    };
-    runtime.block_on(async {
-        let mut running = JoinSet::new();
-        running.spawn(feed.run());
-        running.spawn(publisher.run());
-        tokio::select! {
-            () = stop.notified() => {}
-            ended = running.join_next() => {
-                if let Some(Err(error)) = ended
-                    && let Ok(panic) = error.try_into_panic()
-                {
-                    std::panic::resume_unwind(panic);
-                }
-            }
-            () = tick(ticks) => {}
-        }
-    });
-    // A name lookup may hang: nobody waits for it.
-    runtime.shutdown_background();
-}
-
-/// Lets the intake look around now and then. Never ends.
-async fn tick(ticks: &mpsc::Sender<Heard>) {
-    let mut interval = interval(ETCD_TICK);
-    loop {
-        interval.tick().await;
-        // A full channel has the intake busy as it is.
-        drop(ticks.try_send(Heard::Tick));
     }
 }

@@ -7,7 +7,6 @@ use std::sync::atomic::AtomicBool;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::interval;
 
 use super::access::{Access, Doors};
 use super::feed::{Calls, Feed};
@@ -23,7 +22,7 @@ use crate::events::ResourceKind;
 use crate::limits::{KUBERNETES_HEARD_MAX, KUBERNETES_TICK};
 use crate::queues::Pipeline;
 use crate::sources::marked::Marked;
-use crate::sources::remote::{Pace, Stopper};
+use crate::sources::remote::{Pace, Stopper, talk};
 use crate::sources::{ChangeSink, SourceBoard};
 
 /// The two halves, each for a thread of its own.
@@ -117,7 +116,22 @@ impl KubernetesSource {
             marked,
             stop,
         } = self;
-        let listen = move || listen(feeds, (reporter, teller), &ticks, &marked, &stop);
+        let listen = move || {
+            let start = |running: &mut JoinSet<()>| {
+                for feed in feeds {
+                    running.spawn(feed.run());
+                }
+                running.spawn(reporter.run());
+                running.spawn(teller.run());
+            };
+            let tick = || {
+                let (kind, what) = (ResourceKind::Node, What::Tick);
+                // A full channel has the intake busy as it is.
+                drop(ticks.try_send(Heard { kind, what }));
+                marked.look_behind();
+            };
+            talk("Kubernetes", &stop, start, (KUBERNETES_TICK, tick));
+        };
         let hand_on = move || intake.run(heard);
         (listen, hand_on)
     }
@@ -165,57 +179,4 @@ fn feeds(
     let outlet = Outlet::Definitions(definitions);
     feeds.push(feed(outlet, "definitions", Calls::default()));
     feeds
-}
-
-/// Runs the feeds until stopped, or until one of them ends.
-fn listen(
-    feeds: Vec<Feed>,
-    (reporter, teller): (Reporter, Teller),
-    ticks: &mpsc::Sender<Heard>,
-    marked: &Marked,
-    stop: &Notify,
-) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!("event loop of the Kubernetes source: {error}");
-            return;
-        }
-    };
-    runtime.block_on(async {
-        let mut running = JoinSet::new();
-        for feed in feeds {
-            running.spawn(feed.run());
-        }
-        running.spawn(reporter.run());
-        running.spawn(teller.run());
-        tokio::select! {
-            () = stop.notified() => {}
-            ended = running.join_next() => {
-                if let Some(Err(error)) = ended
-                    && let Ok(panic) = error.try_into_panic()
-                {
-                    std::panic::resume_unwind(panic);
-                }
-            }
-            () = tick(ticks, marked) => {}
-        }
-    });
-    // A name lookup may hang: nobody waits for it.
-    runtime.shutdown_background();
-}
-
-/// Lets the intake look around now and then. Never ends.
-async fn tick(ticks: &mpsc::Sender<Heard>, marked: &Marked) {
-    let mut interval = interval(KUBERNETES_TICK);
-    loop {
-        interval.tick().await;
-        let (kind, what) = (ResourceKind::Node, What::Tick);
-        // A full channel has the intake busy as it is.
-        drop(ticks.try_send(Heard { kind, what }));
-        marked.look_behind();
-    }
 }
