@@ -122,7 +122,7 @@ fn check(flood: Flood, setting: Setting, burst: Done, counts: Counts) -> Result<
         "{packets} packets were sent, {} arrived: the figure is none",
         counts.received
     );
-    let filters = setting != Setting::None;
+    let filters = setting.filters();
     let (what, seen, all) = match flood {
         Flood::DeniedUdp => ("reached the socket", counts.delivered, !filters),
         Flood::DeniedSyn => ("were answered", counts.resets, !filters),

@@ -1,5 +1,6 @@
 //! What a packet costs on a wire without a firewall, with Palisade and with
-//! nftables doing the same job: `cargo xtask bench wire [--json] [--rounds N]`.
+//! nftables doing the same job:
+//! `cargo xtask bench wire [--json] [--rounds N] [--load NAME]...`.
 //!
 //! In reading order: `net` (two namespaces and a veth pair for each setting),
 //! `sources` (who is allowed), `settings` (the firewalls), `cpu` (what is
@@ -21,7 +22,7 @@ mod streams;
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 /// Enough for a median that one disturbed round does not move.
 const ROUNDS: usize = 9;
@@ -29,12 +30,14 @@ const ROUNDS: usize = 9;
 struct Options {
     json: bool,
     rounds: usize,
+    loads: Vec<rounds::Load>,
 }
 
 fn options() -> Result<Options> {
     let mut options = Options {
         json: false,
         rounds: ROUNDS,
+        loads: Vec::new(),
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -47,12 +50,23 @@ fn options() -> Result<Options> {
                     None => bail!("--rounds takes a number from 1"),
                 }
             }
+            "--load" => options.loads.push(load(words.next().as_deref())?),
             // From `cargo bench` itself.
             "--bench" => {}
-            other => bail!("unknown option {other}: [--json] [--rounds N]"),
+            other => bail!("unknown option {other}: [--json] [--rounds N] [--load NAME]..."),
         }
     }
+    if options.loads.is_empty() {
+        options.loads = rounds::Load::ALL.into();
+    }
     Ok(options)
+}
+
+fn load(name: Option<&str>) -> Result<rounds::Load> {
+    let all = rounds::Load::ALL;
+    let found = all.into_iter().find(|load| Some(load.name()) == name);
+    let names = all.map(rounds::Load::name).join(", ");
+    found.with_context(|| format!("--load takes one of {names}"))
 }
 
 fn run(options: &Options) -> Result<()> {
@@ -62,7 +76,7 @@ fn run(options: &Options) -> Result<()> {
     let cpu = cpu::Cpu::last()?;
     let started = report::load_average();
     let (places, missing) = settings::build()?;
-    let table = rounds::run(&places, &cpu, options.rounds)?;
+    let table = rounds::run(&places, &cpu, &options.loads, options.rounds)?;
     let report = report::Report {
         rounds: options.rounds,
         cpu: cpu.number(),

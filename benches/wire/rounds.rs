@@ -63,7 +63,7 @@ pub(crate) struct Table {
 /// Turns of one round: each setting has as many short ones, not one long.
 const TURNS: usize = 5;
 
-pub(crate) fn run(places: &[Place], cpu: &Cpu, rounds: usize) -> Result<Table> {
+pub(crate) fn run(places: &[Place], cpu: &Cpu, loads: &[Load], rounds: usize) -> Result<Table> {
     let mut bench = Bench {
         places,
         ends: places
@@ -73,7 +73,7 @@ pub(crate) fn run(places: &[Place], cpu: &Cpu, rounds: usize) -> Result<Table> {
         cpu,
         random: Random::new(),
     };
-    let mut loads: Vec<(Load, Rounds)> = Load::ALL.map(|load| (load, Vec::new())).into();
+    let mut loads: Vec<(Load, Rounds)> = loads.iter().map(|load| (*load, Vec::new())).collect();
     // The round before the first warms caches, tables and the host's buffer.
     for round in 0..=rounds {
         for (load, figures) in &mut loads {

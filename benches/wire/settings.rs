@@ -1,10 +1,12 @@
-//! The firewalls that are compared: none, Palisade, Palisade with a reader of
-//! its events, nftables.
+//! The firewalls that are compared: none, programs that do nothing, Palisade,
+//! Palisade with a reader of its events, nftables.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use aya::Ebpf;
+use aya::programs::{SchedClassifier, TcAttachType};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use palisade::datapath::netns;
 use palisade::lab::agent::{Agent, AgentSpec, write_manifest};
@@ -19,26 +21,39 @@ use crate::sources;
 pub(crate) const TCP_PORTS: [u16; 4] = [5_201, 22, 80, 443];
 pub(crate) const UDP_PORTS: [u16; 2] = [7_000, 53];
 
+/// The floors' object: its program `f_empty` does nothing.
+static FLOORS: &[u8] = aya::include_bytes_aligned!("../../bpf-prog/floors.bpf.o");
+
 /// What filters on the host's side.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Setting {
     None,
+    /// Nothing, by programs on the hooks that Palisade uses: what no firewall on
+    /// them can be below.
+    Hooks,
     Palisade,
     PalisadeReader,
     Nft10k,
 }
 
 impl Setting {
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::None,
+        Self::Hooks,
         Self::Palisade,
         Self::PalisadeReader,
         Self::Nft10k,
     ];
 
+    /// Whether what the policy does not allow is dropped.
+    pub(crate) fn filters(self) -> bool {
+        !matches!(self, Self::None | Self::Hooks)
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::None => "none",
+            Self::Hooks => "hooks",
             Self::Palisade => "palisade",
             Self::PalisadeReader => "palisade_reader",
             Self::Nft10k => "nft_10k",
@@ -52,6 +67,7 @@ pub(crate) struct Place {
     pub(crate) setting: Setting,
     _monitor: Option<Process>,
     _agent: Option<Agent>,
+    _programs: Option<Ebpf>,
     pub(crate) wire: Wire,
 }
 
@@ -88,10 +104,12 @@ fn place(setting: Setting) -> Result<Place> {
         setting,
         _monitor: None,
         _agent: None,
+        _programs: None,
         wire,
     };
     match setting {
         Setting::None => {}
+        Setting::Hooks => place._programs = Some(attach_nothing(&place.wire)?),
         Setting::Palisade => place._agent = Some(agent(&place.wire)?),
         Setting::PalisadeReader => {
             let agent = agent(&place.wire)?;
@@ -102,6 +120,21 @@ fn place(setting: Setting) -> Result<Place> {
         Setting::Nft10k => load_nft(&place.wire)?,
     }
     Ok(place)
+}
+
+/// A program that does nothing on both hooks of the host's device.
+fn attach_nothing(wire: &Wire) -> Result<Ebpf> {
+    let mut object = Ebpf::load(FLOORS)?;
+    let program = object.program_mut("f_empty").context("f_empty")?;
+    let program: &mut SchedClassifier = program.try_into()?;
+    program.load()?;
+    netns::run_in(&wire.host(), || {
+        for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
+            program.attach(DEVICE, hook)?;
+        }
+        anyhow::Ok(())
+    })??;
+    Ok(object)
 }
 
 /// The real agent, as built with the bench, enforcing.

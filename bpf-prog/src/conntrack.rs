@@ -167,55 +167,65 @@ fn lifetime_of(settings: &Settings, proto: u8, established: bool) -> u32 {
 
 /// Notes a packet of a flow: TCP state, lifetime, accounting.
 #[inline(always)]
-pub fn refresh(found: Found, slot: u32, l4: &L4, forward: bool, now: u64, bytes: u32) {
+pub fn refresh<const DIRECTION: u32>(found: Found, slot: u32, l4: &L4, now: u64, bytes: u32) {
     // SAFETY: a non-null pointer from a lookup.
     let entry = unsafe { &mut *found.entry };
     let before = entry.flags;
+    // 0 the opener's, 1 the other one.
+    let side = (before & flags::OPENED_EGRESS) ^ DIRECTION;
     let mut bits = before;
-    if !forward {
+    if side != 0 {
         bits |= flags::SEEN_REPLY;
     }
     if l4.proto == proto::TCP && l4.state == l4_state::TRACKED {
-        let tcp = l4.tcp_flags_or_type;
-        if tcp & TCP_SYN == 0 {
-            bits |= flags::SEEN_NON_SYN;
-        }
-        if tcp & TCP_RST != 0 {
-            bits |= flags::CLOSING_BOTH;
-        } else if tcp & TCP_FIN != 0 {
-            bits |= if forward {
-                flags::CLOSING_FORWARD
-            } else {
-                flags::CLOSING_REPLY
-            };
-        }
+        bits |= seen_of_tcp(l4.tcp_flags_or_type, side);
     }
-    if let Some(settings) = SETTINGS.get_ptr(slot) {
-        // SAFETY: as in `lifetime`.
-        let settings = unsafe { &*settings };
-        let kind = if forward && has_answer(bits, l4.proto) {
+    // A flow that both sides have closed keeps the time that it got then.
+    if before & flags::CLOSING_BOTH != flags::CLOSING_BOTH {
+        let kind = if side == 0 && has_answer(bits, l4.proto) {
             flows::ANSWERED
         } else {
             found.tag.kind()
         };
-        if bits & flags::CLOSING_BOTH != flags::CLOSING_BOTH {
-            let life = lifetime_of(settings, l4.proto, bits & flags::SEEN_NON_SYN != 0);
-            found.renew(found.tag.renewed(now + u64::from(life), kind));
-        } else if before & flags::CLOSING_BOTH != flags::CLOSING_BOTH {
-            let life = settings.tcp_close_jiffies;
+        if let Some(settings) = SETTINGS.get_ptr(slot) {
+            // SAFETY: as in `lifetime`.
+            let settings = unsafe { &*settings };
+            let life = if bits & flags::CLOSING_BOTH == flags::CLOSING_BOTH {
+                settings.tcp_close_jiffies
+            } else {
+                lifetime_of(settings, l4.proto, bits & flags::SEEN_NON_SYN != 0)
+            };
             found.renew(found.tag.renewed(now + u64::from(life), kind));
         }
+        if before != bits {
+            entry.flags = bits;
+        }
     }
-    if before != bits {
-        entry.flags = bits;
+    let side = side as usize;
+    // SAFETY: `side` is 0 or 1.
+    unsafe {
+        *(&raw mut entry.packets).cast::<u64>().add(side) += 1;
+        *(&raw mut entry.bytes).cast::<u64>().add(side) += u64::from(bytes);
     }
-    if forward {
-        entry.packets[0] += 1;
-        entry.bytes[0] += u64::from(bytes);
+}
+
+/// What a TCP packet of one side (0 the opener's) says of its flow.
+#[inline(always)]
+fn seen_of_tcp(tcp: u8, side: u32) -> u32 {
+    if tcp & (TCP_SYN | TCP_FIN | TCP_RST) == 0 {
+        return flags::SEEN_NON_SYN;
+    }
+    let mut bits = if tcp & TCP_SYN == 0 {
+        flags::SEEN_NON_SYN
     } else {
-        entry.packets[1] += 1;
-        entry.bytes[1] += u64::from(bytes);
+        0
+    };
+    if tcp & TCP_RST != 0 {
+        bits |= flags::CLOSING_BOTH;
+    } else if tcp & TCP_FIN != 0 {
+        bits |= flags::CLOSING_FORWARD << side;
     }
+    bits
 }
 
 /// Whether the flow was answered and its opener, who has seen that, goes on: no

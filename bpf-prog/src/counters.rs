@@ -1,7 +1,7 @@
 //! Per-CPU counters: every exit of the programs increments exactly one reason.
 
 use aya_ebpf::bindings::__sk_buff;
-use palisade_abi::{reason::counter_index, table::RULES_MAX};
+use palisade_abi::reason::counter_index;
 
 use crate::{
     maps::{COUNTERS, CT_EVICTED, LOST, RULES},
@@ -37,7 +37,7 @@ pub fn drop(skb: *mut __sk_buff, reason: u8, direction: u32) -> i32 {
 /// Counts a packet that rule `number` decided (0: none did).
 #[inline(always)]
 pub fn rule(skb: *mut __sk_buff, number: u32) {
-    if number == 0 || number >= RULES_MAX {
+    if number == 0 {
         return;
     }
     if let Some(counter) = RULES.get_ptr_mut(number) {

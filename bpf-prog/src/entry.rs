@@ -1,6 +1,13 @@
 //! The entry programs: commit word, L2, VLAN, and the jump into the slot.
 
-use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, maps::lpm_trie::Key, programs::TcContext};
+use core::arch::asm;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::__sk_buff,
+    maps::{ProgramArray, lpm_trie::Key},
+    programs::TcContext,
+};
 use palisade_abi::{
     calls, cb,
     commit::CommitWord,
@@ -27,6 +34,10 @@ const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
+/// `bpf_tail_call` among the kernel's helpers.
+const BPF_FUNC_TAIL_CALL: u32 = 12;
+/// Bits of the length of an Ethernet header.
+const ETHERNET_BITS: u32 = 0xf;
 /// VLAN tags in the packet data that are followed (the metadata holds one more).
 const TAGS_MAX: usize = 2;
 
@@ -41,31 +52,20 @@ pub fn entry<const DIRECTION: u32, const L2: u32>(context: &TcContext) -> i32 {
     // packet sees one generation, whole.
     let word = CommitWord(unsafe { word.read_volatile() });
     // SAFETY: `skb` is the context.
-    let mut protocol = u16::from_be(unsafe { (*skb).protocol } as u16);
+    let (mut protocol, has_tag) = unsafe {
+        let protocol = u16::from_be((*skb).protocol as u16);
+        (protocol, (*skb).vlan_present != 0)
+    };
     let mut l3 = L2;
-    // SAFETY: as above.
-    unsafe {
-        if (*skb).vlan_present != 0 && !is_allowed_vlan(skb, word, (*skb).vlan_tci) {
+    if has_tag || protocol != ETHERTYPE_IPV4 && is_tag(protocol) {
+        let inner = crate::pal_untag(skb, word.slot(), L2);
+        if inner == TAG_REFUSED {
             return refuse_vlan(skb, word, DIRECTION);
         }
-    }
-    for _ in 0..TAGS_MAX {
-        if protocol != ETHERTYPE_VLAN && protocol != ETHERTYPE_QINQ {
-            break;
-        }
-        let Some(tag) = read::<[u16; 2]>(skb, l3) else {
-            break;
-        };
-        if !is_allowed_vlan(skb, word, u32::from(u16::from_be(tag[0]))) {
-            return refuse_vlan(skb, word, DIRECTION);
-        }
-        protocol = u16::from_be(tag[1]);
-        l3 += 4;
-    }
-    if protocol == ETHERTYPE_VLAN || protocol == ETHERTYPE_QINQ {
-        // The kernel strips any number of priority tags and delivers what is
-        // inside: what we do not follow must not pass unjudged.
-        return refuse_vlan(skb, word, DIRECTION);
+        protocol = inner as u16;
+        // SAFETY: as above; volatile, or the compiler would know its bits, and the
+        // verifier would not.
+        l3 = unsafe { (&raw const (*skb).cb[cb::L3_OFFSET]).read_volatile() } & cb::L3_BITS;
     }
     // SAFETY: as above.
     unsafe {
@@ -75,11 +75,11 @@ pub fn entry<const DIRECTION: u32, const L2: u32>(context: &TcContext) -> i32 {
     }
     match protocol {
         ETHERTYPE_IPV4 => {
-            jump::<DIRECTION>(context, word, calls::V4_SLOT_A, calls::V4_SLOT_B);
+            jump::<DIRECTION, { calls::V4_SLOT_A }, { calls::V4_SLOT_B }>(context, word);
             missed::<V4, DIRECTION>(skb, word, l3)
         }
         ETHERTYPE_IPV6 => {
-            jump::<DIRECTION>(context, word, calls::V6_SLOT_A, calls::V6_SLOT_B);
+            jump::<DIRECTION, { calls::V6_SLOT_A }, { calls::V6_SLOT_B }>(context, word);
             missed::<V6, DIRECTION>(skb, word, l3)
         }
         ETHERTYPE_ARP => counters::pass(skb, reason::ARP, DIRECTION),
@@ -87,34 +87,105 @@ pub fn entry<const DIRECTION: u32, const L2: u32>(context: &TcContext) -> i32 {
     }
 }
 
-/// Jumps into the slot's program; returns only if that is missing. Constant
-/// indexes are patched into direct jumps by the JIT.
 #[inline(always)]
-fn jump<const DIRECTION: u32>(context: &TcContext, word: CommitWord, slot_a: u32, slot_b: u32) {
-    let array = if DIRECTION == INGRESS {
-        &CALLS_IN
+fn is_tag(protocol: u16) -> bool {
+    protocol == ETHERTYPE_VLAN || protocol == ETHERTYPE_QINQ
+}
+
+/// Answer of [`untag`]: a tag is not allowed, or stands behind too many others.
+const TAG_REFUSED: u32 = u32::MAX;
+
+/// Looks behind the tags of a packet: the protocol; where its header stands is left
+/// in `skb->cb`. A function of its own (see `main`), out of the way of packets without.
+#[inline(always)]
+pub fn untag(skb: *mut __sk_buff, slot: u32, l2: u32) -> u32 {
+    // SAFETY: `skb` is the context.
+    let mut protocol = u16::from_be(unsafe { (*skb).protocol } as u16);
+    let mut l3 = l2 & ETHERNET_BITS;
+    // SAFETY: as above.
+    unsafe {
+        if (*skb).vlan_present != 0 && !is_allowed_vlan(skb, slot, (*skb).vlan_tci) {
+            return TAG_REFUSED;
+        }
+    }
+    for _ in 0..TAGS_MAX {
+        if !is_tag(protocol) {
+            break;
+        }
+        let Some(tag) = read::<[u16; 2]>(skb, l3) else {
+            break;
+        };
+        if !is_allowed_vlan(skb, slot, u32::from(u16::from_be(tag[0]))) {
+            return TAG_REFUSED;
+        }
+        protocol = u16::from_be(tag[1]);
+        l3 += 4;
+    }
+    if is_tag(protocol) {
+        // The kernel strips any number of priority tags and delivers what is
+        // inside: what we do not follow must not pass unjudged.
+        return TAG_REFUSED;
+    }
+    // SAFETY: as above.
+    unsafe { (*skb).cb[cb::L3_OFFSET] = l3 };
+    u32::from(protocol)
+}
+
+/// Jumps into the slot's program; returns only if that is missing. The JIT makes
+/// constant indexes direct jumps; an indirect one is slow where the kernel must
+/// hide it from speculation.
+#[inline(always)]
+fn jump<const DIRECTION: u32, const SLOT_A: u32, const SLOT_B: u32>(
+    context: &TcContext,
+    word: CommitWord,
+) {
+    let array: *const ProgramArray = if DIRECTION == INGRESS {
+        &raw const CALLS_IN
     } else {
-        &CALLS_EG
+        &raw const CALLS_EG
     };
     // SAFETY: on success control does not return; nothing here needs dropping.
     unsafe {
         if word.slot() == 0 {
-            array.tail_call(context, slot_a);
+            tail_call::<SLOT_A>(context.skb.skb, array);
         } else {
-            array.tail_call(context, slot_b);
+            tail_call::<SLOT_B>(context.skb.skb, array);
         }
+    }
+}
+
+/// `bpf_tail_call` with an index that the compiler cannot merge with another one's.
+///
+/// # Safety
+/// As for the helper; all that the caller holds is forgotten on success.
+#[inline(always)]
+unsafe fn tail_call<const INDEX: u32>(skb: *mut __sk_buff, array: *const ProgramArray) {
+    // SAFETY: the caller's word. The helper takes three registers, and five are lost.
+    unsafe {
+        asm!(
+            "r3 = {index}",
+            "call {helper}",
+            index = const INDEX,
+            helper = const BPF_FUNC_TAIL_CALL,
+            inlateout("r1") skb => _,
+            inlateout("r2") array => _,
+            lateout("r0") _,
+            out("r3") _,
+            lateout("r4") _,
+            lateout("r5") _,
+        );
     }
 }
 
 /// Whether a VLAN id is a sub-device of this device or in the allow list.
 /// Priority tags (id 0) are no VLAN.
 #[inline(always)]
-fn is_allowed_vlan(skb: *mut __sk_buff, word: CommitWord, tci: u32) -> bool {
+fn is_allowed_vlan(skb: *mut __sk_buff, slot: u32, tci: u32) -> bool {
     let id = tci & 0xfff;
     if id == 0 {
         return true;
     }
-    let of_slot = 1 << word.slot();
+    let of_slot = 1 << (slot & 1);
     // SAFETY: `skb` is the context; each value is read once.
     unsafe {
         let allows = |key| VLANS.get(key).is_some_and(|slots| slots & of_slot != 0);

@@ -195,7 +195,7 @@ pub fn parse<F: Family>(skb: *mut __sk_buff, packet: *mut Packet<F>) -> u32 {
     }
     // SAFETY: `skb` is the context; `packet` is not null, and the verifier has
     // checked the caller's memory behind it.
-    match unsafe { F::parse(skb, (*skb).cb[cb::L3_OFFSET] & 0x3f, &mut *packet) } {
+    match unsafe { F::parse(skb, (*skb).cb[cb::L3_OFFSET] & cb::L3_BITS, &mut *packet) } {
         Ok(()) => 0,
         Err(reason) => u32::from(reason),
     }

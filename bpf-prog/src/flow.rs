@@ -31,7 +31,7 @@ pub fn judge<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff) -> i32 {
     let (word, l3) = unsafe {
         (
             CommitWord::from_halves((*skb).cb[cb::COMMIT_LOW], (*skb).cb[cb::GENERATION]),
-            (*skb).cb[cb::L3_OFFSET] & 0x3f,
+            (*skb).cb[cb::L3_OFFSET] & cb::L3_BITS,
         )
     };
     // Not initialised as a whole: that would cost the usual packet more than its
@@ -91,8 +91,7 @@ unsafe fn pass_known<F: Family, const DIRECTION: u32>(
         if !found.holds() || !answers::<DIRECTION>(skb, word, judged, bits) {
             return Some(0);
         }
-        let forward = conntrack::opened(bits) == DIRECTION;
-        conntrack::refresh(found, word.slot(), &l4, forward, now, (*skb).len);
+        conntrack::refresh::<DIRECTION>(found, word.slot(), &l4, now, (*skb).len);
         counters::rule(skb, judged.cell().rule());
         None
     }

@@ -87,14 +87,23 @@ impl Place {
     }
 }
 
-/// Looks for a flow as `find` does, with the first set's tags looked through in place.
+/// Looks for a flow as `find` does. Most sets hold one flow, in their first way: that
+/// way is told by a branch, which the processor guesses, so that it reads the flow
+/// beside the tags and not after them.
 #[inline(always)]
 pub fn glance<F: Family>(key: &F::Key, now: u64) -> Option<Found> {
     let place = Place::of::<F>(key)?;
     let set = place.first::<F>()?;
     // SAFETY: a set from a lookup.
-    let way = way_by(unsafe { tags_of::<F>(set) }, place.hash) as usize;
-    if let Some(found) = found_at::<F>(set, way, key, now) {
+    let tags = unsafe { tags_of::<F>(set) };
+    // SAFETY: as above.
+    let first = Tag(unsafe { tags.cast::<u64>().read_volatile() });
+    let way = if first.is_of(place.hash) {
+        0
+    } else {
+        way_by(tags, place.hash)
+    };
+    if let Some(found) = found_at::<F>(set, way as usize, key, now) {
         return Some(found);
     }
     // SAFETY: as above.

@@ -116,7 +116,7 @@ fn established<F: Family, const DIRECTION: u32>(
         let now = conntrack::now();
         // SAFETY: `skb` is the context.
         let bytes = unsafe { (*skb).len };
-        conntrack::refresh(found, word.slot(), &packet.l4, forward, now, bytes);
+        conntrack::refresh::<DIRECTION>(found, word.slot(), &packet.l4, now, bytes);
     }
     let mut bits = if old { event::flags::REJUDGED } else { 0 };
     if !forward {

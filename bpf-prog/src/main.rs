@@ -88,6 +88,13 @@ pub fn pal_eg6(context: TcContext) -> i32 {
 // packets may be does not multiply what theirs may be. The programs stay small
 // to it, and load in milliseconds.
 
+/// The protocol behind a packet's tags: `entry::untag`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn pal_untag(skb: *mut __sk_buff, slot: u32, l2: u32) -> u32 {
+    entry::untag(skb, slot, l2)
+}
+
 /// Who has an IPv4 address (network byte order): a packed `Peer`.
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -165,6 +165,8 @@ pub struct FragValue {
     pub pad: u16,
 }
 
+// The programs shift by the side that closes.
+const _: () = assert!(flags::CLOSING_FORWARD << 1 == flags::CLOSING_REPLY);
 const _: () = assert!(size_of::<CtKey4>() == 16);
 const _: () = assert!(size_of::<CtKey6>() == 40);
 const _: () = assert!(size_of::<CtEntry>() == 48);

@@ -60,6 +60,8 @@ pub mod cb {
     pub const GENERATION: usize = 1;
     /// Offset of the IP header from the start of the packet data.
     pub const L3_OFFSET: usize = 2;
+    /// Its bits: at most an Ethernet header and two tags.
+    pub const L3_BITS: u32 = 0x3f;
 }
 
 /// Protocol numbers the programs know by name (IANA protocol numbers).
