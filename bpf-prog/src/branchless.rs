@@ -49,3 +49,17 @@ pub fn low_three(mut value: u64) -> u64 {
     }
     value
 }
+
+/// One more, of which the compiler knows nothing: it leaves a loop a loop.
+#[inline(always)]
+pub fn next(mut count: u64) -> u64 {
+    // SAFETY: arithmetic on a register.
+    unsafe {
+        asm!(
+            "{count} += 1",
+            count = inout(reg) count,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    count
+}

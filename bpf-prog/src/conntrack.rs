@@ -143,19 +143,18 @@ pub fn judge_again<F: Family, const DIRECTION: u32>(
     unsafe { atomic::exchange_if(judged, before.bits(), new.bits()) };
 }
 
-/// Lifetime of a new flow, in jiffies.
+/// Settings of the current slot.
 #[inline(always)]
-pub fn lifetime(slot: u32, proto: u8, established: bool) -> u64 {
-    let Some(settings) = SETTINGS.get_ptr(slot) else {
-        return 0;
-    };
-    // SAFETY: a non-null pointer from a lookup; settings of the current slot
-    // are not written.
-    u64::from(lifetime_of(unsafe { &*settings }, proto, established))
+pub fn settings<'a>(slot: u32) -> Option<&'a Settings> {
+    let settings = SETTINGS.get_ptr(slot)?;
+    // SAFETY: a non-null pointer from a lookup; settings of the current slot are not
+    // written.
+    Some(unsafe { &*settings })
 }
 
+/// Lifetime of a flow, in jiffies.
 #[inline(always)]
-fn lifetime_of(settings: &Settings, proto: u8, established: bool) -> u32 {
+pub fn lifetime_of(settings: &Settings, proto: u8, established: bool) -> u32 {
     if proto != proto::TCP {
         settings.other_jiffies
     } else if established {
@@ -167,7 +166,7 @@ fn lifetime_of(settings: &Settings, proto: u8, established: bool) -> u32 {
 
 /// Notes a packet of a flow: TCP state, lifetime, accounting.
 #[inline(always)]
-pub fn refresh<const DIRECTION: u32>(found: Found, slot: u32, l4: &L4, now: u64, bytes: u32) {
+pub fn refresh<const DIRECTION: u32>(found: Found, slot: u32, l4: &L4, bytes: u32) {
     // SAFETY: a non-null pointer from a lookup.
     let entry = unsafe { &mut *found.entry };
     let before = entry.flags;
@@ -187,15 +186,15 @@ pub fn refresh<const DIRECTION: u32>(found: Found, slot: u32, l4: &L4, now: u64,
         } else {
             found.tag.kind()
         };
-        if let Some(settings) = SETTINGS.get_ptr(slot) {
-            // SAFETY: as in `lifetime`.
-            let settings = unsafe { &*settings };
+        if let Some(settings) = settings(slot) {
             let life = if bits & flags::CLOSING_BOTH == flags::CLOSING_BOTH {
                 settings.tcp_close_jiffies
             } else {
                 lifetime_of(settings, l4.proto, bits & flags::SEEN_NON_SYN != 0)
             };
-            found.renew(found.tag.renewed(now + u64::from(life), kind));
+            // Asked again: cheaper than kept.
+            let expires = now() + u64::from(life);
+            found.renew(found.tag.renewed(expires, kind));
         }
         if before != bits {
             entry.flags = bits;

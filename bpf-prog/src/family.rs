@@ -24,8 +24,6 @@ pub struct Packet<F: Family> {
     pub source: F::Addr,
     pub destination: F::Addr,
     pub l4: L4,
-    /// Bits of [`hint`].
-    pub hints: u32,
     /// How it leaves, once that is decided.
     pub exit: Exit,
     /// See [`Packet::forget`].
@@ -44,7 +42,7 @@ pub struct Opens {
     /// The epoch in which it was judged, and the verdict.
     pub epoch: u32,
     pub cell: Cell,
-    /// As in a conntrack entry.
+    /// As in a conntrack entry, and [`Opens::ORDERED`]. Before that, bits of [`hint`].
     pub flags: u32,
     pub identity: u32,
     /// Length of the packet; and this bit: it goes in the opener's direction.
@@ -53,6 +51,9 @@ pub struct Opens {
 
 impl Opens {
     pub const FORWARD: u32 = 1 << 31;
+    /// The processors see each other's stores in their order
+    /// (`Settings::ordered_stores`).
+    pub const ORDERED: u32 = 1 << 31;
 
     const NOTHING: Self = Self {
         epoch: 0,
@@ -122,7 +123,6 @@ impl<F: Family> Packet<F> {
         source: F::NOWHERE,
         destination: F::NOWHERE,
         l4: L4::NOTHING,
-        hints: 0,
         exit: Exit::NONE,
         scratch: 0,
         scratch_key: F::NO_KEY,
@@ -140,7 +140,6 @@ impl<F: Family> Packet<F> {
         // SAFETY: the caller's word; no field has a destructor.
         unsafe {
             let any = (&raw const (*skb).len).read_volatile();
-            (*packet).hints = hints;
             Exit::fill(&raw mut (*packet).exit, any);
             (*packet).scratch = any;
             (*packet).scratch_key = F::any_key(any);
@@ -148,6 +147,7 @@ impl<F: Family> Packet<F> {
             for word in 0..size_of::<Opens>() / 4 {
                 opens.add(word).write_volatile(any);
             }
+            (&raw mut (*packet).opens.flags).write_volatile(hints);
         }
     }
 

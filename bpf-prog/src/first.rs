@@ -59,8 +59,7 @@ fn decide<F: Family, const DIRECTION: u32>(
         {
             // Masqueraded: not judged, but its answers must pass.
             let bits = flags::UNJUDGED | flags::OPENED_EGRESS;
-            note::<F, DIRECTION>(skb, word, packet, UNENFORCED, 0, bits);
-            let life = life_of(word, &packet.l4);
+            let life = note::<F, DIRECTION>(skb, word, packet, UNENFORCED, 0, bits);
             create::<F, DIRECTION>(packet, life);
         }
         return Some(Exit::silent(reason::NOT_OURS));
@@ -91,8 +90,7 @@ fn decide<F: Family, const DIRECTION: u32>(
         (cell, bits)
     };
     if cell.passes() && is_trackable::<F, DIRECTION>(skb, &packet.l4) {
-        note::<F, DIRECTION>(skb, word, packet, cell, peer.identity, bits);
-        let life = life_of(word, &packet.l4);
+        let life = note::<F, DIRECTION>(skb, word, packet, cell, peer.identity, bits);
         match create::<F, DIRECTION>(packet, life) {
             Created::Yes => {}
             Created::Repeats => return None,
@@ -230,7 +228,7 @@ fn verdict_of<F: Family>(slot: u32, direction: u32, peer: Peer, l4: &L4, port: u
     verdict::lookup(slot, direction, peer.index, class, key)
 }
 
-/// Notes the entry of a new flow.
+/// Notes the entry of a new flow; answers how many jiffies it lives.
 #[inline(always)]
 fn note<F: Family, const DIRECTION: u32>(
     skb: *mut __sk_buff,
@@ -239,18 +237,26 @@ fn note<F: Family, const DIRECTION: u32>(
     cell: Cell,
     identity: u32,
     bits: u32,
-) {
+) -> u64 {
     let forward = conntrack::opened(bits) == DIRECTION;
+    let opening = conntrack::is_opening(&packet.l4);
+    let mut bits = bits;
+    if !opening {
+        bits |= flags::SEEN_NON_SYN;
+    }
+    let mut life = 0;
+    if let Some(settings) = conntrack::settings(word.slot()) {
+        life = conntrack::lifetime_of(settings, packet.l4.proto, !opening);
+        if settings.ordered_stores != 0 {
+            bits |= Opens::ORDERED;
+        }
+    }
     // SAFETY: `skb` is the context.
     let bytes = unsafe { (*skb).len };
     packet.opens = Opens {
         epoch: word.epoch(),
         cell,
-        flags: if conntrack::is_opening(&packet.l4) {
-            bits
-        } else {
-            bits | flags::SEEN_NON_SYN
-        },
+        flags: bits,
         identity,
         bytes: if forward {
             bytes | Opens::FORWARD
@@ -258,12 +264,7 @@ fn note<F: Family, const DIRECTION: u32>(
             bytes
         },
     };
-}
-
-/// Lifetime of a new flow, in jiffies.
-#[inline(always)]
-fn life_of(word: CommitWord, l4: &L4) -> u64 {
-    conntrack::lifetime(word.slot(), l4.proto, !conntrack::is_opening(l4))
+    u64::from(life)
 }
 
 /// What became of a new flow's entry.

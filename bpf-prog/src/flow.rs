@@ -81,8 +81,7 @@ unsafe fn pass_known<F: Family, const DIRECTION: u32>(
             return Some(0);
         }
         let key = (*packet).key::<DIRECTION>();
-        let now = conntrack::now();
-        let Some(found) = flows::glance::<F>(&key, now) else {
+        let Some(found) = flows::glance::<F>(&key, conntrack::now()) else {
             return Some(hint::NO_ENTRY);
         };
         let entry = &*found.entry;
@@ -91,7 +90,7 @@ unsafe fn pass_known<F: Family, const DIRECTION: u32>(
         if !found.holds() || !answers::<DIRECTION>(skb, word, judged, bits) {
             return Some(0);
         }
-        conntrack::refresh::<DIRECTION>(found, word.slot(), &l4, now, (*skb).len);
+        conntrack::refresh::<DIRECTION>(found, word.slot(), &l4, (*skb).len);
         counters::rule(skb, judged.cell().rule());
         None
     }
@@ -100,7 +99,7 @@ unsafe fn pass_known<F: Family, const DIRECTION: u32>(
 /// Decides about a packet that no entry answers for at a glance.
 #[inline(always)]
 fn decide_apart<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff, packet: &mut Packet<F>) {
-    let new = packet.hints & hint::NO_ENTRY != 0 || conntrack::is_opening(&packet.l4);
+    let new = packet.opens.flags & hint::NO_ENTRY != 0 || conntrack::is_opening(&packet.l4);
     if !new && F::judge_known::<DIRECTION>(skb, packet) != NO_FLOW {
         return;
     }

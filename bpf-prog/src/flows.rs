@@ -12,7 +12,7 @@ use palisade_abi::{
 
 use crate::{
     atomic,
-    branchless::{if_less, low_three},
+    branchless::{if_less, low_three, next},
     conntrack, counters,
     family::{Family, Opens, Packet},
     maps::CT_SPACE,
@@ -101,7 +101,7 @@ pub fn glance<F: Family>(key: &F::Key, now: u64) -> Option<Found> {
     let way = if first.is_of(place.hash) {
         0
     } else {
-        way_by(tags, place.hash)
+        crate::pal_way(tags, place.hash)
     };
     if let Some(found) = found_at::<F>(set, way as usize, key, now) {
         return Some(found);
@@ -174,14 +174,26 @@ pub fn way_by(tags: *const SetTags, hash: u64) -> u32 {
         return WAYS as u32;
     }
     let mut way = WAYS as u64;
-    // SAFETY: not null; the verifier has checked the caller's memory behind it.
-    unsafe {
-        for at in 0..WAYS {
-            let tag = (&raw const (*tags).0[at]).read_volatile();
-            way ^= if_less((tag ^ hash) >> 32, 1, way ^ at as u64);
+    let mut at = 0u64;
+    // A loop, as in `room`.
+    loop {
+        // SAFETY: as there.
+        let tag = unsafe { tag_at(tags, at) };
+        way ^= if_less((tag.0 ^ hash) >> 32, 1, way ^ at);
+        at = next(at);
+        if at >= WAYS as u64 {
+            break;
         }
     }
     way as u32
+}
+
+/// # Safety
+/// `tags` can be read, and `at` is less than [`WAYS`].
+#[inline(always)]
+unsafe fn tag_at(tags: *const SetTags, at: u64) -> Tag {
+    // SAFETY: the caller's word.
+    Tag(unsafe { tags.cast::<u64>().add(at as usize).read_volatile() })
 }
 
 /// The way of a set that is given away first, below its rank and how many flows
@@ -192,31 +204,25 @@ pub fn room(tags: *const SetTags, hash: u64, now: u64) -> u64 {
         return RANK_NEVER << WAY_BITS;
     }
     let mut best = RANK_NEVER << WAY_BITS;
-    // A loop, since unrolled it takes more of the stack than is left; it goes back by
-    // a jump (see `v6::follow`). Ways that were looked at, and above them how many
-    // hold a flow that lives.
-    let mut count = 0u64;
-    let count = &raw mut count;
-    // SAFETY: as above, and a variable of ours.
-    unsafe {
-        while count.read_volatile() & COUNT_MASK < WAYS as u64 {
-            let at = count.read_volatile() & COUNT_MASK;
-            let tag = Tag((&raw const (*tags).0)
-                .cast::<u64>()
-                .add(at as usize)
-                .read_volatile());
-            let rank = tag.rank_by(hash, now, if_less);
-            let lives = if_less(RANK_ALIVE - 1, rank, COUNT_MASK + 1);
-            count.write_volatile(count.read_volatile() + 1 + lives);
-            let ranked = (rank << WAY_BITS) | at;
-            best ^= if_less(ranked, best, best ^ ranked);
+    let mut alive = 0;
+    let mut at = 0u64;
+    // Unrolled it would take more of the stack than is left, and more lines of code
+    // than the processor has at hand.
+    loop {
+        // SAFETY: not null; the verifier has checked the caller's memory, and counts
+        // along.
+        let tag = unsafe { tag_at(tags, at) };
+        let rank = tag.rank_by(hash, now, if_less);
+        alive += if_less(RANK_ALIVE - 1, rank, 1);
+        let ranked = (rank << WAY_BITS) | at;
+        best ^= if_less(ranked, best, best ^ ranked);
+        at = next(at);
+        if at >= WAYS as u64 {
+            break;
         }
-        best | (count.read_volatile() >> COUNT_BITS << ALIVE_SHIFT)
     }
+    best | (alive << ALIVE_SHIFT)
 }
-
-const COUNT_BITS: u32 = 3;
-const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
 /// The answer of `room`: flows that live, rank, way.
 const WAY_BITS: u32 = 3;
@@ -270,7 +276,13 @@ fn enter_one<F: Family>(key: &F::Key, opens: &Opens, life: u64, kind: u64) -> Op
             return None;
         }
         let tag = Tag::new(place.hash, now + life, kind);
-        take::<F>(set, way, key, opens, tag, now).then_some(())
+        let tag_at = take::<F>(set, way, key, opens, now)?;
+        if opens.flags & Opens::ORDERED != 0 {
+            tag_at.write_volatile(tag.0);
+        } else {
+            atomic::publish(tag_at, tag.0);
+        }
+        Some(())
     }
 }
 
@@ -282,7 +294,8 @@ unsafe fn tags_of<F: Family>(set: *mut Set<F::Key>) -> *mut SetTags {
     unsafe { (&raw mut (*set).tags).cast() }
 }
 
-/// Writes a flow into a way, unless that is being written already.
+/// Writes a flow into a way, unless that is being written already; the way's tag is left
+/// to the caller.
 ///
 /// # Safety
 /// `set` comes from a lookup, `way` is less than [`WAYS`].
@@ -292,23 +305,25 @@ unsafe fn take<F: Family>(
     way: usize,
     key: &F::Key,
     opens: &Opens,
-    tag: Tag,
     now: u64,
-) -> bool {
+) -> Option<*mut u64> {
     // SAFETY: the caller's word; the way is this CPU's while its tag says so.
     unsafe {
         let tag_at = tags_of::<F>(set).cast::<u64>().add(way);
         let seen = Tag(tag_at.read_volatile());
         let busy = Tag::new(0, now + BUSY_JIFFIES, BUSY);
         if seen.kind() == BUSY && seen.is_timely(now) || !swap(tag_at, seen, busy) {
-            return false;
+            return None;
+        }
+        if seen.is_alive(now) {
+            counters::evicted(seen.kind());
         }
         let flow = way_of::<F>(set, way);
         (&raw mut (*flow).key).write_volatile(*key);
         let entry = &raw mut (*flow).entry;
         let judged = Judged::new(opens.epoch, opens.cell);
         (&raw mut (*entry).judged).write_volatile(judged);
-        (&raw mut (*entry).flags).write_volatile(opens.flags);
+        (&raw mut (*entry).flags).write_volatile(opens.flags & !Opens::ORDERED);
         (&raw mut (*entry).identity).write_volatile(opens.identity);
         let bytes = u64::from(opens.bytes & !Opens::FORWARD);
         let forward = u64::from(opens.bytes >> 31);
@@ -316,10 +331,6 @@ unsafe fn take<F: Family>(
         (&raw mut (*entry).packets[1]).write_volatile(1 - forward);
         (&raw mut (*entry).bytes[0]).write_volatile(bytes * forward);
         (&raw mut (*entry).bytes[1]).write_volatile(bytes * (1 - forward));
-        atomic::publish(tag_at, tag.0);
-        if seen.is_alive(now) {
-            counters::evicted(seen.kind());
-        }
-        true
+        Some(tag_at)
     }
 }

@@ -113,10 +113,9 @@ fn established<F: Family, const DIRECTION: u32>(
     let cell = conntrack::judged(entry).cell();
     let forward = conntrack::opened(entry.flags) == DIRECTION;
     if cell.passes() {
-        let now = conntrack::now();
         // SAFETY: `skb` is the context.
         let bytes = unsafe { (*skb).len };
-        conntrack::refresh::<DIRECTION>(found, word.slot(), &packet.l4, now, bytes);
+        conntrack::refresh::<DIRECTION>(found, word.slot(), &packet.l4, bytes);
     }
     let mut bits = if old { event::flags::REJUDGED } else { 0 };
     if !forward {

@@ -43,7 +43,9 @@ pub struct Settings {
     pub event_budget: u32,
     /// Length of the refill interval, in jiffies.
     pub event_refill_jiffies: u32,
-    pub pad: u32,
+    /// 1: this machine's processors see each other's stores in their order, so that a
+    /// flow is published by a plain store; 0: by an exchange, which waits for all.
+    pub ordered_stores: u32,
 }
 
 /// Key of the VLAN allow map: `ifindex << 12 | vid`; ifindex 0 = any device,

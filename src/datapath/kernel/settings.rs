@@ -41,7 +41,8 @@ pub(crate) fn encode(settings: &DatapathSettings, ticks_per_second: u32) -> Sett
         drop_other_ethertypes: u32::from(settings.drop_other_ethertypes),
         event_budget: limits::KERNEL_EVENTS_PER_CPU_S_MAX,
         event_refill_jiffies: ticks_per_second,
-        pad: 0,
+        // x86: stores become visible in program order (Intel SDM 3A, 9.2; AMD APM 2, 7.2).
+        ordered_stores: u32::from(cfg!(any(target_arch = "x86_64", target_arch = "x86"))),
     }
 }
 
