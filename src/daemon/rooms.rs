@@ -14,6 +14,7 @@ use super::threads::Threads;
 use crate::api::Agent;
 use crate::clock::Clock;
 use crate::config::{Config, EtcdAccess, KubernetesAccess};
+use crate::datapath::ControlDoor as _;
 use crate::datapath::kernel::{
     Auditor, Guarded, Inspector, KernelDatapath, StartReport, next_sweep,
 };
@@ -63,6 +64,10 @@ impl Rooms {
         let config = parts.config;
         let control = parts.datapath.control();
         control.set_mark(config.control_mark)?;
+        if config.kubernetes.is_none() && config.etcd.is_none() {
+            // What was listed for sources that are configured no more.
+            control.replace(&[])?;
+        }
         let datapath = Guarded::new(parts.datapath);
         let auditor = Auditor::new(&datapath);
         let pipeline = Pipeline::start(

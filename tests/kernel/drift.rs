@@ -10,7 +10,9 @@ use aya::maps::{Array, HashMap, Map, MapData};
 use palisade::datapath::kernel::{
     AuditReport, Auditor, Finding, Guarded, Inspector, Mending, Part, Unwanted, detach,
 };
-use palisade::datapath::{Datapath, DatapathSettings, Generation};
+use palisade::datapath::{
+    ControlDoor as _, ControlEndpoint, ControlMark, Datapath, DatapathSettings, Generation,
+};
 use palisade::policy::{Direction, FailsafeEntry};
 use palisade_abi::ABI_VERSION;
 use palisade_abi::table::blocks_element;
@@ -56,6 +58,16 @@ fn policy() -> Generation {
     policy
 }
 
+/// Where the agent's own traffic may lead.
+fn control_endpoints() -> Vec<ControlEndpoint> {
+    let to = |address: &str| ControlEndpoint {
+        address: address.parse().expect("an address"),
+        proto: 6,
+        unmarked_while_degraded: false,
+    };
+    vec![to("192.0.2.7:6443"), to("[fd00::7]:2379")]
+}
+
 impl Node {
     /// Two commits, so that both slots are known.
     fn new(world: &World) -> Self {
@@ -68,6 +80,9 @@ impl Node {
             datapath.stage(&policy()).expect("stage");
             datapath.commit().expect("commit");
         }
+        let control = datapath.control();
+        control.set_mark(ControlMark::DEFAULT).expect("the mark");
+        control.replace(&control_endpoints()).expect("the list");
         let inspector = datapath.inspector();
         let datapath = Guarded::new(datapath);
         Self {
@@ -333,6 +348,42 @@ fn small_parts_are_written_again() {
             ));
             node.is_mended(Part::ProgramArray);
         }
+    });
+}
+
+/// Who could edit them could let anything out, or cut the agent from its sources.
+#[test]
+fn the_agents_own_traffic_is_listed_as_it_was_said() {
+    with_node(|node| {
+        let epoch = |node: &Node| node.inspector.commit_state().epoch;
+        let listed = |node: &Node| {
+            let listed = node.inspector.control().expect("the list");
+            listed.iter().map(|it| it.endpoint).collect::<Vec<_>>()
+        };
+        let before = epoch(node);
+        node.edit::<[u32; 2]>("pal_mark", 0, |mark| mark[1] = 1);
+        node.is_mended(Part::ControlMark);
+        let mark = node.array::<[u32; 2]>("pal_mark").get(&0, 0).expect("it");
+        let ControlMark(right) = ControlMark::DEFAULT;
+        assert_eq!(mark, [right.value, right.mask]);
+        assert_ne!(epoch(node), before, "flows are judged again");
+
+        let mut map: HashMap<_, [u32; 5], [u64; 2]> =
+            HashMap::try_from(Map::HashMap(node.map("pal_endpoints"))).expect("a map");
+        let keys: Vec<_> = map.keys().collect::<Result<_, _>>().expect("keys");
+        // Removed, passing more than it should, and one that nobody said.
+        map.remove(&keys[0]).expect("an edit");
+        map.insert(keys[1], [1, 0], 0).expect("an edit");
+        let mut stranger = keys[1];
+        stranger[0] ^= 1;
+        map.insert(stranger, [0, 0], 0).expect("an edit");
+        let before = epoch(node);
+        let finding = node.only();
+        assert_eq!((finding.part, finding.count), (Part::ControlEndpoints, 3));
+        assert_eq!(finding.mending, Mending::Done);
+        node.is_clean();
+        assert_ne!(epoch(node), before, "flows are judged again");
+        assert_eq!(listed(node), control_endpoints());
     });
 }
 

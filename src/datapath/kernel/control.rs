@@ -1,24 +1,31 @@
 //! The agent's own traffic in its two maps, which belong to no generation: pinned,
 //! so that a restart finds its way to the sources before its first commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use palisade_abi::control::{ENDPOINTS_MAX, EndpointKey, EndpointValue};
+use palisade_abi::control::{ENDPOINTS_MAX, EndpointKey, EndpointValue, Mark};
 use parking_lot::Mutex;
 
+use super::audit::{AuditReport, Finding, Mending, Part};
 use super::datapath::Shared;
 use super::failsafe::{octets, words};
 use super::maps::{Map, MapName};
 use crate::datapath::{ControlDoor, ControlEndpoint, ControlFlows, ControlMark, DatapathError};
 
-/// The list in the kernel. Any thread; one writes at a time.
+/// What was said last, for all who hold the list. None: nothing in this life of
+/// the agent, so what an earlier one left is neither right nor wrong.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Said {
+    mark: Option<ControlMark>,
+    endpoints: Option<BTreeSet<ControlEndpoint>>,
+}
+
+/// The list in the kernel. Any thread; one writes or compares at a time.
 #[derive(Clone, Debug)]
 pub struct ControlList {
     shared: Arc<Shared>,
-    /// The mark, once it was said; held while the list is written.
-    mark: Arc<Mutex<Option<ControlMark>>>,
 }
 
 fn key(endpoint: &ControlEndpoint) -> EndpointKey {
@@ -49,10 +56,7 @@ fn endpoint(key: &EndpointKey, value: &EndpointValue) -> ControlEndpoint {
 
 impl ControlList {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            mark: Arc::default(),
-        }
+        Self { shared }
     }
 
     fn map(&self) -> &Map {
@@ -64,8 +68,13 @@ impl ControlList {
     /// # Errors
     /// When the kernel refuses.
     pub fn set_mark(&self, mark: ControlMark) -> Result<(), DatapathError> {
-        *self.mark.lock() = Some(mark);
+        let mut said = self.said().lock();
+        said.mark = Some(mark);
         self.write_mark(mark)
+    }
+
+    fn said(&self) -> &Mutex<Said> {
+        &self.shared.control
     }
 
     fn write_mark(&self, mark: ControlMark) -> Result<(), DatapathError> {
@@ -96,8 +105,8 @@ impl ControlList {
 
 impl ControlDoor for ControlList {
     fn replace(&self, wanted: &[ControlEndpoint]) -> Result<(), DatapathError> {
-        let mark = self.mark.lock();
-        if let Some(mark) = *mark {
+        let mut said = self.said().lock();
+        if let Some(mark) = said.mark {
             // Whoever has changed it has cut the agent off: each connection mends it.
             self.write_mark(mark)?;
         }
@@ -108,25 +117,62 @@ impl ControlDoor for ControlList {
                 max: ENDPOINTS_MAX as usize,
             });
         }
-        let held: BTreeMap<ControlEndpoint, u64> = self
-            .list()?
-            .into_iter()
-            .map(|held| (held.endpoint, held.flows))
-            .collect();
+        // Said even if the kernel refuses it: the audit tries again.
+        let wanted = said.endpoints.insert(wanted.iter().copied().collect());
+        self.write_endpoints(wanted).map(drop)
+    }
+}
+
+impl ControlList {
+    /// Makes the map hold these and no others; how many differed.
+    fn write_endpoints(&self, wanted: &BTreeSet<ControlEndpoint>) -> Result<usize, DatapathError> {
+        let held: BTreeSet<ControlEndpoint> =
+            self.list()?.iter().map(|held| held.endpoint).collect();
+        let keys = |endpoints: &BTreeSet<ControlEndpoint>| -> HashSet<EndpointKey> {
+            endpoints.iter().map(key).collect()
+        };
+        let (wanted_keys, held_keys) = (keys(wanted), keys(&held));
         // What goes makes room first: the map may be full.
-        for gone in held.keys() {
-            if !wanted.iter().any(|wanted| key(wanted) == key(gone)) {
-                self.map().remove(&key(gone))?;
-            }
+        for gone in held_keys.difference(&wanted_keys) {
+            self.map().remove(gone)?;
         }
-        for new in wanted.iter().filter(|wanted| !held.contains_key(wanted)) {
+        for new in wanted.difference(&held) {
             let value = EndpointValue {
                 unmarked_while_degraded: u32::from(new.unmarked_while_degraded),
                 ..EndpointValue::default()
             };
             self.map().put(&key(new), &value)?;
         }
-        Ok(())
+        let strangers = held_keys.difference(&wanted_keys).count();
+        Ok(strangers + wanted.difference(&held).count())
+    }
+
+    /// Compares both maps with what was said, and mends them. Whether anything
+    /// differed.
+    pub(super) fn audit(&self, report: &mut AuditReport) -> Result<bool, DatapathError> {
+        let said = self.said().lock();
+        let found_before = report.findings.len();
+        if let Some(want) = said.mark {
+            report.compared(Part::ControlMark, 1);
+            let is: Option<Mark> = self.shared.maps.of(MapName::Mark).get(&0u32)?;
+            if is != Some(want.0) {
+                self.write_mark(want)?;
+                let is = is.map_or("nothing".to_owned(), |is| ControlMark(is).to_string());
+                let what = format!("it was {is} instead of {want}");
+                report.found(Finding::new(Part::ControlMark, what, Mending::Done));
+            }
+        }
+        if let Some(want) = &said.endpoints {
+            report.compared(Part::ControlEndpoints, want.len());
+            let differed = self.write_endpoints(want)?;
+            if differed > 0 {
+                let what = "were missing, changed or not the agent's";
+                let mut finding = Finding::new(Part::ControlEndpoints, what, Mending::Done);
+                finding.count = differed as u64;
+                report.found(finding);
+            }
+        }
+        Ok(report.findings.len() > found_before)
     }
 }
 

@@ -11,12 +11,13 @@ use ipnet::Ipv6Net;
 use palisade_abi::calls;
 use palisade_abi::commit::CommitWord;
 use palisade_abi::settings::Settings;
+use parking_lot::Mutex;
 
 use super::adoption::{self, AdoptionReport};
 use super::attach::Attachments;
 use super::audit::Trust;
 use super::commit::{CommitCell, Grace};
-use super::control::ControlList;
+use super::control::{self, ControlList};
 use super::failsafe;
 use super::inspect::Inspector;
 use super::ipcache::Plan;
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) tables: Tables,
     pub(crate) ranges: RangeTables,
     pub(crate) word: CommitCell,
+    pub(crate) control: Mutex<control::Said>,
 }
 
 /// The real datapath.

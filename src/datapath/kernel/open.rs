@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use palisade_abi::commit::CommitWord;
+use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
 use super::attach::Attachments;
@@ -73,6 +74,7 @@ impl KernelDatapath {
             tables: Tables::open(&maps)?,
             ranges: RangeTables::open(&maps)?,
             word: CommitCell::open(&maps)?,
+            control: Mutex::default(),
             maps,
             programs,
         });

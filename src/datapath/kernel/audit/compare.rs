@@ -20,6 +20,8 @@ use crate::limits::{AUDIT_BLOCKS_MAX, AUDIT_BUCKETS_MAX, AUDIT_PREFIXES_MAX};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Piece {
     Word,
+    /// The agent's own traffic.
+    Control,
     Rows(u32),
     Blocks(u32, u32),
     /// Slot and first bucket.
@@ -60,9 +62,10 @@ impl KernelDatapath {
                 self.audit_word(report);
                 (
                     Part::Settings,
-                    self.audit_small(report).map(|()| Piece::Rows(0)),
+                    self.audit_small(report).map(|()| Piece::Control),
                 )
             }
+            Piece::Control => (Part::ControlEndpoints, self.audit_control(report)),
             Piece::Rows(slot) => {
                 self.audit_rows(slot, report);
                 return Piece::Blocks(slot, 0);
@@ -77,7 +80,8 @@ impl KernelDatapath {
             report.found(Finding::new(part, "could not be compared", failed));
             match part {
                 Part::IpcacheV6 => Piece::Devices,
-                _ => Piece::Rows(0),
+                Part::ControlEndpoints => Piece::Rows(0),
+                _ => Piece::Control,
             }
         })
     }
@@ -176,6 +180,14 @@ impl KernelDatapath {
             }
         }
         Ok(())
+    }
+
+    fn audit_control(&mut self, report: &mut AuditReport) -> Result<Piece, DatapathError> {
+        // What passed as the agent's own, and should not have, is judged again.
+        if self.control().audit(report)? {
+            self.judge_anew();
+        }
+        Ok(Piece::Rows(0))
     }
 
     /// A slot is wrong. The inactive one is compared whole before it is used
