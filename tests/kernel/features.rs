@@ -4,7 +4,7 @@
 use palisade::datapath::kernel::{Feature, FeatureState, KernelDatapath, Mechanism, Unwanted};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
-use super::guard::{has_tcx, in_world, run};
+use super::guard::{World, has_tcx, in_world, run};
 
 #[test]
 fn this_kernel_has_every_feature_or_its_substitute() {
@@ -39,23 +39,40 @@ fn this_kernel_has_every_feature_or_its_substitute() {
     });
 }
 
+/// What a process is told that lacks some rights; None if it may go on.
+fn refusal_without(world: &World, gone: CapabilitySet) -> Option<String> {
+    let held = capabilities(None).expect("capabilities");
+    let less = CapabilitySets {
+        effective: held.effective - gone,
+        ..held
+    };
+    set_capabilities(None, less).expect("fewer capabilities");
+    let opened = KernelDatapath::open(&world.options);
+    set_capabilities(None, held).expect("the capabilities back");
+    opened.err().map(|refusal| refusal.to_string())
+}
+
 #[test]
-fn without_the_right_to_use_bpf_the_refusal_says_so() {
+fn a_process_without_a_right_is_told_which_one_and_the_kernel_is_not_blamed() {
     in_world(|world| {
         std::fs::create_dir(world.dir()).expect("the directory of pins");
-        let held = capabilities(None).expect("capabilities");
-        let without = CapabilitySet::BPF | CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN;
-        let less = CapabilitySets {
-            effective: held.effective - without,
-            ..held
-        };
-        set_capabilities(None, less).expect("fewer capabilities");
-        let refusal = KernelDatapath::open(&world.options).expect_err("it may not");
-        set_capabilities(None, held).expect("the capabilities back");
-        let text = refusal.to_string();
-        assert!(
-            text.contains("refuses bpf(2) to this process: the agent needs root"),
-            "{text}"
-        );
+        // To bpf(2) it stands for each of the others.
+        let admin = CapabilitySet::SYS_ADMIN;
+        for (gone, named) in [
+            (CapabilitySet::BPF, "CAP_BPF"),
+            (CapabilitySet::PERFMON, "CAP_PERFMON"),
+            (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
+            (
+                CapabilitySet::BPF | CapabilitySet::NET_ADMIN,
+                "CAP_BPF and CAP_NET_ADMIN",
+            ),
+        ] {
+            let text = refusal_without(world, gone | admin).expect("it may not");
+            let lack = format!("refuses bpf(2) to this process for lack of {named}: ");
+            assert!(text.contains(&lack), "{named}: {text}");
+            assert!(!text.contains("loops"), "the kernel is blamed: {text}");
+        }
+        // Nothing else was missing.
+        assert_eq!(refusal_without(world, admin), None);
     });
 }

@@ -4,12 +4,13 @@
 //!
 //! In reading order: what a trial may find and what is made of it (here), `probes`
 //! (the table of trials), `global` (a larger one), `code` (instructions of the
-//! trial programs), `calls` (the system calls), `texts`. No state, any thread.
+//! trial programs), `calls` (the system calls), `rights`, `texts`. No state, any thread.
 
 mod calls;
 mod code;
 mod global;
 mod probes;
+mod rights;
 mod texts;
 
 #[cfg(test)]
@@ -102,7 +103,12 @@ impl Features {
             .release()
             .to_string_lossy()
             .into_owned();
-        match texts::refusal(&self.0, &release, &lockdown()) {
+        let around = texts::Surroundings {
+            release: &release,
+            lockdown: &lockdown(),
+            rights: &rights::lacking(),
+        };
+        match texts::refusal(&self.0, &around) {
             Some(text) => Err(DatapathError::Other(text)),
             None => Ok(()),
         }

@@ -9,6 +9,20 @@ fn feature(name: &'static str, since: (u32, u32), state: FeatureState) -> Featur
     Feature { name, since, state }
 }
 
+fn refusal(
+    features: &[Feature],
+    release: &str,
+    lockdown: &str,
+    rights: &[&'static str],
+) -> Option<String> {
+    let around = texts::Surroundings {
+        release,
+        lockdown,
+        rights,
+    };
+    texts::refusal(features, &around)
+}
+
 fn missing() -> FeatureState {
     state_of(Err(io::Error::from_raw_os_error(libc::EINVAL)))
 }
@@ -21,7 +35,7 @@ fn a_refusal_names_the_feature_the_kernel_that_has_it_and_the_one_that_runs() {
         feature("TCX links", (6, 6), FeatureState::Instead("clsact filters")),
         feature("bpf_fib_lookup", (4, 18), missing()),
     ];
-    let text = texts::refusal(&features, "5.4.0-200-generic", "").expect("a refusal");
+    let text = refusal(&features, "5.4.0-200-generic", "", &[]).expect("a refusal");
     assert_eq!(
         text,
         "Linux 5.4.0-200-generic lacks what Palisade cannot do without: ring buffers (in Linux since \
@@ -39,27 +53,45 @@ fn a_substitute_or_an_answer_that_says_nothing_is_no_refusal() {
         feature("TCX links", (6, 6), FeatureState::Instead("clsact filters")),
         feature("LPM tries", (4, 11), full),
     ];
-    assert_eq!(texts::refusal(&features, "6.1.0", ""), None);
+    assert_eq!(refusal(&features, "6.1.0", "", &[]), None);
 }
 
 #[test]
-fn a_process_without_the_right_is_told_which_it_needs() {
+fn a_process_without_the_right_is_told_which_it_lacks() {
     let forbidden = state_of(Err(io::Error::from_raw_os_error(libc::EPERM)));
     let features = vec![
         feature("bpf(2)", (3, 18), forbidden),
         feature("ring buffers", (5, 8), missing()),
     ];
-    let text = texts::refusal(&features, "6.1.0", "").expect("a refusal");
-    assert!(
-        text.contains("needs root") && !text.contains("ring buffers"),
-        "{text}"
+    let told = |lockdown, rights: &[&'static str]| {
+        refusal(&features, "6.1.0", lockdown, rights).expect("a refusal")
+    };
+    let text = told("", &["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]);
+    assert_eq!(
+        text,
+        "Linux 6.1.0 refuses bpf(2) to this process for lack of CAP_BPF, CAP_NET_ADMIN and \
+         CAP_PERFMON: the agent needs root, or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and \
+         CAP_SYS_ADMIN"
     );
-    assert!(!text.contains("locked down"), "{text}");
-    let text = texts::refusal(&features, "6.1.0", "confidentiality").expect("a refusal");
+    let text = told("confidentiality", &[]);
+    assert!(text.contains("seccomp"), "{text}");
     assert!(
         text.ends_with("the kernel is locked down (confidentiality)"),
         "{text}"
     );
+}
+
+/// The verifier refuses a loop to a process without CAP_PERFMON as if it knew none.
+#[test]
+fn a_right_that_makes_the_verifier_strict_is_named_before_the_kernel_is_blamed() {
+    let features = vec![feature("bounded loops", (5, 3), missing())];
+    let text = refusal(&features, "6.1.0", "", &["CAP_PERFMON"]).expect("a refusal");
+    assert!(
+        text.contains("for lack of CAP_PERFMON:") && !text.contains("loops"),
+        "{text}"
+    );
+    let text = refusal(&features, "6.1.0", "", &["CAP_NET_ADMIN"]).expect("a refusal");
+    assert!(text.contains("lacks what Palisade"), "{text}");
 }
 
 #[test]

@@ -7,8 +7,20 @@ use super::{Feature, FeatureState};
 /// Kernels that the tests have run on.
 const TESTED: &str = "6.1, 6.12 and 6.18";
 
+/// What is around the features and may be why a trial failed.
+#[derive(Debug)]
+pub(super) struct Surroundings<'a> {
+    /// `uname -r`.
+    pub(super) release: &'a str,
+    /// How the kernel is locked down; empty if it is not.
+    pub(super) lockdown: &'a str,
+    /// Rights that the agent needs and this process lacks.
+    pub(super) rights: &'a [&'static str],
+}
+
 /// Why the agent cannot run here; None if it can.
-pub(super) fn refusal(features: &[Feature], release: &str, lockdown: &str) -> Option<String> {
+pub(super) fn refusal(features: &[Feature], around: &Surroundings<'_>) -> Option<String> {
+    let release = around.release;
     let mut lacking = Vec::new();
     let mut forbidden = false;
     for feature in features {
@@ -18,25 +30,52 @@ pub(super) fn refusal(features: &[Feature], release: &str, lockdown: &str) -> Op
             FeatureState::Present | FeatureState::Instead(_) | FeatureState::Unknown(_) => {}
         }
     }
-    // Without the right to ask, nothing is known about the kernel.
-    if forbidden {
-        let mut text = format!(
-            "Linux {release} refuses bpf(2) to this process: the agent needs root (or CAP_BPF, \
-                 CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN), in a container also a seccomp profile \
-                 that lets bpf(2) through"
-        );
-        if !lockdown.is_empty() {
-            let _infallible = write!(text, "; the kernel is locked down ({lockdown})");
-        }
-        return Some(text);
+    if lacking.is_empty() && !forbidden {
+        return None;
     }
-    (!lacking.is_empty()).then(|| {
+    // Without the right to ask, nothing is known about the kernel; without these two
+    // the verifier is stricter, and says so with errors of all kinds.
+    let is_strict = around
+        .rights
+        .iter()
+        .any(|right| ["CAP_BPF", "CAP_PERFMON"].contains(right));
+    if forbidden || is_strict {
+        return Some(refusal_of_rights(around));
+    }
+    Some(format!(
+        "Linux {release} lacks what Palisade cannot do without: {}. Palisade is tested on Linux \
+         {TESTED}",
+        lacking.join("; ")
+    ))
+}
+
+fn refusal_of_rights(around: &Surroundings<'_>) -> String {
+    let release = around.release;
+    let mut text = if around.rights.is_empty() {
         format!(
-            "Linux {release} lacks what Palisade cannot do without: {}. Palisade is tested on \
-                 Linux {TESTED}",
-            lacking.join("; ")
+            "Linux {release} refuses bpf(2) to this process, which has the capabilities for it: in a \
+             container, the seccomp profile must let bpf(2) through, and the user must be one of the \
+             host"
         )
-    })
+    } else {
+        format!(
+            "Linux {release} refuses bpf(2) to this process for lack of {}: the agent needs root, or \
+             CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN",
+            and(around.rights)
+        )
+    };
+    if !around.lockdown.is_empty() {
+        let _infallible = write!(text, "; the kernel is locked down ({})", around.lockdown);
+    }
+    text
+}
+
+/// `A, B and C`.
+fn and(names: &[&str]) -> String {
+    match names {
+        [all @ .., last] if !all.is_empty() => format!("{} and {last}", all.join(", ")),
+        _ => names.concat(),
+    }
 }
 
 fn lacking_text(feature: &Feature, release: &str, error: &str) -> String {
