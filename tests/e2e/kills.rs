@@ -22,6 +22,7 @@ use serde_json::Value;
 use self::churn::Churn;
 use self::life::Live;
 use self::starved::{Cgroup, limit_data};
+use super::detach::left_by_detach;
 use super::flips::Random;
 use super::harness::{World, privileged, until};
 use super::streams::{self, Report, Streams};
@@ -160,6 +161,8 @@ fn sigkill_at_random_moments_loses_nothing() {
          replay was compared with {} live states",
         counts.kills, counts.while_starting, counts.compared
     );
+    world.agent().end(Signal::TERM).expect("the agent ends");
+    counts.faults.extend(left_by_detach(&world));
     judge(&report, counts.faults);
 }
 

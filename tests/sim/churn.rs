@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use palisade::clock::ManualClock;
 use palisade::datapath::fake::{FakeKernel, KernelFate};
-use palisade::endpoint::{AuditSetting, HOST_ENDPOINT, Progress};
+use palisade::endpoint::{AuditSetting, HOST_ENDPOINT};
 use palisade::events::{EndpointState, RepositoryChange, ResourceKey, ResourceKind, SourceName};
 use palisade_state::{MemoryDisk, Store};
 use serde_json::json;
 
-use crate::agent::{Agent, Config, WORKERS};
+use crate::agent::{Agent, Config};
 use crate::heap::live_bytes;
 use crate::objects;
 use crate::random::Random;
@@ -104,20 +104,8 @@ impl Churn {
             let set = self.agent.pipeline.set_audit(HOST_ENDPOINT, setting);
             assert_eq!(set, Ok(true));
         }
-        self.drive();
+        self.agent.workers.settle(&*self.clock);
         self.clock.advance(Duration::from_secs(seconds));
-    }
-
-    fn drive(&mut self) {
-        loop {
-            let mut busy = false;
-            for worker in 0..WORKERS {
-                busy |= self.agent.work(worker, &self.clock) == Progress::Busy;
-            }
-            if !busy {
-                return;
-            }
-        }
     }
 
     /// Objects of the simulation, and prefixes that nobody has seen before.
