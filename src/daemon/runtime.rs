@@ -71,10 +71,18 @@ async fn housekeeping(agent: Arc<Agent>) {
     let mut poll = interval(READY_POLL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let began = agent.clock.now();
-    while !is_guarded(&agent) && agent.clock.now().since(began) < NOTIFY_READY_MAX {
+    // A policy that is known is waited for, however slow the machine: the service
+    // manager has a limit of its own.
+    let may_wait = || {
+        agent.pipeline.is_about_to_enforce() || agent.clock.now().since(began) < NOTIFY_READY_MAX
+    };
+    while !is_guarded(&agent) && may_wait() {
         poll.tick().await;
     }
-    tracing::info!("the service manager is told that the node is guarded");
+    tracing::info!(
+        guarded = is_guarded(&agent),
+        "the service manager is told to go on"
+    );
     notify::tell(&format!("READY=1\nSTATUS={}", state_line(&agent)));
     while !agent.collector.is_ready() {
         poll.tick().await;

@@ -341,6 +341,15 @@ impl Pipeline {
         self.shared.published.realized()
     }
 
+    /// Nothing is enforced yet, but a policy to begin with is there (from the store,
+    /// or all sources told theirs), and nothing stands in its way.
+    #[must_use]
+    pub fn is_about_to_enforce(&self) -> bool {
+        self.realized().is_none()
+            && self.shared.snapshots.read().buildable.is_some()
+            && self.shared.published.problem().is_none()
+    }
+
     /// Waits until every endpoint enforces at least `revision`; returns what
     /// they enforce.
     pub fn wait_enforced(

@@ -131,3 +131,30 @@ fn a_wall_clock_that_jumps_decides_nothing() {
     check(&agent);
     assert_eq!(agent.pipeline.repository().policies, known[3].policies);
 }
+
+/// The service manager holds the network back for as long.
+#[test]
+fn what_the_store_holds_is_about_to_be_enforced_until_it_is_or_the_kernel_refuses() {
+    let (kernel, disk) = (FakeKernel::new(), MemoryDisk::new());
+    let mut agent = Stepped::start(&kernel, &disk);
+    assert!(
+        !agent.pipeline.is_about_to_enforce(),
+        "there is nothing yet"
+    );
+    agent.submit(policy("a", "22"));
+    assert!(!agent.pipeline.is_about_to_enforce(), "a source is silent");
+    agent.in_sync(&["a"]);
+    assert!(!agent.pipeline.is_about_to_enforce(), "it is enforced");
+    disk.crash(0);
+    let rebooted = FakeKernel::new();
+    let mut agent = Stepped::start(&rebooted, &disk);
+    assert!(agent.pipeline.is_about_to_enforce(), "from the store");
+    rebooted.direct(|_| KernelFate::Fails);
+    agent.settle();
+    assert!(!agent.pipeline.is_about_to_enforce(), "the kernel refuses");
+    disk.crash(0);
+    let mut agent = Stepped::start(&FakeKernel::new(), &disk);
+    assert!(agent.pipeline.is_about_to_enforce());
+    agent.settle();
+    assert!(!agent.pipeline.is_about_to_enforce() && agent.pipeline.realized().is_some());
+}

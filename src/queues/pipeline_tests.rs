@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::clock::{ManualClock, SystemClock};
-use crate::datapath::fake::{FakeKernel, Fault};
+use crate::datapath::fake::{FakeKernel, Fault, KernelFate};
 use crate::endpoint::{Enforcement, HOST_ENDPOINT};
 use crate::events::{EndpointState, Origin, Outcome, Resource, ResourceKind};
 use crate::limits::{FLUSH_ATTEMPTS_MAX, REPOSITORY_QUEUE_MAX};

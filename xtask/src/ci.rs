@@ -7,10 +7,10 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use crate::command::{root, run};
-use crate::{bpf, fuzz_targets, kernels, stamp, toolchain, tools};
+use crate::{boot, bpf, fuzz_targets, kernels, stamp, toolchain, tools};
 
-/// The eBPF object against its sources and on other kernels, the fuzz targets,
-/// the dependencies.
+/// The eBPF object against its sources and on other kernels, the unit of systemd,
+/// the fuzz targets, the dependencies.
 pub(crate) fn run_all() -> Result<()> {
     if env::var_os("CI").is_some_and(|value| value == "true") && toolchain::find().is_err() {
         install_toolchain()?;
@@ -18,6 +18,7 @@ pub(crate) fn run_all() -> Result<()> {
     println!("eBPF object");
     bpf::check()?;
     kernels::check()?;
+    boot::check()?;
     fuzz_targets::check()?;
     deny()
 }

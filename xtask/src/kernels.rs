@@ -16,8 +16,11 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+pub(crate) use debian::{Kernel, kernel};
+pub(crate) use initramfs::Archive;
+
 use crate::test::{self, Counts, TestBinary};
-use crate::tools;
+use crate::{emulator, tools};
 
 /// The oldest kernel that is tested, which has no TCX, and the one after it in Debian.
 const RELEASES: &[&str] = &["6.1", "6.12"];
@@ -156,7 +159,7 @@ fn on_this_kernel(binaries: &[TestBinary]) -> Result<bool> {
 /// where this machine cannot tell and need not.
 fn in_guest(release: &str, wish: &Wish, binaries: &[TestBinary]) -> Result<bool> {
     println!("Debian's kernel {release}");
-    let ready = guest::ensure_tools().and_then(|()| debian::kernel(release));
+    let ready = emulator::ensure().and_then(|()| kernel(release));
     let kernel = match ready {
         Ok(kernel) => kernel,
         Err(error) if wish.must => return Err(error.context(format!("kernel {release}"))),

@@ -2,10 +2,12 @@
 
 mod apiserver;
 mod bench;
+mod boot;
 mod bpf;
 mod charts;
 mod ci;
 mod command;
+mod emulator;
 mod fuzz;
 mod fuzz_targets;
 mod kernels;
@@ -30,7 +32,11 @@ usage: cargo xtask <command>
   kernels [--kernel 6.1|6.12|host] [--all] [--only NAME]
                 every program and the packet tables on this kernel and, emulated,
                 on Debian's; --all: every kernel test there too
-  ci            what CI checks besides: bpf --check, kernels, fuzz targets, dependencies
+  boot [--kernel 6.1|6.12]
+                the systemd unit in an emulated machine: booted, killed, hung, stopped,
+                its power cut, booted again without any source
+  ci            what CI checks besides: bpf --check, kernels, boot, fuzz targets,
+                dependencies
   fuzz [--minutes N] [--seed S] [--cases N]
                 the differential test, built for release: policy text, tables, kernel
   fuzz packets [--minutes N] [--seed S]
@@ -93,6 +99,7 @@ fn main() -> ExitCode {
         ["bpf", "--check"] => bpf::check(),
         ["test"] => test::run_all(),
         ["kernels", rest @ ..] => kernels::run(rest),
+        ["boot", rest @ ..] => boot::run(rest),
         ["ci"] => ci::run_all(),
         ["fuzz", "targets", rest @ ..] => fuzz_targets::run_all(rest),
         ["fuzz", "packets", rest @ ..] => fuzz::run_packets(rest),

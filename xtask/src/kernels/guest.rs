@@ -1,60 +1,21 @@
-//! An emulated machine: boots a kernel with our initramfs, runs the jobs, and
-//! reads from its second serial line what became of them. The first one is the
-//! kernel's own, so its messages never stand between ours.
+//! The machine that runs test binaries: boots a kernel with our initramfs, runs
+//! the jobs, and reads from its second serial line what became of them.
 
-use std::env;
-use std::fs;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 
 use super::Job;
 use super::debian::Kernel;
 use super::initramfs::{Archive, MODULE_FOLDER};
-use crate::command::run;
+use crate::emulator::{self, Folder, MARK, Machine};
 use crate::test::{self, Counts};
-use crate::tools;
 
-const EMULATOR: &str = "qemu-system-x86_64";
-const PACKAGES: &[&str] = &["qemu-system-x86", "seabios", "busybox-static"];
-/// Emulated: every machine can, and tests do not depend on what else the host
-/// virtualises. `rep movs` is emulated byte by byte, so the kernel is told to copy
-/// without it where it may.
-const CPU: &str = "max,-erms,-fsrm";
-const MEMORY_MIB: &str = "2048";
 /// A guest that is not done by then hangs.
 const TIME_LIMIT: Duration = Duration::from_secs(900);
-const POLL: Duration = Duration::from_millis(250);
-/// Begins each line of the init script, so that no test can be mistaken for it.
-const MARK: &str = "palisade-guest:";
 /// Characters of a long line that are shown.
 const SHOWN_BEGIN: usize = 300;
 const SHOWN_END: usize = 700;
-/// Lines of a guest that did not end by itself which are shown.
-const SHOWN_LINES_MAX: usize = 60;
-
-/// Makes sure that there is an emulator, or says why not.
-pub(crate) fn ensure_tools() -> Result<()> {
-    if env::consts::ARCH != "x86_64" {
-        bail!(
-            "the test binaries are for {}, the kernels for x86-64",
-            env::consts::ARCH
-        );
-    }
-    if !(tools::exists(EMULATOR) && tools::exists("busybox")) {
-        tools::apt_install(PACKAGES).with_context(|| {
-            format!(
-                "no {EMULATOR} or no busybox here; on Debian, as root: \
-                 apt-get install --no-install-recommends {}",
-                PACKAGES.join(" ")
-            )
-        })?;
-    }
-    Ok(())
-}
 
 /// What one job of a guest said.
 #[derive(Debug, Default, PartialEq)]
@@ -138,83 +99,26 @@ fn readable(output: &str) -> String {
 
 /// Runs the jobs on that kernel.
 pub(crate) fn boot(kernel: &Kernel, jobs: &[Job]) -> Result<Report> {
-    let folder = Folder::new(&kernel.version)?;
+    let folder = Folder::new(&format!("kernel-{}", kernel.version))?;
     let mut archive = Archive::base(&kernel.modules)?;
     for job in jobs {
-        let small = folder.path.join(job.target);
-        let mut strip = Command::new("strip");
-        strip.arg("-o").arg(&small).arg(&job.binary);
-        // A large one only takes longer to unpack.
-        let binary = if run(&mut strip).is_ok() {
-            &small
-        } else {
-            &job.binary
-        };
-        archive.program(binary, &format!("/tests/{}", job.target))?;
+        let binary = emulator::stripped(&job.binary, &folder, job.target);
+        archive.program(&binary, &format!("/tests/{}", job.target))?;
     }
     archive.file("/init", init(jobs).into_bytes());
-    let initramfs = folder.path.join("initramfs");
-    fs::write(&initramfs, archive.bytes())?;
-    let (console, results) = (folder.path.join("console"), folder.path.join("results"));
-    let mut emulator = Command::new(EMULATOR);
-    emulator.args(["-accel", "tcg", "-cpu", CPU, "-smp", "2", "-m", MEMORY_MIB]);
-    emulator.args([
-        "-display",
-        "none",
-        "-monitor",
-        "none",
-        "-nic",
-        "none",
-        "-no-reboot",
-    ]);
-    for line in [&console, &results] {
-        emulator
-            .arg("-serial")
-            .arg(format!("file:{}", line.display()));
-    }
-    emulator.arg("-kernel").arg(&kernel.image);
-    emulator.arg("-initrd").arg(&initramfs);
-    emulator.args(["-append", "console=ttyS0 panic=1 quiet mitigations=off"]);
-    let child = emulator
-        .stdin(Stdio::null())
-        .spawn()
-        .with_context(|| format!("cannot start {EMULATOR}"))?;
-    let ended = wait(child)?;
-    let results = fs::read(&results).unwrap_or_default();
-    let mut report = read(&kernel.version, &String::from_utf8_lossy(&results));
-    if !ended {
-        report.broken = Some(format!("not done after {} s, killed", TIME_LIMIT.as_secs()));
-    }
+    let machine = Machine {
+        kernel,
+        initramfs: archive.bytes(),
+        disk: None,
+        limit: TIME_LIMIT,
+    };
+    let ended = machine.run(&folder)?;
+    let mut report = read(&kernel.version, &ended.results);
+    report.broken = ended.hung.clone().or(report.broken);
     if let Some(reason) = &mut report.broken {
-        let console = fs::read(&console).unwrap_or_default();
-        for (name, text) in [("results", &results), ("console", &console)] {
-            reason.push_str(&format!("\n  last lines of its {name}:\n"));
-            reason.push_str(&last_lines(&String::from_utf8_lossy(text)));
-        }
+        reason.push_str(&ended.last_lines());
     }
     Ok(report)
-}
-
-/// Whether it ended by itself within the limit.
-fn wait(mut child: Child) -> Result<bool> {
-    let start = Instant::now();
-    while start.elapsed() < TIME_LIMIT {
-        if let Some(status) = child.try_wait()? {
-            if !status.success() {
-                bail!("{EMULATOR} failed: {status}");
-            }
-            return Ok(true);
-        }
-        sleep(POLL);
-    }
-    child.kill()?;
-    child.wait()?;
-    Ok(false)
-}
-
-fn last_lines(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(SHOWN_LINES_MAX)..].join("\n")
 }
 
 /// The first program of the guest, and its only one.
@@ -293,25 +197,6 @@ fn read(kernel: &str, text: &str) -> Report {
     // What ran when the guest died.
     report.outcomes.extend(running);
     report
-}
-
-/// A folder of one guest; gone with the guard.
-struct Folder {
-    path: PathBuf,
-}
-
-impl Folder {
-    fn new(name: &str) -> Result<Self> {
-        let path = env::temp_dir().join(format!("palisade-kernel-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
-        Ok(Self { path })
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _gone = fs::remove_dir_all(&self.path);
-    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::tools;
 const PROGRAMS: &[&str] = &["ip", "tc", "nft", "bpftool"];
 /// Words that busybox is to be.
 const BUSYBOX: &[&str] = &[
-    "sh", "mount", "umount", "insmod", "poweroff", "cat", "uname",
+    "sh", "mount", "umount", "insmod", "poweroff", "cat", "uname", "mkdir",
 ];
 /// Modules that the datapath or the tests need where a kernel has them as such.
 const MODULES: &[&str] = &[
@@ -34,6 +34,7 @@ const MODULES: &[&str] = &[
     "nft_chain_nat",
     "nft_masq",
     "nft_ct",
+    "virtio_blk",
 ];
 /// Loaded by the init script in the order of their names.
 pub(crate) const MODULE_FOLDER: &str = "/modules";
@@ -77,6 +78,13 @@ impl Archive {
 
     pub(crate) fn file(&mut self, path: &str, bytes: Vec<u8>) {
         self.put(path, Entry::File(bytes));
+    }
+
+    /// A link, where nothing is yet.
+    pub(crate) fn link(&mut self, path: &str, target: &str) {
+        if !self.entries.contains_key(path) {
+            self.put(path, Entry::Link(target.to_owned()));
+        }
     }
 
     /// A program with the libraries that it is linked to.

@@ -1,0 +1,9 @@
+# Before systemd: what an initramfs does, drivers and the disk of the state directory.
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+for module in /modules/*.ko; do insmod $module; done
+mkdir -p /var/lib/palisade
+mount -t ext4 /dev/vda /var/lib/palisade
+exec /lib/systemd/systemd --unit=guest.target </dev/null >/dev/ttyS0 2>&1
