@@ -50,6 +50,7 @@ impl NodeOptions {
             cidr_match_mode: self.policy_cidr_match_mode.as_deref(),
             cluster_name: self.cluster_name.as_deref(),
             named_ports: &self.named_ports,
+            numbers_are_shared: false,
         };
         text.resolve()
             .map_err(|errors| CliError::Usage(errors.to_string()))

@@ -20,6 +20,8 @@ pub struct PolicyText<'a> {
     pub cidr_match_mode: Option<&'a str>,
     pub cluster_name: Option<&'a str>,
     pub named_ports: &'a [String],
+    /// Whether etcd is a source.
+    pub numbers_are_shared: bool,
 }
 
 impl PolicyText<'_> {
@@ -107,6 +109,7 @@ impl Check<'_> {
             cidr_match_nodes: self.cidr_match_mode(text.cidr_match_mode.unwrap_or_default()),
             cluster_name: self.cluster_name(text.cluster_name.unwrap_or_default()),
             named_ports: self.named_ports(text.named_ports),
+            numbers_are_shared: text.numbers_are_shared,
         }
     }
 

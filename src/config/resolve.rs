@@ -134,6 +134,7 @@ impl Config {
     ) -> Result<Self, ConfigErrors> {
         let mut check = Check::new(origins);
         let node_name = check.node_name(options.node_name.as_deref(), hostname);
+        let etcd = check.etcd(options);
         let policy = check.policy(&PolicyText {
             node_name: &node_name,
             node_labels: &options.node_labels,
@@ -143,6 +144,7 @@ impl Config {
             cidr_match_mode: options.policy_cidr_match_mode.as_deref(),
             cluster_name: Some(&options.cluster_name),
             named_ports: &options.named_ports,
+            numbers_are_shared: etcd.is_some(),
         });
         let vlan_allow = check.vlans(&options.vlan_allow);
         let settings = check.settings(options, &policy.failsafe, vlan_allow);
@@ -150,7 +152,7 @@ impl Config {
             policy,
             manifests: check.paths("manifests", &options.manifests),
             kubernetes: check.kubernetes(options),
-            etcd: check.etcd(options),
+            etcd,
             devices: filled(&options.device),
             state_dir: check.path("state-dir", &options.state_dir),
             bpffs: check.path("bpffs", &options.bpffs),

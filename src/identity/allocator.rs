@@ -12,16 +12,19 @@ use super::{
     Allocated, IdentityIndex, IdentityKey, IdentityNumber, IdentityTable, LiveIdentity, Reserved,
 };
 
-/// First and last number of each scope: prefixes, nodes, pods.
-const SCOPES: [(u32, u32); 3] = [
+/// First and last number of each scope: prefixes, nodes, pods, and pods that
+/// wait for a number of the cluster.
+const SCOPES: [(u32, u32); 4] = [
     (IdentityNumber::LOCAL_FIRST.0, (2 << 24) - 1),
     (IdentityNumber::NODE_FIRST.0, (3 << 24) - 1),
     (
         IdentityNumber::CLUSTER_FIRST.0,
         IdentityNumber::CLUSTER_LAST.0,
     ),
+    (IdentityNumber::UNSHARED_FIRST.0, (4 << 24) - 1),
 ];
 const WORKLOADS: usize = 2;
+const UNSHARED: usize = 3;
 const INDEX_FIRST: u32 = Reserved::WorldIpv6 as u32 + 1;
 #[expect(
     clippy::cast_possible_truncation,
@@ -34,7 +37,7 @@ const _: () = assert!(INDEX_FIRST as usize == Reserved::ALL.len());
 /// Where the next numbers are looked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Cursors {
-    numbers: [u32; 3],
+    numbers: [u32; 4],
     index: u32,
 }
 
@@ -70,15 +73,28 @@ impl Full {
     }
 }
 
-fn scope(key: &IdentityKey) -> usize {
-    match key {
-        IdentityKey::Reserved(_) | IdentityKey::Cidr(_) => 0,
-        IdentityKey::Node { .. } => 1,
-        IdentityKey::Workload { .. } => WORKLOADS,
-    }
-}
-
 impl IdentityTable {
+    fn scope(&self, key: &IdentityKey) -> usize {
+        match key {
+            IdentityKey::Reserved(_) | IdentityKey::Cidr(_) => 0,
+            IdentityKey::Node { .. } => 1,
+            IdentityKey::Workload { .. } if self.numbers_are_shared => UNSHARED,
+            IdentityKey::Workload { .. } => WORKLOADS,
+        }
+    }
+
+    /// Whether an identity may have a number that others did not give it.
+    fn may_have(&self, key: &IdentityKey, number: IdentityNumber) -> bool {
+        let (first, last) = SCOPES[self.scope(key)];
+        (first..=last).contains(&number.0)
+    }
+
+    /// Whether an identity has a number of the cluster.
+    #[must_use]
+    pub fn is_from_the_cluster(&self, identity: &LiveIdentity) -> bool {
+        self.numbers_are_shared && !self.may_have(&identity.key, identity.number)
+    }
+
     /// Identities that fit, the reserved ones included.
     pub const MAX: usize = IDENTITIES_MAX;
 
@@ -132,8 +148,9 @@ impl IdentityTable {
         key: &IdentityKey,
         taken: impl Fn(IdentityNumber) -> bool,
     ) -> Result<IdentityNumber, Full> {
-        let (first, last) = SCOPES[scope(key)];
-        let mut candidate = self.cursors.numbers[scope(key)].clamp(first, last);
+        let scope = self.scope(key);
+        let (first, last) = SCOPES[scope];
+        let mut candidate = self.cursors.numbers[scope].clamp(first, last);
         for _ in first..=last {
             let number = IdentityNumber(candidate);
             candidate = if candidate == last {
@@ -142,7 +159,7 @@ impl IdentityTable {
                 candidate + 1
             };
             if self.get_live(number).is_none() && !taken(number) {
-                self.cursors.numbers[scope(key)] = candidate;
+                self.cursors.numbers[scope] = candidate;
                 return Ok(number);
             }
         }
@@ -183,18 +200,12 @@ impl IdentityTable {
     pub fn import(&mut self, record: &AllocatorRecord) {
         for (key, allocated) in &record.live {
             let key = key.key();
-            let (first, last) = match &key {
-                // Numbers that others have given are anywhere in the cluster's range.
-                IdentityKey::Workload { .. } => (
-                    IdentityNumber::GIVEN_FIRST.0,
-                    IdentityNumber::GIVEN_END.0 - 1,
-                ),
-                IdentityKey::Reserved(_) | IdentityKey::Cidr(_) | IdentityKey::Node { .. } => {
-                    SCOPES[scope(&key)]
-                }
-            };
+            // Numbers that others have given are anywhere in the cluster's range.
+            let may_be_given = matches!(key, IdentityKey::Workload { .. })
+                && (IdentityNumber::GIVEN_FIRST..IdentityNumber::GIVEN_END)
+                    .contains(&allocated.number);
             let fits = key.fixed().is_none()
-                && (first..=last).contains(&allocated.number.0)
+                && (may_be_given || self.may_have(&key, allocated.number))
                 && (INDEX_FIRST..=INDEX_LAST).contains(&allocated.index.0)
                 && self.index_of(&key).is_none()
                 && self.get_live(allocated.number).is_none()

@@ -21,6 +21,9 @@ impl IdentityNumber {
     pub const LOCAL_FIRST: Self = Self((1 << 24) + 1);
     /// First node-local identity of remote nodes (Cilium: scope 0x02).
     pub const NODE_FIRST: Self = Self((2 << 24) + 1);
+    /// First node-local number of pods that a cluster will number: until then no
+    /// number of the cluster stands for them.
+    pub const UNSHARED_FIRST: Self = Self((3 << 24) + 1);
 }
 
 impl std::fmt::Display for IdentityNumber {

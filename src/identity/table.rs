@@ -53,19 +53,21 @@ pub struct IdentityTable {
     host_labels: Arc<LabelSet>,
     /// Whether nodes carry the labels of the prefixes around them.
     nodes_have_prefixes: bool,
+    /// Whether a cluster numbers pods: then no number of its range is ours to give.
+    pub(super) numbers_are_shared: bool,
     pub(super) cursors: Cursors,
 }
 
 impl Default for IdentityTable {
     fn default() -> Self {
-        Self::new(false)
+        Self::new(false, false)
     }
 }
 
 impl IdentityTable {
     /// The reserved identities.
     #[must_use]
-    pub fn new(nodes_have_prefixes: bool) -> Self {
+    pub fn new(nodes_have_prefixes: bool, numbers_are_shared: bool) -> Self {
         let mut table = Self {
             live: OrdMap::new(),
             by_number: OrdMap::new(),
@@ -78,6 +80,7 @@ impl IdentityTable {
             apiservers: OrdSet::new(),
             host_labels: Arc::new(Reserved::Host.labels()),
             nodes_have_prefixes,
+            numbers_are_shared,
             cursors: Cursors::default(),
         };
         for reserved in Reserved::ALL {

@@ -52,6 +52,9 @@ pub struct PolicyOptions {
     pub cluster_name: String,
     /// What named ports of rules for ingress mean on this host.
     pub named_ports: Vec<NamedPort>,
+    /// A cluster (etcd) numbers pods: until it has, they have numbers outside of
+    /// its range, so that no number of it ever means something else here.
+    pub numbers_are_shared: bool,
 }
 
 impl PolicyOptions {
@@ -70,6 +73,7 @@ impl Default for PolicyOptions {
             cidr_match_nodes: false,
             cluster_name: Self::CLUSTER_NAME.to_owned(),
             named_ports: Vec::new(),
+            numbers_are_shared: false,
         }
     }
 }

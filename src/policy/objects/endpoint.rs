@@ -22,6 +22,15 @@ pub struct EndpointObject {
     pub named_ports: Vec<NamedPort>,
 }
 
+impl EndpointObject {
+    /// Whether it says who it is: by a number, or, as etcd's words of Palisade, by
+    /// labels alone.
+    #[must_use]
+    pub fn is_somebody(&self) -> bool {
+        self.identity.is_some() || self.labels.iter().next().is_some()
+    }
+}
+
 pub(super) fn read(checker: &mut Checker, object: &Map<String, Value>) -> EndpointObject {
     let mut endpoint = EndpointObject::default();
     let Some(status) = part(checker, &At::ROOT, object, "status") else {

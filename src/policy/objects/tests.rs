@@ -236,6 +236,7 @@ fn endpoints() {
             panic!("not an endpoint");
         };
         assert_eq!(endpoint.identity, None, "{status}");
+        assert!(!endpoint.is_somebody(), "{status}");
     }
     check_errors(
         &format!(

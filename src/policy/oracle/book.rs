@@ -302,7 +302,7 @@ fn addresses(object: &Object) -> &[IpAddr] {
         Object::Node(node) => &node.addresses,
         Object::Pod(pod) => &pod.addresses,
         // Without an identity it says nothing yet.
-        Object::Endpoint(endpoint) if endpoint.identity.is_some() => &endpoint.addresses,
+        Object::Endpoint(endpoint) if endpoint.is_somebody() => &endpoint.addresses,
         Object::Endpoint(_)
         | Object::Namespace(_)
         | Object::Service(_)

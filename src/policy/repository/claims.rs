@@ -135,7 +135,7 @@ impl State {
         let claims = &self.claims;
         for index in &asked {
             let identity = self.identities.live_at(*index);
-            if identity.is_some_and(|identity| claims.is_of_another(identity)) {
+            if identity.is_some_and(|identity| self.must_give_up(identity)) {
                 self.identities
                     .renumber(*index, None, |number| claims.is_taken(number))?;
                 renumbered.insert(*index);
@@ -150,5 +150,31 @@ impl State {
             }
         }
         Ok(renumbered)
+    }
+
+    /// Whether an identity has a number that is not its own: others use it for
+    /// something else, or a cluster gives numbers and did not give it this one.
+    fn must_give_up(&self, identity: &LiveIdentity) -> bool {
+        self.claims.is_of_another(identity)
+            || self.identities.is_from_the_cluster(identity)
+                && self.claims.number_of(&identity.key) != Some(identity.number)
+    }
+
+    /// The same for all of a record: it may be of a time when no cluster gave
+    /// numbers.
+    pub(super) fn give_up_unclaimed(&mut self) {
+        let wrong = self.identities.live().filter(|it| self.must_give_up(it));
+        let wrong: Vec<IdentityIndex> = wrong.map(|identity| identity.index).collect();
+        for index in wrong {
+            let claims = &self.claims;
+            let taken = |number| claims.is_taken(number);
+            if self.identities.renumber(index, None, taken).is_ok() {
+                self.identity_changes += 1;
+                let members: Vec<_> = self.addresses.members_of(index).collect();
+                for address in members {
+                    self.settle_ipcache(address.into());
+                }
+            }
+        }
     }
 }

@@ -98,6 +98,41 @@ fn numbers_of_cilium_are_kept_and_mean_one_thing() {
 }
 
 #[test]
+fn no_number_of_a_cluster_is_given_here() {
+    let mut shared = options();
+    shared.numbers_are_shared = true;
+    let mut repository = Repository::new(shared.clone());
+    let r = &mut repository;
+    for text in [NAMESPACE, POD] {
+        upsert(r, text);
+    }
+    // Nobody has numbered it yet.
+    assert_eq!(identity_of(r, "10.1.0.1"), format!("50331649 {WEB}"));
+    upsert(r, IDENTITY);
+    assert_eq!(identity_of(r, "10.1.0.1"), format!("4242 {WEB}"));
+    // The cluster may give it to others from now on.
+    delete(r, IDENTITY);
+    assert_eq!(identity_of(r, "10.1.0.1"), format!("50331650 {WEB}"));
+    upsert(r, IDENTITY);
+    assert_eq!(identity_of(r, "10.1.0.1"), format!("4242 {WEB}"));
+    upsert(r, &IDENTITY.replace("'k8s:app': web", "'k8s:app': x"));
+    assert_eq!(identity_of(r, "10.1.0.1"), format!("50331651 {WEB}"));
+
+    // A record of a time without a cluster: what it gave by itself is given up.
+    let mut alone = Repository::new(options());
+    let r = &mut alone;
+    for text in [NAMESPACE, POD] {
+        upsert(r, text);
+    }
+    assert_eq!(identity_of(r, "10.1.0.1"), format!("256 {WEB}"));
+    let joined = Repository::import(r.export(), shared).expect("a record");
+    assert_eq!(identity_of(&joined, "10.1.0.1"), format!("50331649 {WEB}"));
+    // And back.
+    let left = Repository::import(joined.export(), options()).expect("a record");
+    assert_eq!(identity_of(&left, "10.1.0.1"), format!("257 {WEB}"));
+}
+
+#[test]
 fn nodes_are_told_apart_while_a_rule_asks() {
     let mut repository = Repository::new(options());
     let r = &mut repository;

@@ -50,7 +50,7 @@ impl Repository {
     /// An empty repository, at revision 1.
     #[must_use]
     pub fn new(options: PolicyOptions) -> Self {
-        let identities = IdentityTable::new(options.cidr_match_nodes);
+        let identities = IdentityTable::new(options.cidr_match_nodes, options.numbers_are_shared);
         Self::with(options, RuleNumbers::default(), identities, Revision(1))
     }
 

@@ -219,7 +219,7 @@ fn addresses_of<'a>(key: &ResourceKey, object: &'a Object) -> &'a [IpAddr] {
         Object::Node(node) => &node.addresses,
         Object::Pod(pod) => &pod.addresses,
         // Without an identity it says nothing yet.
-        Object::Endpoint(endpoint) if endpoint.identity.is_some() => &endpoint.addresses,
+        Object::Endpoint(endpoint) if endpoint.is_somebody() => &endpoint.addresses,
         // Where the Kubernetes API is.
         Object::EndpointSlice(slice)
             if key.namespace.as_deref() == Some("default")

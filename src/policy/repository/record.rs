@@ -61,7 +61,8 @@ impl Repository {
             });
         }
         options.node_labels = record.node_labels;
-        let mut identities = IdentityTable::new(options.cidr_match_nodes);
+        let mut identities =
+            IdentityTable::new(options.cidr_match_nodes, options.numbers_are_shared);
         identities.import(&record.identities);
         let numbers = RuleNumbers::import(record.rule_numbers);
         let mut repository = Self::with(options, numbers, identities, record.revision);
@@ -71,6 +72,7 @@ impl Repository {
             repository.refused.entry(key).or_insert(refusal);
         }
         repository.state.drop_unused();
+        repository.state.give_up_unclaimed();
         repository.state.drop_unused_numbers();
         Ok(repository)
     }

@@ -298,7 +298,7 @@ impl State {
 
     /// Makes the entry of a prefix what its owner says; else the prefix itself
     /// is somebody if it is listed.
-    fn settle_ipcache(&mut self, prefix: IpNet) {
+    pub(super) fn settle_ipcache(&mut self, prefix: IpNet) {
         let is_listed = self.prefix_users.contains_key(&prefix);
         let itself = is_listed
             .then(|| self.identities.index_of(&IdentityKey::Cidr(prefix)))
