@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use palisade::identity::{IdentityKey, IdentityNumber, IdentityTable, Label, LabelSet};
 use palisade::sources::etcd::keys::labels_text;
-use palisade::sources::etcd::{Allocator, Collector};
+use palisade::sources::etcd::wire::TxnRequest;
+use palisade::sources::etcd::{Allocator, Collector, Verified};
 
 use crate::fleet::Fleet;
 use crate::store::{Store, program};
@@ -75,12 +76,33 @@ impl<'s> Shared<'s> {
 
 impl Shared<'_> {
     /// What a node does now and then.
-    fn mend(&self) {
-        let allocator = &self.allocator;
-        let mended = self
+    fn verify(&mut self) -> Verified {
+        let (allocator, node) = (&mut self.allocator, (self.node, self.lease));
+        let verified = self
             .store
-            .ask(|client| async move { allocator.mend(&client).await });
-        mended.expect("etcd answers");
+            .ask(|client| async move { allocator.verify(&client, node).await });
+        verified.expect("etcd answers")
+    }
+    /// Whether something that names the number of the labels may be written now.
+    fn may_name(&self, labels: &LabelSet) -> bool {
+        let node = (self.node, self.lease);
+        let Some(fence) = self.allocator.fence(node, &labels_text(labels)) else {
+            return false;
+        };
+        let transaction = TxnRequest {
+            compare: fence.into(),
+            ..TxnRequest::default()
+        };
+        let answer = self
+            .store
+            .ask(|client| async move { client.transact(transaction).await });
+        answer.expect("etcd answers").succeeded
+    }
+    /// The lease has run out, and the node gets another one.
+    fn expire(&mut self) {
+        self.store.revoke(self.lease);
+        let fresh = Self::new(self.store, self.node);
+        self.lease = fresh.lease;
     }
 }
 
@@ -94,7 +116,7 @@ impl Numbers for Shared<'_> {
         number.expect("etcd answers").expect("a number")
     }
     fn release(&mut self, labels: &LabelSet) {
-        let (allocator, node) = (&mut self.allocator, self.node);
+        let (allocator, node) = (&mut self.allocator, (self.node, self.lease));
         let text = labels_text(labels);
         let released = self
             .store
@@ -210,7 +232,7 @@ fn the_allocator_in_etcd_keeps_its_promises() {
     fleet
         .store
         .delete(&format!("cilium/state/identities/v1/id/{number}"));
-    two.mend();
+    assert_eq!(two.verify(), Verified::default());
     assert_eq!(two.labels_of(number), Some(labels_text(&labels(&app))));
     two.release(&labels(&app));
     two.collect();
@@ -219,4 +241,75 @@ fn the_allocator_in_etcd_keeps_its_promises() {
         Some(labels_text(&labels(&app))),
         "others use it"
     );
+}
+
+#[test]
+fn a_number_that_was_held_is_not_trusted() {
+    let Some(program) = program() else { return };
+    let fleet = Fleet::bare(program, &[], false);
+    let store = &fleet.store;
+    let (mut one, mut two) = (Shared::new(store, "one"), Shared::new(store, "two"));
+    let (a, b) = (labels("a"), labels("b"));
+    let number = one.acquire(&a);
+    let key = format!("cilium/state/identities/v1/id/{number}");
+    assert!(one.may_name(&a));
+
+    // Longer away than lease and collector, while the cursor goes around: the
+    // number means something else, and `one` says nothing by it any more.
+    one.expire();
+    assert!(!one.may_name(&a), "the slave key went with its lease");
+    two.collect();
+    assert_eq!(two.labels_of(number), None);
+    store.put(
+        "cilium/state/identities/v1/cursor",
+        &(number - 1).to_string(),
+    );
+    assert_eq!(two.acquire(&b), number);
+    assert!(!one.may_name(&a));
+    assert!(one.verify().has_lost);
+    let another = one.acquire(&a);
+    assert_ne!(another, number);
+    assert!(one.may_name(&a));
+    assert_eq!(two.labels_of(number), Some(labels_text(&b)));
+
+    // What the master says counts, also where somebody wrote it by hand.
+    store.put(&key, &labels_text(&labels("c")));
+    assert!(!two.may_name(&b));
+    assert!(two.verify().has_lost);
+    let third = two.acquire(&b);
+    assert!(third != number && third != another, "{third}");
+
+    // Another node with the same name takes the slave key: seen, and told apart.
+    let mut rival = Shared::new(store, "one");
+    assert_eq!(rival.acquire(&a), another);
+    assert!(!one.may_name(&a));
+    let found = one.verify();
+    assert!(found.has_lost && found.has_rival, "{found:?}");
+
+    // A wiped store gives its numbers from the beginning again.
+    store.delete_all();
+    assert_eq!(rival.acquire(&a), another, "believed");
+    assert!(!rival.may_name(&a), "but nothing is written by it");
+    rival.allocator.lost();
+    let mut others: Vec<u32> = [&b, &a].map(|labels| rival.acquire(labels)).into();
+    others.dedup();
+    assert_eq!(others.len(), 2);
+}
+
+#[test]
+fn a_node_that_is_renamed_keeps_its_numbers() {
+    let Some(program) = program() else { return };
+    let fleet = Fleet::bare(program, &[], false);
+    let mut one = Shared::new(&fleet.store, "one");
+    let number = one.acquire(&labels("a"));
+    let (allocator, lease) = (&mut one.allocator, one.lease);
+    let renamed = fleet
+        .store
+        .ask(|client| async move { allocator.rename(&client, ("one", "uno"), lease).await });
+    renamed.expect("etcd answers");
+    one.node = "uno";
+    assert!(one.may_name(&labels("a")));
+    assert_eq!(one.acquire(&labels("a")), number);
+    let slaves = fleet.store.under("cilium/state/identities/v1/value/");
+    assert_eq!(slaves.len(), 1);
 }

@@ -64,6 +64,10 @@ impl Node {
         self.agent = None;
     }
 
+    pub(crate) fn is_running(&self) -> bool {
+        self.agent.is_some()
+    }
+
     pub(crate) fn agent(&mut self) -> &mut Agent {
         self.agent.as_mut().expect("an agent")
     }
@@ -169,6 +173,11 @@ impl Fleet {
             let seen = self.probe(&namespace, node, *port);
             (seen == Seen::Passed) == open.contains(port)
         })
+    }
+
+    /// Whether the outsider reaches a port, now.
+    pub(crate) fn passes(&self, node: usize, port: u16) -> bool {
+        self.probe(&self.wire.namespace("outsider"), node, port) == Seen::Passed
     }
 
     /// Whether one node reaches a port of another.

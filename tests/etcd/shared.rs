@@ -93,7 +93,7 @@ fn a_dead_nodes_addresses_go_and_no_others() {
     });
 }
 
-fn pod(name: &str, app: &str, address: &str, node: &str) -> String {
+pub(crate) fn pod(name: &str, app: &str, address: &str, node: &str) -> String {
     json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "namespace": "shop", "labels": {"app": app}},
         "spec": {"nodeName": node}, "status": {"podIP": address, "phase": "Running"}})
@@ -101,7 +101,7 @@ fn pod(name: &str, app: &str, address: &str, node: &str) -> String {
 }
 
 /// The number of an address with these labels; None: it is not known so.
-fn number(fleet: &mut Fleet, node: usize, address: &str, app: &str) -> Option<u64> {
+pub(crate) fn number(fleet: &mut Fleet, node: usize, address: &str, app: &str) -> Option<u64> {
     let who = fleet.nodes[node].who_is(address);
     let label = format!("k8s:app={app}");
     who["labels"]

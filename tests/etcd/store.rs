@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use palisade::datapath::netns;
 use palisade::lab::sandbox::{Process, Sandbox};
 use palisade::sources::etcd::client::{Client, Failure};
-use palisade::sources::etcd::wire::{KeyValue, RangeRequest, RequestOp, TxnRequest, WriteResponse};
+use palisade::sources::etcd::wire::{
+    DeleteRangeRequest, KeyValue, RangeRequest, Request, RequestOp, TxnRequest, WriteResponse,
+};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic_prost::ProstCodec;
 
@@ -17,6 +19,8 @@ use crate::fleet::until;
 use crate::harness::privileged;
 
 const PORT: u16 = 2_379;
+/// Not where the etcd of an API server listens, which may be beside it.
+const PEERS: u16 = 2_479;
 /// Where agents find it.
 pub(crate) const ADDRESS: &str = "10.88.0.9";
 
@@ -52,6 +56,12 @@ struct Grant {
     role: String,
     #[prost(message, optional, tag = "2")]
     permission: Option<Permission>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Lease {
+    #[prost(int64, tag = "1")]
+    id: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -107,7 +117,7 @@ impl Store {
     /// Starts it (again) with the data that are there.
     pub(crate) fn run(&mut self, sandbox: &Sandbox) {
         let url = self.url();
-        let peer = format!("http://127.0.0.1:{}", PORT + 1);
+        let peer = format!("http://127.0.0.1:{PEERS}");
         let mut etcd = Command::new(&self.program);
         etcd.args(["--name", "test", "--data-dir", &self.path("data")])
             .args([
@@ -153,6 +163,37 @@ impl Store {
     /// All that it holds is lost.
     pub(crate) fn wipe(&self) {
         fs::remove_dir_all(self.path("data")).expect("its data");
+    }
+
+    /// Keeps a copy of what it holds, while it does not run.
+    pub(crate) fn back_up(&self) {
+        copy_folder(Path::new(&self.path("data")), Path::new(&self.path("copy")));
+    }
+
+    /// What it held then, and nothing that came later; while it does not run.
+    pub(crate) fn set_back(&self) {
+        self.wipe();
+        copy_folder(Path::new(&self.path("copy")), Path::new(&self.path("data")));
+    }
+
+    /// What masters and addresses say, all at one moment: numbers with their labels,
+    /// addresses with number and labels.
+    #[track_caller]
+    pub(crate) fn numbers(&self) -> (Vec<KeyValue>, Vec<KeyValue>) {
+        let ranges = ["cilium/state/identities/v1/id/", "cilium/state/ip/v1/"];
+        let transaction = TxnRequest {
+            success: ranges
+                .map(|it| RequestOp::range(RangeRequest::prefix(it)))
+                .into(),
+            ..TxnRequest::default()
+        };
+        let answer = self.ask(|client| async move { client.transact(transaction).await });
+        let mut found = answer
+            .expect("etcd answers")
+            .ranges()
+            .map(|range| range.kvs);
+        let mut next = || found.next().unwrap_or_default();
+        (next(), next())
     }
 
     /// Asks it something, as an administrator.
@@ -215,6 +256,26 @@ impl Store {
         self.write(RequestOp::delete(key));
     }
 
+    /// All that agents keep there.
+    #[track_caller]
+    pub(crate) fn delete_all(&self) {
+        let range = DeleteRangeRequest {
+            key: "cilium/".into(),
+            range_end: "cilium0".into(),
+        };
+        self.write(RequestOp {
+            request: Some(Request::DeleteRange(range)),
+        });
+    }
+
+    /// Ends a lease, as when its time has run out.
+    #[track_caller]
+    pub(crate) fn revoke(&self, lease: i64) {
+        let message = Lease { id: lease };
+        let answer = self.call("Lease", "LeaseRevoke", message);
+        answer.unwrap_or_else(|error| panic!("{lease}: {error}"));
+    }
+
     #[track_caller]
     fn write(&self, operation: RequestOp) {
         let transaction = TxnRequest {
@@ -267,8 +328,18 @@ impl Store {
     }
 
     fn administer(&self, method: &str, message: impl prost::Message + Default + 'static) {
-        let path = format!("/etcdserverpb.Auth/{method}");
-        let answer = self.over(|channel| async move {
+        let answer = self.call("Auth", method, message);
+        answer.unwrap_or_else(|error| panic!("{method}: {error}"));
+    }
+
+    fn call(
+        &self,
+        service: &str,
+        method: &str,
+        message: impl prost::Message + Default + 'static,
+    ) -> Result<(), Failure> {
+        let path = format!("/etcdserverpb.{service}/{method}");
+        self.over(|channel| async move {
             let mut grpc = tonic::client::Grpc::new(channel);
             grpc.ready()
                 .await
@@ -279,8 +350,7 @@ impl Store {
                 .unary(tonic::Request::new(message), path, codec)
                 .await
                 .map(drop)?)
-        });
-        answer.unwrap_or_else(|error| panic!("{method}: {error}"));
+        })
     }
 
     /// A CA, and what it says of server, agents and administrator.
@@ -317,5 +387,18 @@ impl Store {
         let output = output.expect("openssl is installed");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "openssl {line}: {said}");
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("a copy");
+        }
     }
 }

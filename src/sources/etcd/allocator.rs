@@ -8,12 +8,17 @@
 //! | found | step | only if |
 //! |---|---|---|
 //! | a node uses the labels | join: own slave key | the master says the same |
-//! | its master is not there | mend: master and slave key | it is still not there |
-//! | a master, nobody uses it | take: own slave key | the master says the same, nobody came |
+//! | its master is not there | mend: master and slave key | it is still not there, the other still uses it |
+//! | a master, nobody uses it | take: own slave key | the master says the same, nobody came since |
 //! | neither | give the next free number: master, slave and cursor | all is as found |
 //!
 //! Whatever does not hold is looked at again. The cursor goes around: a number
 //! that was collected is given again only after all others.
+//!
+//! Nothing that was true once is trusted later: a store may be wiped, set back
+//! or edited. What names a number is written only in a transaction that finds
+//! the number still held ([`Allocator::fence`]), and now and then all that is
+//! held is verified; what does not hold is acquired again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +26,7 @@ use super::client::{Client, Failure};
 use super::keys::{CURSOR, MASTERS, master, slaves};
 use super::wire::{Compare, RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse};
 use crate::identity::IdentityNumber;
-use crate::limits::ETCD_ATTEMPTS_MAX;
+use crate::limits::{ETCD_ATTEMPTS_MAX, ETCD_OPERATIONS_MAX};
 
 const FIRST: u32 = IdentityNumber::CLUSTER_FIRST.0;
 const LAST: u32 = IdentityNumber::CLUSTER_LAST.0;
@@ -55,8 +60,13 @@ impl std::fmt::Display for NoNumber {
 /// What etcd holds about some labels.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Found {
-    /// The number that nodes use for the labels.
+    /// As of this revision.
+    pub(super) revision: i64,
+    /// The number that nodes use for the labels. One whose master says other labels
+    /// does not count: who uses it has not heard yet.
     pub(super) used: Option<u32>,
+    /// The slave key that says so, and its revision.
+    pub(super) used_by: (String, i64),
     /// The number that was given last, and the revision of that.
     pub(super) cursor: (u32, i64),
 }
@@ -85,15 +95,22 @@ impl Step {
         let new = RequestOp::put(&at, labels, 0);
         let (compare, success) = match self {
             Self::Join(_) => (vec![Compare::value(&at, labels)], vec![slave]),
-            Self::Mend(_) => (vec![Compare::absent(&at)], vec![new, slave]),
+            Self::Mend(_) => {
+                let (other, revision) = &found.used_by;
+                let still = Compare::unchanged(other, *revision);
+                (vec![Compare::absent(&at), still], vec![new, slave])
+            }
             Self::Take(_) => (
-                vec![Compare::value(&at, labels), Compare::nothing_under(&all)],
+                vec![
+                    Compare::value(&at, labels),
+                    Compare::nothing_newer(&all, found.revision),
+                ],
                 vec![slave],
             ),
             Self::Give(number) => (
                 vec![
                     Compare::absent(&at),
-                    Compare::nothing_under(&all),
+                    Compare::nothing_newer(&all, found.revision),
                     Compare::unchanged(CURSOR, found.cursor.1),
                 ],
                 vec![new, slave, RequestOp::put(CURSOR, number.to_string(), 0)],
@@ -166,7 +183,7 @@ impl Masters {
     }
 
     /// Takes what was read of the masters and of some labels.
-    fn read(&mut self, answer: TxnResponse) -> Found {
+    fn read(&mut self, answer: TxnResponse, labels: &str) -> Found {
         let revision = answer.header.as_ref().map_or(0, |header| header.revision);
         let mut ranges = answer.ranges();
         let mut next = || ranges.next().unwrap_or_default().kvs;
@@ -179,9 +196,23 @@ impl Masters {
         }
         self.revision = revision;
         let number = |value: &[u8]| std::str::from_utf8(value).ok()?.parse().ok();
+        // The least, should nodes disagree.
+        let used = used
+            .iter()
+            .filter_map(|pair| Some((number(&pair.value)?, pair)));
+        let is_right = |number: &u32| {
+            let known = self.by_number.get(number);
+            known.is_none_or(|known| known == labels)
+        };
+        let used = used.filter(|(number, _)| is_right(number));
+        let used = used.min_by_key(|(number, _)| *number);
         Found {
-            // The least, should nodes disagree.
-            used: used.iter().filter_map(|pair| number(&pair.value)).min(),
+            revision,
+            used: used.map(|(number, _)| number),
+            used_by: used.map_or_else(Default::default, |(_, pair)| {
+                let key = String::from_utf8_lossy(&pair.key);
+                (key.into_owned(), pair.mod_revision)
+            }),
             cursor: cursor.first().map_or((0, 0), |pair| {
                 (number(&pair.value).unwrap_or_default(), pair.mod_revision)
             }),
@@ -204,6 +235,15 @@ impl Masters {
             ..TxnRequest::default()
         }
     }
+}
+
+/// What a look at all numbers in use found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Verified {
+    /// Some were not held any more.
+    pub has_lost: bool,
+    /// Another node writes the same slave keys.
+    pub has_rival: bool,
 }
 
 /// The number at the end of a key.
@@ -241,7 +281,7 @@ impl Allocator {
         let mut mends = false;
         for _ in 0..ETCD_ATTEMPTS_MAX {
             let answer = client.transact(self.masters.question(labels)).await?;
-            let found = self.masters.read(answer);
+            let found = self.masters.read(answer, labels);
             let step = self
                 .masters
                 .next(labels, &found, mends)
@@ -266,34 +306,127 @@ impl Allocator {
     pub async fn release(
         &mut self,
         client: &Client,
-        node: &str,
+        (node, lease): (&str, i64),
         labels: &str,
     ) -> Result<(), Failure> {
-        let delete = RequestOp::delete(&format!("{}{node}", slaves(labels)));
+        let slave = format!("{}{node}", slaves(labels));
         let transaction = TxnRequest {
-            success: vec![delete],
-            ..TxnRequest::default()
+            compare: vec![Compare::lease(&slave, lease)],
+            success: vec![RequestOp::delete(&slave)],
+            failure: Vec::new(),
         };
         client.transact(transaction).await?;
         self.used.remove(labels);
         Ok(())
     }
 
-    /// Makes masters that somebody deleted while this node uses them again, as they
-    /// were: their numbers must not mean something else.
+    /// Under another name of the node: the new slave keys come before the old ones
+    /// go, so that nobody finds the numbers unused.
     ///
     /// # Errors
     /// When etcd does not answer.
-    pub async fn mend(&self, client: &Client) -> Result<(), Failure> {
-        for (labels, number) in &self.used {
-            let key = master(*number);
+    pub async fn rename(
+        &mut self,
+        client: &Client,
+        (from, to): (&str, &str),
+        lease: i64,
+    ) -> Result<(), Failure> {
+        for (labels, number) in self.used.clone() {
+            let all = slaves(&labels);
+            let (old, new) = (format!("{all}{from}"), format!("{all}{to}"));
             let transaction = TxnRequest {
-                compare: vec![Compare::absent(&key)],
-                success: vec![RequestOp::put(&key, labels.as_str(), 0)],
+                compare: vec![Compare::lease(&old, lease)],
+                success: vec![
+                    RequestOp::put(&new, number.to_string(), lease),
+                    RequestOp::delete(&old),
+                ],
                 failure: Vec::new(),
             };
-            client.transact(transaction).await?;
+            if !client.transact(transaction).await?.succeeded {
+                self.used.remove(&labels);
+            }
         }
+        Ok(())
+    }
+
+    /// What must hold for a transaction that names the number of some labels: the
+    /// master says the same, and this node's slave key keeps it.
+    #[must_use]
+    pub fn fence(&self, (node, lease): (&str, i64), labels: &str) -> Option<[Compare; 2]> {
+        let number = self.used.get(labels)?;
+        Some([
+            Compare::value(&master(*number), labels),
+            Compare::lease(&format!("{}{node}", slaves(labels)), lease),
+        ])
+    }
+
+    /// Looks whether all numbers are still held, and lets go of those that are
+    /// not: they are acquired again. A master that somebody deleted meanwhile is
+    /// made again as it was, while this node's slave key still keeps the number.
+    ///
+    /// # Errors
+    /// When etcd does not answer.
+    pub async fn verify(
+        &mut self,
+        client: &Client,
+        node: (&str, i64),
+    ) -> Result<Verified, Failure> {
+        let mut verified = Verified::default();
+        let all: Vec<(String, u32)> = self.used.clone().into_iter().collect();
+        // Two comparisons each.
+        for some in all.chunks(ETCD_OPERATIONS_MAX) {
+            let fences = some
+                .iter()
+                .filter_map(|(labels, _)| self.fence(node, labels));
+            let transaction = TxnRequest {
+                compare: fences.flatten().collect(),
+                ..TxnRequest::default()
+            };
+            if client.transact(transaction).await?.succeeded {
+                continue;
+            }
+            for (labels, number) in some {
+                self.verify_one(client, node, (labels, *number), &mut verified)
+                    .await?;
+            }
+        }
+        Ok(verified)
+    }
+
+    async fn verify_one(
+        &mut self,
+        client: &Client,
+        (node, lease): (&str, i64),
+        (labels, number): (&str, u32),
+        verified: &mut Verified,
+    ) -> Result<(), Failure> {
+        let (at, slave) = (master(number), format!("{}{node}", slaves(labels)));
+        let mend = TxnRequest {
+            compare: vec![
+                Compare::absent(&at),
+                Compare::lease(&slave, lease),
+                Compare::value(&slave, number.to_string()),
+            ],
+            success: vec![RequestOp::put(&at, labels, 0)],
+            failure: [&at, &slave]
+                .map(|key| RequestOp::range(RangeRequest::one(key)))
+                .into(),
+        };
+        let answer = client.transact(mend).await?;
+        if answer.succeeded {
+            return Ok(());
+        }
+        let mut ranges = answer.ranges();
+        let mut next = || ranges.next().and_then(|range| range.kvs.into_iter().next());
+        let (master, slave) = (next(), next());
+        let is_ours = slave.as_ref().is_some_and(|slave| slave.lease == lease);
+        if is_ours && master.is_some_and(|master| master.value == labels.as_bytes()) {
+            return Ok(());
+        }
+        self.used.remove(labels);
+        self.masters.forget(number);
+        verified.has_lost = true;
+        verified.has_rival |= slave.is_some_and(|slave| slave.lease != lease);
         Ok(())
     }
 
@@ -303,9 +436,10 @@ impl Allocator {
         &self.used
     }
 
-    /// The lease is gone, and with it what this node used.
+    /// The lease is gone, and with it what this node used; the store may be another
+    /// one.
     pub fn lost(&mut self) {
-        self.used.clear();
+        *self = Self::default();
     }
 
     /// What was read of masters is old: collected numbers are free again.

@@ -12,7 +12,11 @@ fn masters(of: &[(u32, &str)]) -> Masters {
 
 fn found(used: Option<u32>, cursor: u32) -> Found {
     let cursor = (cursor, 7);
-    Found { used, cursor }
+    Found {
+        used,
+        cursor,
+        ..Found::default()
+    }
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl Collector {
                 compare: vec![
                     Compare::unchanged(key, master.mod_revision),
                     Compare::nothing_under(&slaves(labels)),
-                    Compare::value(COLLECTOR, node),
+                    Compare::lease(COLLECTOR, lease),
                 ],
                 success: vec![RequestOp::delete(key)],
                 failure: Vec::new(),

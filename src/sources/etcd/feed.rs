@@ -6,6 +6,7 @@
 //! same address or one that was set back are listed anew.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use metrics::counter;
 use tokio::sync::{Notify, mpsc};
@@ -44,6 +45,8 @@ pub(super) struct Feed {
     /// A key that stays, with the revision of its value: a store that was set back
     /// or made anew may bear the same name, and have come as far by now.
     pub(super) witness: Option<(String, i64)>,
+    /// For the publisher: the store is another one.
+    pub(super) replaced: Arc<AtomicBool>,
 }
 
 impl Feed {
@@ -124,9 +127,7 @@ impl Feed {
     }
 
     async fn entry(&mut self, pair: KeyValue) -> Result<(), Failure> {
-        let Ok(key) = String::from_utf8(pair.key) else {
-            return Ok(());
-        };
+        let key = text(&pair.key);
         let value = pair.value;
         if pair.lease == 0 {
             self.witness = Some((key.clone(), pair.mod_revision));
@@ -140,6 +141,7 @@ impl Feed {
         if !self.is_same_store(door).await? {
             // A watch from the future would be silent for ever.
             resync("replaced");
+            self.replaced.store(true, Ordering::Relaxed);
             return Ok(Phase::List);
         }
         let create = WatchCreateRequest {
@@ -204,7 +206,8 @@ impl Feed {
             let Some(pair) = event.kv else { continue };
             if event.r#type != DELETE {
                 self.entry(pair).await?;
-            } else if let Ok(key) = String::from_utf8(pair.key) {
+            } else {
+                let key = text(&pair.key);
                 count(&key, "gone");
                 if self.witness.as_ref().is_some_and(|(it, _)| *it == key) {
                     self.witness = None;
@@ -217,6 +220,11 @@ impl Feed {
         self.revision = self.revision.max(header.revision);
         Ok(())
     }
+}
+
+/// A key that is no text is told as one that cannot be right.
+fn text(key: &[u8]) -> String {
+    String::from_utf8_lossy(key).into_owned()
 }
 
 /// The key that follows.

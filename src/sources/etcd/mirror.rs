@@ -160,6 +160,7 @@ impl Mirror {
     /// From what is held to what was listed.
     fn settle(&mut self, listed: &BTreeMap<String, Vec<u8>>) -> Vec<Told> {
         let before = self.numbers();
+        let numbered = self.numbered();
         let mut told: Vec<(u8, Told)> = Vec::new();
         for (key, value) in listed {
             if let Some(change) = self.put(key, value) {
@@ -172,6 +173,7 @@ impl Mirror {
             .filter(|(number, labels)| now.get(*number).is_some_and(|it| it != *labels))
             .map(|(number, _)| *number)
             .collect();
+        let mut first_let_go = Vec::new();
         for (rank, change) in &mut told {
             let RepositoryChange::Upsert(resource) = &change.change else {
                 continue;
@@ -180,10 +182,19 @@ impl Mirror {
             let meaning = held.and_then(|held| held.resource.as_ref()).map(|it| &it.1);
             *rank = match meaning {
                 Some(Meaning::Number { number, .. }) => 4 * u8::from(renamed.contains(number)),
-                Some(Meaning::Address { number }) => 1 + 4 * u8::from(renamed.contains(number)),
+                Some(Meaning::Address { number }) => {
+                    let was = numbered.get(&resource.origin.file);
+                    let is_renamed = renamed.contains(number);
+                    // Neither number may be believed before the other is told.
+                    if is_renamed && was.is_some_and(|was| was != number && renamed.contains(was)) {
+                        first_let_go.push((2, deletion(resource.key.clone())));
+                    }
+                    1 + 4 * u8::from(is_renamed)
+                }
                 Some(Meaning::Other) | None => 7,
             };
         }
+        told.append(&mut first_let_go);
         let gone: Vec<String> = self
             .held
             .keys()
@@ -204,6 +215,17 @@ impl Mirror {
         }
         told.sort_by_key(|(rank, _)| *rank);
         told.into_iter().map(|(_, told)| told).collect()
+    }
+
+    /// Addresses by their keys, with the numbers that they have.
+    fn numbered(&self) -> BTreeMap<String, u32> {
+        let held = self.held.iter().filter_map(|(key, held)| {
+            let Some((_, Meaning::Address { number })) = held.resource else {
+                return None;
+            };
+            Some((key.clone(), number))
+        });
+        held.collect()
     }
 
     /// Numbers with their labels.

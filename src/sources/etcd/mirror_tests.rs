@@ -149,3 +149,32 @@ fn a_number_takes_another_meaning_when_no_address_has_the_old_one() {
         ]
     );
 }
+
+#[test]
+fn numbers_that_change_places_let_their_addresses_go_first() {
+    let mirror = &mut mirror(Vec::new());
+    let before = vec![
+        identity(256, "a"),
+        identity(257, "b"),
+        address(1, 256),
+        address(2, 257),
+    ];
+    list(mirror, before);
+    let after = vec![
+        identity(256, "b"),
+        identity(257, "a"),
+        address(1, 257),
+        address(2, 256),
+    ];
+    assert_eq!(
+        list(mirror, after),
+        [
+            "-10.0.0.1",
+            "-10.0.0.2",
+            "+256",
+            "+257",
+            "+10.0.0.1",
+            "+10.0.0.2"
+        ]
+    );
+}

@@ -14,12 +14,13 @@
 //! `client` (etcd's API), `access` (endpoints, TLS, user), `feed` (list and
 //! watch), `allocator` (numbers of labels), `collector` (numbers that nobody
 //! uses), `own` (what a node has to say; no I/O), `publisher` (lease and keys of
-//! this node), `intake`, `source`.
+//! this node), `intake`, `source`; `doors` (for the fuzz target).
 
 mod access;
 mod allocator;
 pub mod client;
 mod collector;
+pub mod doors;
 mod feed;
 mod heard;
 mod intake;
@@ -39,6 +40,6 @@ mod mirror_tests;
 mod translate_tests;
 
 pub use access::Access;
-pub use allocator::{Allocator, NoNumber};
+pub use allocator::{Allocator, NoNumber, Verified};
 pub use collector::Collector;
 pub use source::EtcdSource;

@@ -9,62 +9,67 @@ use serde_json::{Value, json};
 use super::keys::{ADDRESSES, labels_text, node};
 use super::translate::Own;
 use crate::datapath::devices::Scope;
-use crate::events::{Resource, ResourceKind, SourceName};
-use crate::identity::IdentityKey;
+use crate::events::{Resource, ResourceKey, ResourceKind, SourceName};
+use crate::identity::{IdentityKey, IdentityNumber};
 use crate::policy::PolicySnapshot;
 use crate::policy::objects::Object;
 use crate::sources::device_board::DeviceReport;
 
-/// A pod whose numbers are shared.
-struct Pod<'s> {
+/// A pod whose number is shared.
+pub(super) struct Pod<'s> {
     resource: &'s Resource,
     address: IpAddr,
     /// As they stand in keys.
-    labels: String,
-    /// It runs on this node.
-    is_here: bool,
+    pub(super) labels: String,
+    /// Its address is this node's to publish.
+    is_told_here: bool,
 }
 
-/// Labels of the pods that this node was told of by hand, and of those that run
-/// here: their numbers are to be the same everywhere. What another source of the
-/// cluster numbers (Kubernetes) or what others published is theirs to share.
-pub(super) fn labels(own: &Own, snapshot: &PolicySnapshot) -> BTreeSet<String> {
-    pods(own, snapshot)
-        .into_iter()
-        .map(|pod| pod.labels)
-        .collect()
+/// A value to publish.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Word {
+    pub(super) value: Vec<u8>,
+    /// The labels whose number it names.
+    pub(super) labels: Option<String>,
 }
 
 /// The keys that this node publishes, with their values.
 pub(super) fn keys(
     own: &Own,
     snapshot: &PolicySnapshot,
-    addresses: &[IpAddr],
+    (addresses, pods): (&[IpAddr], &[Pod<'_>]),
     numbers: &BTreeMap<String, u32>,
-) -> BTreeMap<String, Vec<u8>> {
+) -> BTreeMap<String, Word> {
     let mut keys = BTreeMap::new();
     let Some(host) = addresses.first() else {
         // Nobody can tell the node from the outside.
         return keys;
     };
-    keys.insert(
-        node(&own.cluster, &own.node),
-        node_value(own, snapshot, addresses),
-    );
-    for pod in pods(own, snapshot).iter().filter(|pod| pod.is_here) {
+    let node_word = Word {
+        value: node_value(own, snapshot, addresses),
+        labels: None,
+    };
+    keys.insert(node(&own.cluster, &own.node), node_word);
+    for pod in pods.iter().filter(|pod| pod.is_told_here) {
         if let Some(number) = numbers.get(&pod.labels) {
-            let value = address_value(own, pod, *host, *number);
-            keys.insert(format!("{ADDRESSES}{}", pod.address), value);
+            let word = Word {
+                value: address_value(own, pod, *host, *number),
+                labels: Some(pod.labels.clone()),
+            };
+            keys.insert(format!("{ADDRESSES}{}", pod.address), word);
         }
     }
     keys
 }
 
-/// How slave keys end: the node's address, as in Cilium.
-pub(super) fn suffix(own: &Own, addresses: &[IpAddr]) -> String {
-    addresses
-        .first()
-        .map_or_else(|| own.node.clone(), IpAddr::to_string)
+/// How slave keys end: the node's address, as in Cilium, with its name where
+/// another node has the address too.
+pub(super) fn suffix(own: &Own, addresses: &[IpAddr], is_shared: bool) -> String {
+    match addresses.first() {
+        Some(address) if is_shared => format!("{address}@{}", own.node),
+        Some(address) => address.to_string(),
+        None => own.node.clone(),
+    }
 }
 
 /// Addresses under which others see this node: those of protected devices. The
@@ -98,12 +103,15 @@ fn node_value(own: &Own, snapshot: &PolicySnapshot, addresses: &[IpAddr]) -> Vec
 fn address_value(own: &Own, pod: &Pod<'_>, host: IpAddr, number: u32) -> Vec<u8> {
     let key = &pod.resource.key;
     let value = json!({"IP": pod.address, "Mask": null, "HostIP": host, "ID": number, "Key": 0,
-        "Metadata": format!("{}0", own.mark()),
+        "Metadata": format!("{}0", own.mark()), "Labels": pod.labels,
         "K8sNamespace": key.namespace, "K8sPodName": key.name});
     value.to_string().into_bytes()
 }
 
-fn pods<'s>(own: &Own, snapshot: &'s PolicySnapshot) -> Vec<Pod<'s>> {
+/// The pods that this node was told of by hand, and those that run here: their
+/// numbers are to be the same everywhere. What Cilium numbers (CiliumIdentities of
+/// Kubernetes) or what others published is theirs to share.
+pub(super) fn pods<'s>(own: &Own, snapshot: &'s PolicySnapshot) -> Vec<Pod<'s>> {
     let mut pods = Vec::new();
     for stored in snapshot.objects.values() {
         let resource = &*stored.resource;
@@ -112,16 +120,18 @@ fn pods<'s>(own: &Own, snapshot: &'s PolicySnapshot) -> Vec<Pod<'s>> {
         };
         let by_hand = matches!(resource.source, SourceName::Manifests | SourceName::Api);
         let is_here = is_here(own, snapshot, resource);
-        if resource.key.kind != ResourceKind::Pod || !(by_hand || is_here) {
+        if !(by_hand || is_here) {
             continue;
         }
+        // Kubernetes tells every node of its pods by itself.
+        let is_told_here = is_here && resource.source != SourceName::Kubernetes;
         for address in &pod.addresses {
             if let Some(labels) = labels_of(snapshot, *address) {
                 pods.push(Pod {
                     resource,
                     address: *address,
                     labels,
-                    is_here,
+                    is_told_here,
                 });
             }
         }
@@ -130,8 +140,8 @@ fn pods<'s>(own: &Own, snapshot: &'s PolicySnapshot) -> Vec<Pod<'s>> {
 }
 
 fn is_here(own: &Own, snapshot: &PolicySnapshot, resource: &Resource) -> bool {
-    // Kubernetes tells every node of its pods by itself.
-    if resource.source == SourceName::Kubernetes {
+    // There are many pods of Kubernetes, and all have the name of their node.
+    if resource.source == SourceName::Kubernetes && !resource.body.text().contains(&own.node) {
         return false;
     }
     let body = resource.body.value();
@@ -148,8 +158,21 @@ fn labels_of(snapshot: &PolicySnapshot, address: IpAddr) -> Option<String> {
         IpAddr::V4(ip) => snapshot.ipcache4.get(&Ipv4Net::from(ip)),
         IpAddr::V6(ip) => snapshot.ipcache6.get(&Ipv6Net::from(ip)),
     };
-    match &snapshot.identities.live_at(entry?.index)?.key {
+    let identity = snapshot.identities.live_at(entry?.index)?;
+    match &identity.key {
+        IdentityKey::Workload { .. } if is_of_cilium(snapshot, identity.number) => None,
         IdentityKey::Workload { labels, .. } => Some(labels_text(labels)),
         IdentityKey::Reserved(_) | IdentityKey::Cidr(_) | IdentityKey::Node { .. } => None,
     }
+}
+
+/// Whether Kubernetes tells of the number: then Cilium's operator gives numbers.
+fn is_of_cilium(snapshot: &PolicySnapshot, number: IdentityNumber) -> bool {
+    let key = ResourceKey {
+        kind: ResourceKind::CiliumIdentity,
+        namespace: None,
+        name: number.to_string(),
+    };
+    let told = snapshot.objects.get(&key);
+    told.is_some_and(|stored| stored.resource.source == SourceName::Kubernetes)
 }

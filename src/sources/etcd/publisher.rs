@@ -5,9 +5,10 @@
 //! written under this lease. A lease that is gone takes all of it with it: then
 //! everything is written again under a new one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use metrics::counter;
@@ -19,9 +20,9 @@ use super::allocator::{Allocator, NoNumber};
 use super::client::{Client, Failure};
 use super::collector::Collector;
 use super::heard::Heard;
-use super::own;
+use super::own::{self, Word};
 use super::translate::Own;
-use super::wire::{RangeRequest, RequestOp, TxnRequest};
+use super::wire::{Compare, RangeRequest, RequestOp, TxnRequest};
 use crate::clock::{Clock as _, Moment, SystemClock};
 use crate::events::Revision;
 use crate::limits::{ETCD_OPERATIONS_MAX, ETCD_PUBLISH};
@@ -35,7 +36,8 @@ use crate::sources::remote::Pace;
 #[derive(Debug)]
 struct Lease {
     id: i64,
-    renewed: Moment,
+    /// When it was renewed last; None: something spoke against it since.
+    renewed: Option<Moment>,
     /// Keys with their values; None: what stands there is not known.
     written: BTreeMap<String, Option<Vec<u8>>>,
 }
@@ -56,6 +58,10 @@ pub(super) struct Publisher {
     collected: Moment,
     /// How this node's keys of numbers end.
     suffix: String,
+    /// Another node has this one's address too.
+    shares_address: bool,
+    /// The feed found another store: nothing of it is known to stand there.
+    replaced: Arc<AtomicBool>,
     /// The revision and the addresses that all of it was written for.
     seen: Option<(Revision, Vec<IpAddr>)>,
     /// Who writes the node's key too.
@@ -70,7 +76,7 @@ impl Publisher {
         ttl: Duration,
         doors: Doors,
         (pipeline, devices): (Arc<Pipeline>, Arc<DeviceBoard>),
-        heard: mpsc::Sender<Heard>,
+        (heard, replaced): (mpsc::Sender<Heard>, Arc<AtomicBool>),
     ) -> Self {
         let clock = SystemClock::default();
         Self {
@@ -87,6 +93,8 @@ impl Publisher {
             allocator: Allocator::default(),
             collector: Collector::default(),
             suffix: String::new(),
+            shares_address: false,
+            replaced,
             seen: None,
             rival: None,
             told: None,
@@ -122,12 +130,23 @@ impl Publisher {
         let outcome = self.publish_through(&door.client).await;
         if outcome.is_err() {
             self.doors.close(&door).await;
+            self.doubt();
         }
         outcome
     }
 
+    /// The lease is asked for before anything else is done.
+    fn doubt(&mut self) {
+        if let Some(lease) = &mut self.lease {
+            lease.renewed = None;
+        }
+    }
+
     /// What is wrong, though etcd answers; None: nothing.
     async fn publish_through(&mut self, client: &Client) -> Result<Option<String>, Failure> {
+        if self.replaced.swap(false, Ordering::Relaxed) {
+            self.doubt();
+        }
         self.renew(client).await?;
         let Some(lease) = self.lease.as_ref().map(|lease| lease.id) else {
             return Ok(None);
@@ -138,7 +157,7 @@ impl Publisher {
         let mut problem = self.rival.clone();
         if self.seen.as_ref() != Some(&view) {
             let (_, addresses) = &view;
-            self.rename(client, addresses).await?;
+            self.rename(client, lease, addresses).await?;
             let unnumbered = self.tell(client, lease, &snapshot, addresses).await?;
             self.seen = unnumbered.is_none().then_some(view);
             problem = problem.or(unnumbered);
@@ -149,18 +168,18 @@ impl Publisher {
 
     /// The keys of numbers end as the node is called; under another name they
     /// are others, and the old ones go.
-    async fn rename(&mut self, client: &Client, addresses: &[IpAddr]) -> Result<(), Failure> {
-        let suffix = own::suffix(&self.own, addresses);
-        if suffix == self.suffix {
-            return Ok(());
+    async fn rename(
+        &mut self,
+        client: &Client,
+        lease: i64,
+        addresses: &[IpAddr],
+    ) -> Result<(), Failure> {
+        let suffix = own::suffix(&self.own, addresses, self.shares_address);
+        if suffix != self.suffix {
+            let names = (&*self.suffix, &*suffix);
+            self.allocator.rename(client, names, lease).await?;
+            self.suffix = suffix;
         }
-        let labels: Vec<String> = self.allocator.used().keys().cloned().collect();
-        for labels in labels {
-            self.allocator
-                .release(client, &self.suffix, &labels)
-                .await?;
-        }
-        self.suffix = suffix;
         Ok(())
     }
 
@@ -174,7 +193,8 @@ impl Publisher {
         addresses: &[IpAddr],
     ) -> Result<Option<String>, Failure> {
         let mut problem = None;
-        let wanted = own::labels(&self.own, snapshot);
+        let pods = own::pods(&self.own, snapshot);
+        let wanted: BTreeSet<String> = pods.iter().map(|pod| pod.labels.clone()).collect();
         for labels in &wanted {
             let node = (self.suffix.as_str(), lease);
             match self.allocator.acquire(client, node, labels).await {
@@ -183,17 +203,20 @@ impl Publisher {
                 Err(error) => problem = Some(format!("no number for {labels} {error}")),
             }
         }
-        let keys = own::keys(&self.own, snapshot, addresses, self.allocator.used());
-        self.write(client, keys).await?;
+        let numbers = self.allocator.used();
+        let keys = own::keys(&self.own, snapshot, (addresses, &pods), numbers);
+        if !self.write(client, keys).await? {
+            self.verify(client).await?;
+            return Ok(Some("its numbers are acquired again".to_owned()));
+        }
         let used = self.allocator.used().keys();
         let unwanted: Vec<String> = used
             .filter(|labels| !wanted.contains(*labels))
             .cloned()
             .collect();
         for labels in unwanted {
-            self.allocator
-                .release(client, &self.suffix, &labels)
-                .await?;
+            let node = (self.suffix.as_str(), lease);
+            self.allocator.release(client, node, &labels).await?;
         }
         Ok(problem)
     }
@@ -202,22 +225,14 @@ impl Publisher {
     async fn renew(&mut self, client: &Client) -> Result<(), Failure> {
         let now = self.clock.now();
         if let Some(lease) = &mut self.lease {
-            if now.since(lease.renewed) < self.ttl / 3 {
+            let is_fresh = |renewed: Moment| now.since(renewed) < self.ttl / 3;
+            if lease.renewed.is_some_and(is_fresh) {
                 return Ok(());
             }
             if client.keep_alive(lease.id).await? {
-                lease.renewed = now;
-                let Some(rival) = self.foreign(client).await? else {
-                    self.rival = None;
-                    return Ok(());
-                };
-                // All is written again: by this node now, by the other one later.
-                self.rival = rival;
-                self.seen = None;
-                if let Some(lease) = &mut self.lease {
-                    lease.written.values_mut().for_each(|value| *value = None);
-                }
-                return Ok(());
+                lease.renewed = Some(now);
+                self.rival = self.foreign(client).await?;
+                return self.verify(client).await;
             }
             tracing::info!("etcd: the lease of this node was gone; all is published again");
             counter!(KVSTORE_LEASES, "outcome" => "lost").increment(1);
@@ -229,70 +244,97 @@ impl Publisher {
         counter!(KVSTORE_LEASES, "outcome" => "granted").increment(1);
         self.lease = Some(Lease {
             id,
-            renewed: now,
+            renewed: Some(now),
             written: BTreeMap::new(),
         });
         Ok(())
     }
 
-    /// Whether the node's key is not as written; with the rival, if there is one.
-    async fn foreign(&self, client: &Client) -> Result<Option<Option<String>>, Failure> {
+    /// Who else writes the node's key.
+    async fn foreign(&self, client: &Client) -> Result<Option<String>, Failure> {
         let key = super::keys::node(&self.own.cluster, &self.own.node);
-        let Some(lease) = self
-            .lease
-            .as_ref()
-            .filter(|it| it.written.contains_key(&key))
-        else {
+        let lease = self.lease.as_ref();
+        let Some(lease) = lease.filter(|it| it.written.contains_key(&key)) else {
             return Ok(None);
         };
         let found = client.range(RangeRequest::one(&key)).await?;
-        Ok(match found.kvs.first() {
-            Some(pair) if pair.lease == lease.id => None,
-            Some(_) => Some(Some(format!(
-                "{key}: somebody else writes it too; give each node a --node-name of its own"
-            ))),
-            None => Some(None),
-        })
+        let rival = found.kvs.first().filter(|pair| pair.lease != lease.id);
+        Ok(rival.map(|_| {
+            format!("{key}: somebody else writes it too; give each node a --node-name of its own")
+        }))
     }
 
-    /// Makes the keys what they shall be.
-    async fn write(
-        &mut self,
-        client: &Client,
-        keys: BTreeMap<String, Vec<u8>>,
-    ) -> Result<(), Failure> {
+    /// Looks whether all that was written stands there and all numbers are held: a
+    /// store that was set back may know the lease, and not what came after it.
+    /// What is not as it was written is written again, numbers first.
+    async fn verify(&mut self, client: &Client) -> Result<(), Failure> {
         let Some(lease) = &mut self.lease else {
             return Ok(());
         };
-        let is_as_wanted = |key: &String, value: &Vec<u8>| {
-            let written = lease.written.get(key).and_then(Option::as_ref);
-            written == Some(value)
-        };
-        let puts = keys.iter().filter(|(key, value)| !is_as_wanted(key, value));
-        let mut changes: Vec<(String, Option<Vec<u8>>)> = puts
-            .map(|(key, value)| (key.clone(), Some(value.clone())))
-            .collect();
-        let gone = lease.written.keys().filter(|key| !keys.contains_key(*key));
-        changes.extend(gone.map(|key| (key.clone(), None)));
-        for some in changes.chunks(ETCD_OPERATIONS_MAX) {
+        let node = (&*self.suffix, lease.id);
+        let verified = self.allocator.verify(client, node).await?;
+        self.shares_address |= verified.has_rival;
+        let mut stands = !verified.has_lost;
+        let written: Vec<String> = lease.written.keys().cloned().collect();
+        // Two comparisons each.
+        for some in written.chunks(ETCD_OPERATIONS_MAX) {
             let mut transaction = TxnRequest::default();
-            for (key, value) in some {
+            for key in some {
+                let value = lease.written.get(key).cloned().flatten();
+                transaction.compare.push(Compare::lease(key, lease.id));
+                let value = value.map(|value| Compare::value(key, value));
+                transaction.compare.extend(value);
+            }
+            if client.transact(transaction).await?.succeeded {
+                continue;
+            }
+            stands = false;
+            for key in some {
+                lease.written.insert(key.clone(), None);
+            }
+        }
+        if !stands {
+            self.seen = None;
+        }
+        Ok(())
+    }
+
+    /// Makes the keys what they shall be. False: a number that one of them names is
+    /// not held any more, and it was not written.
+    async fn write(
+        &mut self,
+        client: &Client,
+        keys: BTreeMap<String, Word>,
+    ) -> Result<bool, Failure> {
+        let Some(lease) = &mut self.lease else {
+            return Ok(true);
+        };
+        let node = (&*self.suffix, lease.id);
+        for some in changes(&lease.written, keys).chunks(ETCD_OPERATIONS_MAX) {
+            let mut transaction = TxnRequest::default();
+            let mut named = BTreeSet::new();
+            for (key, word) in some {
                 // Without an answer it may stand there or not.
                 lease.written.insert(key.clone(), None);
-                transaction.success.push(match value {
-                    Some(value) => RequestOp::put(key, value.clone(), lease.id),
+                transaction.success.push(match word {
+                    Some(word) => RequestOp::put(key, word.value.clone(), lease.id),
                     None => RequestOp::delete(key),
                 });
+                named.extend(word.as_ref().and_then(|word| word.labels.as_deref()));
             }
-            client.transact(transaction).await?;
-            for (key, value) in some {
-                match value {
-                    Some(_) => lease.written.insert(key.clone(), value.clone()),
+            let fences = named.iter().filter_map(|it| self.allocator.fence(node, it));
+            transaction.compare = fences.flatten().collect();
+            if !client.transact(transaction).await?.succeeded {
+                return Ok(false);
+            }
+            for (key, word) in some {
+                match word {
+                    Some(word) => lease.written.insert(key.clone(), Some(word.value.clone())),
                     None => lease.written.remove(key),
                 };
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// A round of the collector, each lease's time.
@@ -302,7 +344,6 @@ impl Publisher {
             return Ok(());
         }
         self.collected = now;
-        self.allocator.mend(client).await?;
         let collected = self.collector.round(client, &self.suffix, lease).await?;
         if collected > 0 {
             tracing::info!(collected, "numbers that no node used are free again");
@@ -311,4 +352,20 @@ impl Publisher {
         self.allocator.forget_masters();
         Ok(())
     }
+}
+
+/// From what was written to what shall stand there; None: nothing.
+fn changes(
+    written: &BTreeMap<String, Option<Vec<u8>>>,
+    keys: BTreeMap<String, Word>,
+) -> Vec<(String, Option<Word>)> {
+    let gone = written.keys().filter(|key| !keys.contains_key(*key));
+    let gone: Vec<(String, Option<Word>)> = gone.map(|key| (key.clone(), None)).collect();
+    let is_new = |key: &String, word: &Word| {
+        let stands = written.get(key).and_then(Option::as_ref);
+        stands != Some(&word.value)
+    };
+    let new = keys.into_iter().filter(|(key, word)| is_new(key, word));
+    let new = new.map(|(key, word)| (key, Some(word)));
+    gone.into_iter().chain(new).collect()
 }

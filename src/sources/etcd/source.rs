@@ -2,6 +2,7 @@
 //! pipeline.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
@@ -57,6 +58,7 @@ impl EtcdSource {
         let doors = Doors::new(access, marked, &own.node);
         let (ticks, heard) = mpsc::channel(ETCD_HEARD_MAX);
         let relist = Arc::new(Notify::new());
+        let replaced = Arc::new(AtomicBool::new(false));
         let feed = Feed {
             doors: doors.clone(),
             heard: ticks.clone(),
@@ -65,13 +67,14 @@ impl EtcdSource {
             revision: 0,
             cluster: 0,
             witness: None,
+            replaced: Arc::clone(&replaced),
         };
         let publisher = Publisher::new(
             own.clone(),
             ttl,
             doors.clone(),
             (Arc::clone(&pipeline), devices),
-            ticks.clone(),
+            (ticks.clone(), replaced),
         );
         let intake = Intake {
             mirror: Mirror::new(own, restored(&snapshot)),

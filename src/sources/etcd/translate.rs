@@ -84,6 +84,9 @@ struct Address {
     number: u32,
     #[serde(default)]
     metadata: String,
+    /// What the number meant to who wrote it: Palisade's, Cilium writes none.
+    #[serde(default)]
+    labels: Option<String>,
     #[serde(default)]
     named_ports: Option<Vec<Value>>,
 }
@@ -205,14 +208,18 @@ fn address_object(
         ));
     }
     let number = address.number;
-    let mut identity = Map::from_iter([("id".to_owned(), json!(number))]);
-    let reserved = Reserved::ALL
-        .into_iter()
-        .find(|it| it.number() == IdentityNumber(number));
-    if let Some(reserved) = reserved {
-        let label = format!("reserved:{}", reserved.name());
-        identity.insert("labels".to_owned(), json!([label]));
-    }
+    let (identity, meaning) = match &address.labels {
+        // The word itself says who it is: no number can be mistaken.
+        Some(labels) => {
+            let pairs = read_labels(labels).map_err(|error| format!("Labels: {error}"))?;
+            let labels = pairs
+                .into_iter()
+                .map(|(key, value)| format!("{key}={value}"));
+            let labels: Vec<String> = labels.collect();
+            (json!({ "labels": labels }), Meaning::Other)
+        }
+        None => (numbered(number), Meaning::Address { number }),
+    };
     let family = if address.address.is_ipv4() {
         "ipv4"
     } else {
@@ -224,9 +231,21 @@ fn address_object(
     let body = json!({"metadata": {"name": name, "namespace": SPACE},
         "status": {"identity": identity, "named-ports": ports,
             "networking": {"addressing": [{family: address.address}]}}});
-    let meaning = Meaning::Address { number };
     let kind = ResourceKind::CiliumEndpoint;
     Ok(Some(resource(key, kind, Some(SPACE), &name, body, meaning)))
+}
+
+/// Who has a number, as a CiliumEndpoint says it.
+fn numbered(number: u32) -> Value {
+    let mut identity = Map::from_iter([("id".to_owned(), json!(number))]);
+    let reserved = Reserved::ALL
+        .into_iter()
+        .find(|it| it.number() == IdentityNumber(number));
+    if let Some(reserved) = reserved {
+        let label = format!("reserved:{}", reserved.name());
+        identity.insert("labels".to_owned(), json!([label]));
+    }
+    Value::Object(identity)
 }
 
 /// Cilium's words for a port differ between its versions in their case.
@@ -249,6 +268,14 @@ fn is_full(mask: &str, address: IpAddr) -> bool {
 }
 
 fn identity_object(key: &str, number: u32, value: &[u8]) -> Result<Translated, String> {
+    let given = IdentityNumber::CLUSTER_FIRST..IdentityNumber::GIVEN_END;
+    if !given.contains(&IdentityNumber(number)) {
+        let last = given.end.0 - 1;
+        return Err(format!(
+            "{number} is no number from {} to {last}",
+            given.start
+        ));
+    }
     let text = std::str::from_utf8(value).map_err(|_| "not text".to_owned())?;
     let pairs = read_labels(text)?;
     let labels: Map<String, Value> = pairs
@@ -298,6 +325,18 @@ fn resource(
     }
 }
 
+/// An error names the field.
 fn read_json<'v, T: Deserialize<'v>>(value: &'v [u8]) -> Result<T, String> {
-    serde_json::from_slice(value).map_err(|error| format!("not as expected: {error}"))
+    let mut reader = serde_json::Deserializer::from_slice(value);
+    let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let field = error.path().to_string();
+        let reason = error.into_inner();
+        match &*field {
+            "." => format!("not as expected: {reason}"),
+            field => format!("{field}: {reason}"),
+        }
+    })?;
+    let end = reader.end();
+    end.map_err(|error| format!("not as expected: {error}"))?;
+    Ok(read)
 }

@@ -85,8 +85,59 @@ fn addresses_are_endpoints_with_numbers() {
     );
     let said = read(&format!("{ADDRESSES}10.0.0.6"), &value).expect_err("another address");
     assert!(said.contains("10.0.0.5"), "{said}");
-    let said = read(&key, &json!({"IP": "10.0.0.5"})).expect_err("no number");
-    assert!(said.contains("ID"), "{said}");
+    // A word of Palisade says itself who it is, whatever its number means to others.
+    let mut labelled = value;
+    labelled["Labels"] = json!("k8s:app=cart;k8s:io.kubernetes.pod.namespace=shop;");
+    let body = read(&key, &labelled)
+        .expect("an address")
+        .expect("another's");
+    assert_eq!(
+        body["status"]["identity"],
+        json!({"labels": ["k8s:app=cart", "k8s:io.kubernetes.pod.namespace=shop"]})
+    );
+}
+
+#[test]
+fn errors_name_the_field() {
+    let (address, node) = (format!("{ADDRESSES}10.0.0.5"), format!("{NODES}default/a"));
+    for (key, value, words) in [
+        (&address, json!({"IP": "10.0.0.5"}), "missing field `ID`"),
+        (
+            &address,
+            json!({"IP": "10.0.0.5", "ID": "x"}),
+            "ID: invalid",
+        ),
+        (&address, json!({"IP": "10.0.0", "ID": 300}), "IP: invalid"),
+        (
+            &address,
+            json!({"IP": "10.0.0.5", "ID": 300, "Labels": "app"}),
+            "Labels: `app`",
+        ),
+        (
+            &node,
+            json!({"Name": "a", "IPAddresses": [{"Type": "InternalIP", "IP": "x"}]}),
+            "IPAddresses[0].IP: invalid",
+        ),
+        (
+            &node,
+            json!({"Name": "a", "Labels": {"role": 1}}),
+            "Labels.role: invalid",
+        ),
+        (&node, json!("{} {}"), "not as expected"),
+        (
+            &format!("{MASTERS}7"),
+            json!("k8s:app=a;"),
+            "7 is no number from 256",
+        ),
+        (
+            &format!("{MASTERS}300"),
+            json!("k8s:app=a;b"),
+            "`b`: expected source:key=value",
+        ),
+    ] {
+        let said = read(key, &value).expect_err("an error");
+        assert!(said.contains(words), "{value}: {said}");
+    }
 }
 
 #[test]

@@ -120,20 +120,21 @@ pub enum CompareTarget {
     Create = 1,
     Mod = 2,
     Value = 3,
+    Lease = 4,
 }
 
 /// Holds if each key of the range is as said; an empty range is as a key of
 /// revision 0, and has no value.
 #[derive(Clone, PartialEq, Message)]
 pub struct Compare {
-    /// 0: equal.
+    /// 0: equal, 2: less.
     #[prost(int32, tag = "1")]
     pub result: i32,
     #[prost(enumeration = "CompareTarget", tag = "2")]
     pub target: i32,
     #[prost(bytes = "vec", tag = "3")]
     pub key: Vec<u8>,
-    #[prost(oneof = "Compared", tags = "5, 6, 7")]
+    #[prost(oneof = "Compared", tags = "5, 6, 7, 8")]
     pub with: Option<Compared>,
     #[prost(bytes = "vec", tag = "64")]
     pub range_end: Vec<u8>,
@@ -147,6 +148,8 @@ pub enum Compared {
     ModRevision(i64),
     #[prost(bytes = "vec", tag = "7")]
     Value(Vec<u8>),
+    #[prost(int64, tag = "8")]
+    Lease(i64),
 }
 
 /// All of `success` if every comparison holds, else all of `failure`.
@@ -294,6 +297,15 @@ impl Compare {
             ..Self::absent(prefix)
         }
     }
+    /// Nothing under the prefix is newer than a revision.
+    #[must_use]
+    pub fn nothing_newer(prefix: &str, revision: i64) -> Self {
+        Self {
+            result: 2,
+            range_end: end_of(prefix),
+            ..Self::unchanged(prefix, revision + 1)
+        }
+    }
     /// The key is not there.
     #[must_use]
     pub fn absent(key: &str) -> Self {
@@ -311,6 +323,16 @@ impl Compare {
             target: CompareTarget::Mod.into(),
             key: key.into(),
             with: Some(Compared::ModRevision(mod_revision)),
+            ..Self::default()
+        }
+    }
+    /// The key is there, and hangs on this lease.
+    #[must_use]
+    pub fn lease(key: &str, lease: i64) -> Self {
+        Self {
+            target: CompareTarget::Lease.into(),
+            key: key.into(),
+            with: Some(Compared::Lease(lease)),
             ..Self::default()
         }
     }

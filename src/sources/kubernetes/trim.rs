@@ -123,7 +123,7 @@ fn pod(object: &Value) -> Option<Map<String, Value>> {
     if on_host || !has_address || matches!(phase, Some("Succeeded" | "Failed")) {
         return None;
     }
-    let mut kept = copy(spec, &["serviceAccountName"]);
+    let mut kept = copy(spec, &["serviceAccountName", "nodeName"]);
     for list in ["initContainers", "containers"] {
         let ports = named_ports(spec.get(list));
         if !ports.is_empty() {

@@ -43,7 +43,6 @@ fn of_a_pod_the_reader_finds_all_it_found_before() {
         "annotations",
         "containerStatuses",
         "9090",
-        "nodeName",
     ] {
         assert!(!text.contains(word), "{word}: {text}");
     }
