@@ -15,13 +15,14 @@ use palisade::monitor::enrich;
 use palisade::policy::documents::{self, FileReading};
 use palisade::policy::{Applied, PolicyOptions, Repository, RepositoryRecord};
 use palisade::queues::JournalEvent;
+use palisade::sources::etcd;
 use palisade_state::{RecordKind, decode, encode};
 
 /// A door and its name, which is the name of its corpus too.
 pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// All doors.
-pub(crate) const TARGETS: [Target; 9] = [
+pub(crate) const TARGETS: [Target; 10] = [
     ("yaml", yaml),
     ("json", json),
     ("policy", policy),
@@ -31,6 +32,7 @@ pub(crate) const TARGETS: [Target; 9] = [
     ("netlink", netlink),
     ("events", events),
     ("options", options),
+    ("etcd", etcd),
 ];
 
 fn read(file: &str, bytes: &[u8]) -> FileReading {
@@ -179,5 +181,29 @@ pub(crate) fn options(bytes: &[u8]) {
             port.parse().ok(),
             icmp_type.parse().ok(),
         );
+    }
+}
+
+/// A key of etcd, up to the end of the line, and its value: taken or refused with
+/// one reason, as in a list so in a watch, and what is taken is what the
+/// repository takes, or refuses with reasons.
+pub(crate) fn etcd(bytes: &[u8]) {
+    let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
+    let (key, value) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    );
+    let Ok(key) = std::str::from_utf8(key) else {
+        return;
+    };
+    let (changes, problems) = etcd::doors::hear(key, value);
+    for problem in problems {
+        assert!(problem.starts_with(key), "{problem}");
+    }
+    let mut repository = Repository::new(PolicyOptions::default());
+    for change in changes {
+        if let Applied::Refused(refusal) = repository.apply(&change) {
+            assert!(!refusal.errors.is_empty(), "refused without a reason");
+        }
     }
 }

@@ -8,6 +8,7 @@ mod charts;
 mod ci;
 mod command;
 mod emulator;
+mod etcd_scale;
 mod fuzz;
 mod fuzz_targets;
 mod kernels;
@@ -47,6 +48,8 @@ usage: cargo xtask <command>
   scale [--nodes N]
                 a node that hears of 5,000 nodes, 20,000 pods and 2,000 policies, and
                 of a tenth (root): time to sync, changes per second, memory
+  scale --etcd [--nodes N]
+                the same of 5,000 hosts, 20,000 addresses and 2,000 policies in etcd
   lab ...       `palisade lab`, built for release
   bench control what a change costs from the text of a manifest to enforced, by rules
                 and identities, beside nftables; --json, --kernel (root), --rules N;
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["apiserver"] => apiserver::ensure().and_then(|()| charts::ensure()),
+        ["scale", "--etcd", rest @ ..] => etcd_scale::run(rest),
         ["scale", rest @ ..] => scale::run(rest),
         ["bpf"] => bpf::rebuild(),
         ["bpf", "--check"] => bpf::check(),

@@ -1,0 +1,34 @@
+//! `cargo xtask scale --etcd`: how a host hears of a large fleet from a real etcd,
+//! built for release.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::command;
+
+const NODES: &str = "5000";
+
+/// `cargo xtask scale --etcd [--nodes N]`
+pub(crate) fn run(words: &[&str]) -> Result<()> {
+    let nodes = match words {
+        [] => NODES,
+        ["--nodes", nodes] if nodes.parse::<u32>().is_ok_and(|nodes| nodes >= 10) => nodes,
+        _ => bail!("scale --etcd takes --nodes N, ten at least"),
+    };
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(command::root())
+        .env("PALISADE_REQUIRE_PRIVILEGED", "1")
+        .env("PALISADE_SCALE_NODES", nodes)
+        // As `deploy/` starts the agent.
+        .env("MALLOC_ARENA_MAX", "2")
+        .args(["test", "--release", "--quiet", "--locked", "--test", "etcd"])
+        .args([
+            "--",
+            "--exact",
+            "scale::a_whole_fleet_is_heard",
+            "--nocapture",
+        ]);
+    command::run(&mut cargo)
+}
