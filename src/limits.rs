@@ -227,6 +227,8 @@ pub const KUBERNETES_RESUMES_MAX: u32 = 6;
 /// definitions comes, and how often the intake looks around.
 pub const KUBERNETES_ABSENT_POLL: Duration = Duration::from_secs(60);
 pub const KUBERNETES_TICK: Duration = Duration::from_secs(1);
+/// How long a kind is watched on when no policy needs it any more.
+pub const KUBERNETES_LINGER: Duration = Duration::from_secs(10);
 /// How often a node looks whether it has news for the cluster, and the policies
 /// that its object names.
 pub const KUBERNETES_REPORT: Duration = Duration::from_secs(10);

@@ -11,8 +11,10 @@ use crate::events::{ResourceKey, ResourceKind};
 use crate::policy::PolicySnapshot;
 
 /// The namespace and the name of both the Service and its EndpointSlice.
-const NAMESPACE: &str = "default";
+pub(super) const NAMESPACE: &str = "default";
 const NAME: &str = "kubernetes";
+/// What selects the slice among those of its namespace.
+pub(super) const API_SLICES: &str = "kubernetes.io/service-name=kubernetes";
 
 /// Where this slice stands in the repository.
 pub(super) fn is_it(namespace: Option<&str>, name: &str) -> bool {

@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use super::access::{Door, Doors};
 use super::heard::What;
 use super::locate::{Found, Place};
+use super::needs::{Order, Scope};
 use super::outlet::Outlet;
 use crate::limits::{
     KUBERNETES_ABSENT_POLL, KUBERNETES_ANSWER, KUBERNETES_PAGE_MAX, KUBERNETES_RESUMES_MAX,
@@ -136,9 +137,12 @@ pub(super) struct Feed {
     pub(super) yields_to: Option<watch::Receiver<Option<bool>>>,
     /// Whether this one is in use, for the one that yields to it.
     pub(super) leads: Option<watch::Sender<Option<bool>>>,
-    /// The newest version that was heard, and where.
+    /// How much is asked for.
+    pub(super) order: watch::Receiver<Order>,
+    /// The newest version that was heard, where, and of how much.
     pub(super) version: String,
     pub(super) place: Option<Place>,
+    pub(super) asked: Order,
 }
 
 impl Feed {
@@ -158,6 +162,8 @@ impl Feed {
                 return self.recover(None, failure, phase).await;
             }
         };
+        let is_another = *self.order.borrow() != self.asked;
+        let phase = if is_another { Phase::Locate } else { phase };
         let again = phase.clone();
         let outcome = match phase {
             Phase::Locate => self.locate(&door).await,
@@ -234,45 +240,66 @@ impl Feed {
     }
 
     async fn locate(&mut self, door: &Door) -> Result<Phase, Failure> {
+        let order = *self.order.borrow();
+        if order.scope == Scope::Nothing {
+            if let Some(led) = &self.leads {
+                // Whether it could be used is not known.
+                led.send_replace(None);
+            }
+            self.forget(What::Unneeded).await?;
+            self.pace.reset();
+            another(&mut self.order, order).await;
+            return Ok(Phase::Locate);
+        }
         if let Some(leader) = &mut self.yields_to {
             // No feed is ever gone while the agent runs.
-            let known = leader.wait_for(Option::is_some).await;
-            let is_led = known.is_ok_and(|known| *known == Some(true));
+            let is_led = tokio::select! {
+                known = leader.wait_for(Option::is_some) => {
+                    known.is_ok_and(|known| *known == Some(true))
+                }
+                () = another(&mut self.order, order) => return Ok(Phase::Locate),
+            };
             if is_led {
-                self.forget("CiliumEndpoint is watched instead").await?;
-                let leader = self.yields_to.as_mut();
-                if let Some(leader) = leader {
-                    drop(leader.wait_for(|known| *known == Some(false)).await);
+                let why = "CiliumEndpoint is watched instead";
+                self.forget(What::Absent(why)).await?;
+                tokio::select! {
+                    () = another(&mut self.order, order) => {}
+                    () = left(&mut self.yields_to) => {}
                 }
                 return Ok(Phase::Locate);
             }
         }
         match self.outlet.locate(&door.client).await? {
             Found::Here(place) => {
-                if self.place.as_ref() == Some(&place) && !self.version.is_empty() {
+                let is_same = self.place.as_ref() == Some(&place) && self.asked == order;
+                if is_same && !self.version.is_empty() {
                     return Ok(Phase::Follow(place));
                 }
                 self.place = Some(place.clone());
+                self.asked = order;
                 Ok(Phase::List(place))
             }
             Found::Nowhere(why) => {
-                self.forget(why).await?;
+                self.forget(What::Absent(why)).await?;
                 if let Some(led) = &self.leads {
                     led.send_replace(Some(false));
                 }
                 self.pace.reset();
                 let poll = KUBERNETES_ABSENT_POLL + self.pace.spread(KUBERNETES_ABSENT_POLL);
-                // Word of the definition, or time.
-                drop(timeout(poll, self.calls.located.notified()).await);
+                // Word of the definition, another order, or time.
+                tokio::select! {
+                    _ = timeout(poll, self.calls.located.notified()) => {}
+                    () = another(&mut self.order, order) => {}
+                }
                 Ok(Phase::Locate)
             }
         }
     }
 
-    async fn forget(&mut self, why: &'static str) -> Result<(), Failure> {
+    async fn forget(&mut self, what: What) -> Result<(), Failure> {
         self.version.clear();
         self.place = None;
-        self.tell(What::Absent(why)).await
+        self.tell(what).await
     }
 
     async fn tell(&mut self, what: What) -> Result<(), Failure> {
@@ -291,9 +318,11 @@ impl Feed {
             }
         }
         self.tell(What::Begins).await?;
-        let request = Request::new(self.outlet.path(&place));
+        let scope = self.asked.scope;
+        let request = Request::new(self.outlet.path(&place, scope));
         let mut params = ListParams {
-            field_selector: self.outlet.field_selector(),
+            field_selector: self.outlet.field_selector(scope),
+            label_selector: self.outlet.label_selector(scope),
             limit: Some(KUBERNETES_PAGE_MAX),
             ..ListParams::default()
         };
@@ -317,11 +346,16 @@ impl Feed {
     }
 
     async fn whole(&mut self, place: Place) -> Result<Phase, Failure> {
-        self.tell(What::Whole).await?;
+        self.tell_whole().await?;
+        Ok(Phase::Follow(place))
+    }
+
+    async fn tell_whole(&mut self) -> Result<(), Failure> {
+        self.tell(What::Whole(self.asked)).await?;
         if let Some(led) = &self.leads {
             led.send_replace(Some(true));
         }
-        Ok(Phase::Follow(place))
+        Ok(())
     }
 
     /// The list as the beginning of a watch.
@@ -336,10 +370,7 @@ impl Feed {
                         self.version = mark.metadata.resource_version;
                         let ends = "k8s.io/initial-events-end";
                         if mark.metadata.annotations.contains_key(ends) {
-                            self.tell(What::Whole).await?;
-                            if let Some(led) = &self.leads {
-                                led.send_replace(Some(true));
-                            }
+                            self.tell_whole().await?;
                             return self.hear(events, place.clone()).await;
                         }
                     }
@@ -366,15 +397,16 @@ impl Feed {
         with_list: bool,
     ) -> Result<impl Stream<Item = Result<WatchEvent<Value>, kube::Error>> + use<>, Failure> {
         let span = KUBERNETES_WATCH + self.pace.spread(KUBERNETES_WATCH_SPREAD);
+        let scope = self.asked.scope;
         let params = WatchParams {
-            field_selector: self.outlet.field_selector(),
+            field_selector: self.outlet.field_selector(scope),
+            label_selector: self.outlet.label_selector(scope),
             timeout: u32::try_from(span.as_secs()).ok(),
             bookmarks: true,
             send_initial_events: with_list,
-            ..WatchParams::default()
         };
         let version = if with_list { "" } else { &self.version };
-        let request = Request::new(self.outlet.path(place));
+        let request = Request::new(self.outlet.path(place, scope));
         let request = if self.outlet.metadata_only() {
             request.watch_metadata(&params, version)
         } else {
@@ -401,6 +433,7 @@ impl Feed {
                 () = self.calls.located.notified() => return Ok(Phase::Locate),
                 () = self.calls.relist.notified() => return Ok(Phase::List(place)),
                 () = led(&mut self.yields_to) => return Ok(Phase::Locate),
+                () = another(&mut self.order, self.asked) => return Ok(Phase::Locate),
                 event = timeout(KUBERNETES_SILENCE, events.try_next()) => event,
             };
             let Ok(event) = event else {
@@ -448,6 +481,21 @@ impl Feed {
 fn version_of(object: &Value) -> String {
     let version = object["metadata"]["resourceVersion"].as_str();
     version.unwrap_or_default().to_owned()
+}
+
+/// Ends when something else is asked for than this.
+async fn another(order: &mut watch::Receiver<Order>, asked: Order) {
+    if order.wait_for(|order| *order != asked).await.is_err() {
+        // Nobody orders anything any more.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Ends when the leader is in use no more, or may not be.
+async fn left(leader: &mut Option<watch::Receiver<Option<bool>>>) {
+    if let Some(leader) = leader {
+        drop(leader.wait_for(|known| *known != Some(true)).await);
+    }
 }
 
 /// Ends when the leader comes into use.

@@ -19,6 +19,7 @@ use super::access::{Access, Doors};
 use super::feed::{Calls, Feed};
 use super::heard::{Heard, What};
 use super::kinds::WATCHED;
+use super::needs::{Order, all};
 use super::outlet::Outlet;
 use crate::events::ResourceKind;
 use crate::limits::KUBERNETES_HEARD_MAX;
@@ -68,6 +69,7 @@ async fn hear(answers: &[(u16, String)], count: usize) -> (Vec<String>, Vec<Stri
     let feed = Feed {
         outlet: Outlet::Kind {
             watched: watched.expect("nodes"),
+            node: "a".to_owned(),
             heard,
         },
         doors: Doors::new(access, marked().0),
@@ -77,8 +79,10 @@ async fn hear(answers: &[(u16, String)], count: usize) -> (Vec<String>, Vec<Stri
         streams: Arc::new(AtomicBool::new(true)),
         yields_to: None,
         leads: None,
+        order: all(),
         version: String::new(),
         place: None,
+        asked: Order::default(),
     };
     let feed = tokio::spawn(feed.run());
     let mut words = Vec::new();
@@ -97,10 +101,11 @@ fn word(what: &What) -> String {
         What::Begins => "begins".to_owned(),
         What::Object(object) => format!("+{}", object.key.name),
         What::Gone(object) => format!("-{}", object.key.name),
-        What::Whole => "whole".to_owned(),
+        What::Whole(_) => "whole".to_owned(),
         What::Follows => "follows".to_owned(),
         What::Absent(why) => format!("absent: {why}"),
         What::Trouble(message) => format!("trouble: {message}"),
+        What::Unneeded => "unneeded".to_owned(),
         What::Tick => "tick".to_owned(),
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::events::ResourceKind;
 
+use super::needs::Order;
 use super::trim::Trimmed;
 
 /// One thing that was heard about a kind.
@@ -20,12 +21,14 @@ pub(super) enum What {
     Object(Trimmed),
     /// The server said that it is gone.
     Gone(Trimmed),
-    /// The list is whole: what it does not hold is gone.
-    Whole,
+    /// The list is whole, as it was ordered: what it does not hold is gone.
+    Whole(Order),
     /// The watch runs.
     Follows,
     /// There is nothing to watch, for this reason; what was held is gone.
     Absent(&'static str),
+    /// Nothing of it was ordered; what was held is gone.
+    Unneeded,
     /// Something failed; it is tried again. What is held stays.
     Trouble(String),
     /// Time went by.

@@ -10,11 +10,14 @@ use std::sync::Arc;
 use tokio::sync::mpsc::Receiver;
 
 use super::access::Doors;
+use super::demand::Demand;
 use super::feed::Calls;
 use super::heard::{Heard, What};
 use super::mirror::{KindMirror, Mirror, Stage};
-use crate::events::{ResourceKind, SourceName};
-use crate::queues::SubmitError;
+use super::needs::Scope;
+use super::orders::Orders;
+use crate::events::{RepositoryChange, ResourceKind, SourceName};
+use crate::queues::{Pipeline, SubmitError};
 use crate::sources::{ChangeSink, KindReport, SourceBoard, SourceProblem, SourceReport};
 
 const SOURCE: SourceName = SourceName::Kubernetes;
@@ -22,6 +25,9 @@ const SOURCE: SourceName = SourceName::Kubernetes;
 /// Hands on what was heard.
 pub(super) struct Intake {
     pub(super) mirror: Mirror,
+    pub(super) demand: Demand,
+    pub(super) orders: Orders,
+    pub(super) pipeline: Arc<Pipeline>,
     pub(super) sink: Arc<dyn ChangeSink>,
     pub(super) board: Arc<SourceBoard>,
     pub(super) doors: Doors,
@@ -35,6 +41,7 @@ pub(super) struct Intake {
 impl Intake {
     /// Until the feeds end, or the pipeline stops.
     pub(super) fn run(mut self, mut heard: Receiver<Heard>) {
+        self.order();
         self.post();
         while let Some(next) = heard.blocking_recv() {
             if let Err(error) = self.take(next) {
@@ -51,12 +58,17 @@ impl Intake {
             self.ask_for_freed();
         } else {
             for change in self.mirror.take(heard) {
-                self.submit(change)?;
+                self.admit(change)?;
             }
         }
-        if !self.told_in_sync && self.mirror.was_whole() {
+        if !is_object {
+            // Something may be whole now, or another source's policy may need more.
+            self.look()?;
+        }
+        if !self.told_in_sync && self.is_whole() {
             self.sink.in_sync(SOURCE, &self.mirror.keys())?;
             self.told_in_sync = true;
+            self.demand.settle();
             tracing::info!("everything of the Kubernetes API is told");
         }
         if !is_object {
@@ -65,8 +77,44 @@ impl Intake {
         Ok(())
     }
 
+    /// Hands a change on, or lets it wait until what it needs is known.
+    fn admit(&mut self, change: RepositoryChange) -> Result<(), SubmitError> {
+        let snapshot = self.pipeline.repository();
+        let mirror = &self.mirror;
+        let known = |needs| mirror.knows(needs);
+        let admitted = self.demand.admit(change, &snapshot, &known);
+        self.order();
+        match admitted {
+            Some(change) => self.submit(change),
+            None => Ok(()),
+        }
+    }
+
+    /// What waited for what is known now, and what others need by now.
+    fn look(&mut self) -> Result<(), SubmitError> {
+        let snapshot = self.pipeline.repository();
+        self.demand.look(&snapshot);
+        let mirror = &self.mirror;
+        let known = |needs| mirror.knows(needs);
+        for change in self.demand.release(&snapshot, &known) {
+            self.submit(change)?;
+        }
+        self.order();
+        Ok(())
+    }
+
+    /// Has feeds ask for what is needed now.
+    fn order(&mut self) {
+        self.orders.give(self.demand.needs(), &mut self.mirror);
+    }
+
+    /// Whether everything that is needed was heard, and handed on.
+    fn is_whole(&self) -> bool {
+        self.mirror.was_whole() && self.demand.waiting().next().is_none()
+    }
+
     /// What the journal cannot take is told and left out; the rest goes on.
-    fn submit(&self, change: crate::events::RepositoryChange) -> Result<(), SubmitError> {
+    fn submit(&self, change: RepositoryChange) -> Result<(), SubmitError> {
         let subject = change.subject();
         match self.sink.submit(change) {
             Err(SubmitError::Journal(reason)) => {
@@ -139,7 +187,23 @@ impl Intake {
                 subject: kinds.join(", "),
                 message: format!("{message}; what was told stays in force, and it is tried again"),
             });
-        problems.collect()
+        problems.chain(self.waits()).collect()
+    }
+
+    /// What is not handed on yet, and why.
+    fn waits(&self) -> impl Iterator<Item = SourceProblem> {
+        self.demand.waiting().map(|(key, needs)| {
+            let unknown = self.mirror.unknown(needs);
+            let unknown: Vec<&str> = unknown.map(ResourceKind::as_str).collect();
+            SourceProblem {
+                subject: key.to_string(),
+                message: format!(
+                    "its newest version waits for the first whole list of {}; the one before \
+                     stays in force",
+                    unknown.join(", ")
+                ),
+            }
+        })
     }
 }
 
@@ -147,8 +211,14 @@ fn report(kind: ResourceKind, mirror: &KindMirror) -> KindReport {
     let stage = match mirror.stage {
         Stage::Unheard => "not listed yet",
         Stage::Relisting => "being listed again",
+        Stage::InSync if !mirror.knows(mirror.order.scope) => "being listed again",
+        Stage::InSync if mirror.order.scope == Scope::Own => "no policy for this node needs more",
         Stage::InSync => "",
         Stage::Absent(why) => why,
+        Stage::Unneeded => match mirror.order.scope {
+            Scope::Nothing => "no policy for this node needs it",
+            Scope::Own | Scope::All => "not listed yet",
+        },
     };
     KindReport {
         kind,

@@ -1,5 +1,7 @@
 //! What is watched: kinds, where they are served, how little of them is asked for.
 
+use super::behind::{API_SLICES, NAMESPACE};
+use super::needs::Scope;
 use crate::events::ResourceKind;
 
 /// How a kind is served and asked for.
@@ -13,7 +15,8 @@ pub(super) struct Watched {
     pub(super) plural: &'static str,
     /// Served only where somebody installed its definition.
     pub(super) is_custom: bool,
-    pub(super) field_selector: Option<&'static str>,
+    /// What of it is never asked for.
+    pub(super) without: Option<&'static str>,
     /// Only metadata is read of it.
     pub(super) metadata_only: bool,
 }
@@ -31,7 +34,7 @@ const fn custom(
         versions,
         plural,
         is_custom: true,
-        field_selector: None,
+        without: None,
         metadata_only: false,
     }
 }
@@ -43,7 +46,7 @@ const fn core(kind: ResourceKind, plural: &'static str) -> Watched {
         versions: &["v1"],
         plural,
         is_custom: false,
-        field_selector: None,
+        without: None,
         metadata_only: false,
     }
 }
@@ -73,7 +76,7 @@ pub(super) const WATCHED: &[Watched] = &[
     },
     Watched {
         // What has ended has given its address back.
-        field_selector: Some("status.phase!=Succeeded,status.phase!=Failed"),
+        without: Some("status.phase!=Succeeded,status.phase!=Failed"),
         ..core(ResourceKind::Pod, "pods")
     },
     core(ResourceKind::Service, "services"),
@@ -101,6 +104,28 @@ impl Watched {
             }
             _ => whole,
         }
+    }
+
+    /// Path of as much of its collection as is asked for.
+    pub(super) fn path_of(&self, version: &str, scope: Scope) -> String {
+        let is_narrow = scope == Scope::Own && self.kind == ResourceKind::EndpointSlice;
+        self.path_in(version, is_narrow.then_some(NAMESPACE))
+    }
+
+    /// Which of the objects there, by their fields: of nodes, this one.
+    pub(super) fn field_selector(&self, scope: Scope, node: &str) -> Option<String> {
+        match (scope, self.kind) {
+            (Scope::Own, ResourceKind::Node | ResourceKind::CiliumNode) => {
+                Some(format!("metadata.name={node}"))
+            }
+            _ => self.without.map(str::to_owned),
+        }
+    }
+
+    /// Which of them, by their labels: of slices, those of the API servers.
+    pub(super) fn label_selector(&self, scope: Scope) -> Option<String> {
+        let is_narrow = scope == Scope::Own && self.kind == ResourceKind::EndpointSlice;
+        is_narrow.then(|| API_SLICES.to_owned())
     }
 
     /// Path of its collection, all namespaces together.
@@ -133,5 +158,35 @@ mod tests {
             path(ResourceKind::EndpointSlice),
             "/apis/discovery.k8s.io/v1/endpointslices"
         );
+    }
+
+    #[test]
+    fn without_policies_only_the_node_and_the_api_servers_are_asked_for() {
+        let asked = |kind: ResourceKind, scope: Scope| {
+            let watched = WATCHED.iter().find(|watched| watched.kind == kind);
+            let watched = watched.expect("watched");
+            let selectors = (
+                watched.field_selector(scope, "a"),
+                watched.label_selector(scope),
+            );
+            (watched.path_of("v1", scope), selectors)
+        };
+        let own = |field: Option<&str>, label: Option<&str>| {
+            (field.map(str::to_owned), label.map(str::to_owned))
+        };
+        assert_eq!(
+            asked(ResourceKind::Node, Scope::Own),
+            (
+                "/api/v1/nodes".to_owned(),
+                own(Some("metadata.name=a"), None)
+            )
+        );
+        let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices".to_owned();
+        let of_api = own(None, Some("kubernetes.io/service-name=kubernetes"));
+        assert_eq!(
+            asked(ResourceKind::EndpointSlice, Scope::Own),
+            (slices, of_api)
+        );
+        assert_eq!(asked(ResourceKind::Node, Scope::All).1, own(None, None));
     }
 }

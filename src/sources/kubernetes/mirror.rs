@@ -1,12 +1,13 @@
 //! What the server holds, as far as it was heard, and which changes follow.
 //! No I/O.
 //!
-//! A kind is at any time one of: unheard, listing, held, absent. Deletions follow
+//! A kind is at any time one of: unheard, listing, held, absent, unneeded. Deletions follow
 //! only from the server's word, from the end of a list, and from `Absent`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::heard::{Heard, What};
+use super::needs::{Needs, Order, Scope};
 use crate::events::{Origin, RepositoryChange, Resource, ResourceKey, ResourceKind, SourceName};
 
 /// How far a kind is.
@@ -21,6 +22,8 @@ pub(super) enum Stage {
     Relisting,
     /// There is nothing to watch.
     Absent(&'static str),
+    /// No policy for this node needs it.
+    Unneeded,
 }
 
 /// One kind.
@@ -32,6 +35,9 @@ pub(super) struct KindMirror {
     listed: Option<BTreeSet<ResourceKey>>,
     /// What failed last, until the kind is heard again.
     pub(super) trouble: Option<String>,
+    /// What is asked for now, and what the last whole list was asked for as.
+    pub(super) order: Order,
+    heard: Order,
 }
 
 impl KindMirror {
@@ -40,14 +46,22 @@ impl KindMirror {
         self.held.len()
     }
 
-    /// Whether everything that the server holds was heard once.
-    fn was_whole(&self) -> bool {
-        self.stage != Stage::Unheard
+    /// Whether this much of what the server holds was heard once, since it was
+    /// ordered.
+    pub(super) fn knows(&self, scope: Scope) -> bool {
+        match self.stage {
+            Stage::Unheard => false,
+            Stage::InSync | Stage::Relisting => {
+                self.heard == self.order && self.order.scope >= scope
+            }
+            Stage::Absent(_) => true,
+            Stage::Unneeded => scope == Scope::Nothing,
+        }
     }
 
-    /// Whether what is held is what the server holds.
+    /// Whether what is held is what the server holds, as much of it as is needed.
     pub(super) fn is_in_sync(&self) -> bool {
-        matches!(self.stage, Stage::InSync | Stage::Absent(_)) && self.trouble.is_none()
+        self.stage != Stage::Relisting && self.knows(self.order.scope) && self.trouble.is_none()
     }
 }
 
@@ -82,11 +96,12 @@ impl Mirror {
                 None => mirror.drop_key(trimmed.key),
             },
             What::Gone(trimmed) => mirror.drop_key(trimmed.key),
-            What::Whole => {
+            What::Whole(order) => {
                 let listed = mirror.listed.take().unwrap_or_default();
                 let gone: Vec<_> = mirror.held.difference(&listed).cloned().collect();
                 mirror.held = listed;
                 mirror.stage = Stage::InSync;
+                mirror.heard = order;
                 mirror.trouble = None;
                 gone.into_iter().map(deletion).collect()
             }
@@ -94,13 +109,8 @@ impl Mirror {
                 mirror.trouble = None;
                 Vec::new()
             }
-            What::Absent(why) => {
-                mirror.stage = Stage::Absent(why);
-                mirror.trouble = None;
-                mirror.listed = None;
-                let gone = std::mem::take(&mut mirror.held);
-                gone.into_iter().map(deletion).collect()
-            }
+            What::Absent(why) => mirror.forget(Stage::Absent(why)),
+            What::Unneeded => mirror.forget(Stage::Unneeded),
             What::Trouble(message) => {
                 mirror.trouble = Some(message);
                 Vec::new()
@@ -109,10 +119,29 @@ impl Mirror {
         }
     }
 
-    /// Whether each kind was whole once: only then may anything be deleted that
-    /// an earlier life of the agent knew.
+    /// Whether each kind was whole once, as it was ordered: only then may anything be
+    /// deleted that an earlier life of the agent knew.
     pub(super) fn was_whole(&self) -> bool {
-        self.kinds.values().all(KindMirror::was_whole)
+        let mut kinds = self.kinds.values();
+        kinds.all(|mirror| mirror.knows(mirror.order.scope))
+    }
+
+    /// Whether everything that is needed was heard.
+    pub(super) fn knows(&self, needs: Needs) -> bool {
+        self.unknown(needs).next().is_none()
+    }
+
+    /// Kinds that are needed and were not heard whole.
+    pub(super) fn unknown(&self, needs: Needs) -> impl Iterator<Item = ResourceKind> {
+        let kinds = self.kinds.iter();
+        let unknown = kinds
+            .filter(move |(kind, mirror)| !kind.is_policy() && !mirror.knows(needs.scope(**kind)));
+        unknown.map(|(kind, _)| *kind)
+    }
+
+    /// Notes that from now on this is asked for.
+    pub(super) fn order(&mut self, kind: ResourceKind, order: Order) {
+        self.kinds.entry(kind).or_default().order = order;
     }
 
     /// Everything that the server holds.
@@ -139,6 +168,14 @@ impl KindMirror {
             origin: Origin::default(),
             body: body.into(),
         })
+    }
+
+    fn forget(&mut self, stage: Stage) -> Vec<RepositoryChange> {
+        self.stage = stage;
+        self.trouble = None;
+        self.listed = None;
+        let gone = std::mem::take(&mut self.held);
+        gone.into_iter().map(deletion).collect()
     }
 
     fn drop_key(&mut self, key: ResourceKey) -> Vec<RepositoryChange> {

@@ -5,9 +5,14 @@ use serde_json::json;
 
 use super::heard::{Heard, What};
 use super::mirror::{Mirror, Stage};
+use super::needs::{Order, Scope};
 use super::trim::Trimmed;
 use crate::events::{RepositoryChange, ResourceKey, ResourceKind};
 
+const ALL: Order = Order {
+    scope: Scope::All,
+    number: 1,
+};
 const KIND: ResourceKind = ResourceKind::CiliumClusterwideNetworkPolicy;
 
 fn object(name: &str) -> Trimmed {
@@ -47,10 +52,11 @@ fn stage(mirror: &Mirror) -> (Stage, bool) {
 /// A mirror that heard of `a` and `b`.
 fn whole() -> Mirror {
     let mut mirror = Mirror::new([KIND]);
+    mirror.order(KIND, ALL);
     take(&mut mirror, What::Begins);
     take(&mut mirror, What::Object(object("a")));
     take(&mut mirror, What::Object(object("b")));
-    take(&mut mirror, What::Whole);
+    take(&mut mirror, What::Whole(ALL));
     mirror
 }
 
@@ -62,7 +68,7 @@ fn a_list_that_comes_to_its_end_deletes_what_it_does_not_hold() {
     assert_eq!(stage(&mirror), (Stage::Relisting, false));
     assert_eq!(take(&mut mirror, What::Object(object("c"))), ["+c"]);
     assert_eq!(take(&mut mirror, What::Object(object("b"))), ["+b"]);
-    assert_eq!(take(&mut mirror, What::Whole), ["-a"]);
+    assert_eq!(take(&mut mirror, What::Whole(ALL)), ["-a"]);
     assert_eq!(mirror.keys().len(), 2);
 }
 
@@ -76,7 +82,7 @@ fn a_list_that_breaks_off_deletes_nothing() {
     assert!(take(&mut mirror, What::Begins).is_empty());
     take(&mut mirror, What::Object(object("b")));
     // Only the list that ended counts.
-    assert_eq!(take(&mut mirror, What::Whole), ["-a"]);
+    assert_eq!(take(&mut mirror, What::Whole(ALL)), ["-a"]);
 }
 
 #[test]
@@ -108,13 +114,14 @@ fn what_is_gone_while_a_list_runs_stays_gone() {
     take(&mut mirror, What::Object(object("a")));
     take(&mut mirror, What::Object(object("b")));
     assert_eq!(take(&mut mirror, What::Gone(object("b"))), ["-b"]);
-    assert!(take(&mut mirror, What::Whole).is_empty());
+    assert!(take(&mut mirror, What::Whole(ALL)).is_empty());
     assert_eq!(mirror.keys().len(), 1);
 }
 
 #[test]
 fn an_absent_kind_is_in_sync_and_holds_nothing() {
     let mut mirror = Mirror::new([KIND]);
+    mirror.order(KIND, ALL);
     assert!(!mirror.was_whole());
     assert!(take(&mut mirror, What::Absent("not installed")).is_empty());
     assert!(mirror.was_whole());
@@ -132,8 +139,9 @@ fn an_absent_kind_is_in_sync_and_holds_nothing() {
 #[test]
 fn all_kinds_must_be_whole_once() {
     let mut mirror = Mirror::new([KIND, ResourceKind::Node]);
+    mirror.order(KIND, ALL);
     take(&mut mirror, What::Begins);
-    take(&mut mirror, What::Whole);
+    take(&mut mirror, What::Whole(ALL));
     assert!(!mirror.was_whole());
     mirror.take(Heard {
         kind: ResourceKind::Node,

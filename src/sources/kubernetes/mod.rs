@@ -14,8 +14,8 @@
 //! when a kind is heard again, and it asks for an expired version for ever where
 //! a server answers 410 before the stream begins.
 //!
-//! Reading order: `kinds` (what is watched), `trim` (what is kept of an object),
-//! `heard` (what a feed tells), `mirror` (what follows from it; no I/O),
+//! Reading order: `kinds` (what is watched), `needs`, `demand` and `orders` (how much
+//! of it, by the policies for this node), `trim` (what is kept of an object), `heard` (what a feed tells), `mirror` (what follows from it; no I/O),
 //! `access` (configuration) with `client` and `behind`, `feed` (list and watch),
 //! `locate` (where a kind is served), `outlet` (where a feed leads), `intake`,
 //! `event` and `report` (what the node tells the cluster), `tally`, `lease` and
@@ -24,6 +24,7 @@
 mod access;
 mod behind;
 mod client;
+mod demand;
 mod event;
 mod feed;
 mod heard;
@@ -32,6 +33,8 @@ mod kinds;
 mod lease;
 mod locate;
 mod mirror;
+mod needs;
+mod orders;
 mod outlet;
 mod report;
 mod source;
@@ -39,6 +42,8 @@ mod status;
 mod tally;
 mod trim;
 
+#[cfg(test)]
+mod demand_tests;
 #[cfg(test)]
 mod feed_tests;
 #[cfg(test)]

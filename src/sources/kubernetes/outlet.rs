@@ -13,6 +13,7 @@ use super::feed::{Calls, Failure};
 use super::heard::{Heard, What};
 use super::kinds::Watched;
 use super::locate::{DEFINITIONS, Found, Place, locate};
+use super::needs::Scope;
 use super::report::NODES;
 use super::tally::{Word, lines};
 use super::trim::trim;
@@ -22,6 +23,8 @@ use crate::metrics::catalogue::{SOURCE_ERRORS, SOURCE_EVENTS, SOURCE_RESYNCS};
 pub(super) enum Outlet {
     Kind {
         watched: &'static Watched,
+        /// The name of this node.
+        node: String,
         heard: mpsc::Sender<Heard>,
     },
     /// Calls by name of the definition.
@@ -50,17 +53,24 @@ impl Outlet {
         }
     }
 
-    pub(super) fn path(&self, place: &Place) -> String {
+    pub(super) fn path(&self, place: &Place, scope: Scope) -> String {
         match self {
-            Self::Kind { watched, .. } => watched.path(place.version),
+            Self::Kind { watched, .. } => watched.path_of(place.version, scope),
             Self::Definitions(_) => DEFINITIONS.to_owned(),
             Self::Reports(_) => NODES.to_owned(),
         }
     }
 
-    pub(super) fn field_selector(&self) -> Option<String> {
+    pub(super) fn field_selector(&self, scope: Scope) -> Option<String> {
         match self {
-            Self::Kind { watched, .. } => watched.field_selector.map(str::to_owned),
+            Self::Kind { watched, node, .. } => watched.field_selector(scope, node),
+            Self::Definitions(_) | Self::Reports(_) => None,
+        }
+    }
+
+    pub(super) fn label_selector(&self, scope: Scope) -> Option<String> {
+        match self {
+            Self::Kind { watched, .. } => watched.label_selector(scope),
             Self::Definitions(_) | Self::Reports(_) => None,
         }
     }
@@ -75,13 +85,13 @@ impl Outlet {
 
     pub(super) async fn tell(&self, what: What) -> Result<(), Failure> {
         let sent = match self {
-            Self::Kind { watched, heard } => {
+            Self::Kind { watched, heard, .. } => {
                 let kind = watched.kind;
                 heard.send(Heard { kind, what }).await.is_ok()
             }
             Self::Reports(words) => match what {
                 What::Begins => return send(words, Word::Begins).await,
-                What::Whole => return send(words, Word::Whole).await,
+                What::Whole(_) => return send(words, Word::Whole).await,
                 _ => true,
             },
             Self::Definitions(_) => true,

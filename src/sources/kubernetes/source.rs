@@ -9,12 +9,15 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::access::{Access, Doors};
+use super::demand::Demand;
 use super::feed::{Calls, Feed};
 use super::heard::{Heard, What};
 use super::intake::Intake;
 use super::kinds::WATCHED;
 use super::lease::Lease;
 use super::mirror::Mirror;
+use super::needs::{Order, all};
+use super::orders::Orders;
 use super::outlet::Outlet;
 use super::report::Reporter;
 use super::status::Teller;
@@ -59,11 +62,15 @@ impl KubernetesSource {
             .iter()
             .map(|watched| (watched.kind, Calls::default()))
             .collect();
-        let feeds = feeds(&doors, node, &ticks, &calls);
+        let orders = Orders::default();
+        let feeds = feeds(&doors, node, &ticks, &calls, &orders);
         Self {
             feeds,
             intake: Intake {
                 mirror: Mirror::new(WATCHED.iter().map(|watched| watched.kind)),
+                demand: Demand::new(node, &pipeline.repository()),
+                orders,
+                pipeline: Arc::clone(&pipeline),
                 sink: Arc::clone(&pipeline) as Arc<dyn ChangeSink>,
                 board,
                 doors: doors.clone(),
@@ -142,6 +149,7 @@ fn feeds(
     node: &str,
     heard: &mpsc::Sender<Heard>,
     calls: &BTreeMap<ResourceKind, Calls>,
+    orders: &Orders,
 ) -> Vec<Feed> {
     // Most servers of today stream lists; the first that refuses tells all feeds.
     let streams = Arc::new(AtomicBool::new(true));
@@ -156,8 +164,10 @@ fn feeds(
         streams: Arc::clone(&streams),
         yields_to: None,
         leads: None,
+        order: all(),
         version: String::new(),
         place: None,
+        asked: Order::default(),
     };
     let mut feeds = Vec::new();
     let mut definitions = BTreeMap::new();
@@ -167,10 +177,17 @@ fn feeds(
             definitions.insert(watched.definition(), calls.clone());
         }
         let heard = heard.clone();
-        let mut feed = feed(Outlet::Kind { watched, heard }, watched.plural, calls);
-        // Cilium's endpoints say all that pods say, and their identities besides.
+        let outlet = Outlet::Kind {
+            watched,
+            node: node.to_owned(),
+            heard,
+        };
+        let mut feed = feed(outlet, watched.plural, calls);
+        feed.order = orders.of(watched.kind);
+        // Cilium's endpoints say all that pods and their namespaces say, and their
+        // identities besides.
         match watched.kind {
-            ResourceKind::Pod => feed.yields_to = Some(led.clone()),
+            ResourceKind::Pod | ResourceKind::Namespace => feed.yields_to = Some(led.clone()),
             ResourceKind::CiliumEndpoint => feed.leads = Some(leads.clone()),
             _ => {}
         }

@@ -20,6 +20,7 @@ use super::feed::{Calls, Failure, Feed, answered};
 use super::kinds::{WATCHED, Watched};
 use super::lease::Lease;
 use super::locate::DEFINITIONS;
+use super::needs::{Order, all};
 use super::outlet::Outlet;
 use super::tally::{Count, Tally, Word};
 use crate::events::{ResourceKey, ResourceKind, SourceName};
@@ -105,8 +106,10 @@ impl Teller {
             streams: Arc::new(AtomicBool::new(true)),
             yields_to: None,
             leads: None,
+            order: all(),
             version: String::new(),
             place: None,
+            asked: Order::default(),
         }
     }
 
