@@ -235,9 +235,10 @@ pub const KUBERNETES_REPORT: Duration = Duration::from_secs(10);
 pub const KUBERNETES_REPORT_POLICIES_MAX: usize = 500;
 /// How often a node tells the same again: its Node object may be another one.
 pub const KUBERNETES_REPORT_AGAIN: Duration = Duration::from_secs(3_600);
-/// The lease of the one agent that counts for the status of policies: thousands
-/// look at it, each less than once in half of it. Policies written in one round.
-pub const KUBERNETES_LEASE: Duration = Duration::from_secs(300);
+/// The shortest lease of the one agent that counts for the status of policies:
+/// thousands look at it, each less than once in half of it. Policies written in one
+/// round.
+pub const KUBERNETES_LEASE_MIN: u32 = 5;
 pub const KUBERNETES_STATUS_WRITES_MAX: usize = 100;
 
 /// The agent's own connections to its sources: addresses of a name that are let

@@ -10,6 +10,8 @@ mod cluster;
 mod cut;
 #[path = "kubernetes/deployment.rs"]
 mod deployment;
+#[path = "kubernetes/document.rs"]
+mod document;
 #[path = "kubernetes/doors.rs"]
 mod doors;
 #[path = "kubernetes/follow.rs"]
@@ -17,6 +19,14 @@ mod follow;
 #[path = "e2e/harness.rs"]
 #[expect(dead_code, reason = "the end-to-end tests use the rest of it")]
 mod harness;
+#[path = "kubernetes/image.rs"]
+mod image;
+#[path = "kubernetes/latency.rs"]
+mod latency;
+#[path = "kubernetes/lease.rs"]
+mod lease;
+#[path = "kubernetes/needs.rs"]
+mod needs;
 #[path = "kubernetes/outage.rs"]
 mod outage;
 #[path = "kubernetes/scale.rs"]

@@ -279,6 +279,16 @@ pub struct AgentOptions {
     )]
     pub kube_context: Option<String>,
 
+    /// How long the agent that counts for `kubectl get ccnp` may be silent before another one does: seconds
+    #[arg(
+        long,
+        env = "PALISADE_KUBE_STATUS_LEASE",
+        value_name = "SECONDS",
+        default_value = "300",
+        id = "kube-status-lease"
+    )]
+    pub kube_status_lease: String,
+
     /// etcd endpoints to share policies, nodes and identities through: http(s)://HOST:PORT,...
     #[arg(
         long,

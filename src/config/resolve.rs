@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::mark::parse_mark;
 use super::{AgentOptions, EtcdAccess, PolicyText};
 use crate::datapath::{ControlMark, DatapathSettings};
+use crate::limits::KUBERNETES_LEASE_MIN;
 use crate::policy::{EnforcementMode, FailsafeEntry, PolicyOptions};
 
 /// Form of the log.
@@ -32,6 +33,8 @@ pub struct KubernetesAccess {
     pub kubeconfig: Option<PathBuf>,
     /// None: the current context.
     pub context: Option<String>,
+    /// Of the one agent that counts for the status of policies.
+    pub status_lease: Duration,
 }
 
 /// The agent's configuration, checked.
@@ -247,6 +250,11 @@ impl Check<'_> {
     /// None: the Kubernetes API is no source.
     fn kubernetes(&mut self, options: &AgentOptions) -> Option<KubernetesAccess> {
         let is_source = self.flag("kubernetes", &options.kubernetes);
+        let lease = self.number(
+            "kube-status-lease",
+            &options.kube_status_lease,
+            KUBERNETES_LEASE_MIN,
+        );
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let (file, context) = (given(&options.kubeconfig), given(&options.kube_context));
         if is_source {
@@ -254,6 +262,7 @@ impl Check<'_> {
             return Some(KubernetesAccess {
                 kubeconfig,
                 context,
+                status_lease: Duration::from_secs(lease.into()),
             });
         }
         for (key, value) in [("kubeconfig", file), ("kube-context", context)] {

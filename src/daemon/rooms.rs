@@ -224,6 +224,7 @@ impl Rooms {
             Access {
                 kubeconfig: access.kubeconfig.clone(),
                 context: access.context.clone(),
+                status_lease: access.status_lease,
             },
             Arc::clone(&self.marked),
             &agent.node,

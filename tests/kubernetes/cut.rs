@@ -11,17 +11,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use palisade::datapath::{ControlMark, netns};
-use palisade::lab::network::{Family, Place};
+use palisade::lab::network::{DEVICE, Family, Place};
 use rustix::process::Signal;
 use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, until};
 use crate::harness::{HTTP, SSH, exe};
-use crate::server::{NAME, programs};
+use crate::server::{NAME, SERVICE, programs};
 
 const API: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 88, 0, 9)), 6_443);
 const POLICIES: &str = "/apis/cilium.io/v2/ciliumclusterwidenetworkpolicies";
+const SLICES: &str = "/apis/discovery.k8s.io/v1beta1/namespaces/default/endpointslices";
 /// What is dropped is not waited for longer.
 const PATIENCE: Duration = Duration::from_millis(700);
 
@@ -32,7 +33,7 @@ fn a_node_that_denies_everything_still_hears_its_server() {
     cluster.install_definitions();
     let names = NameServer::start(&cluster);
     cluster.world.run_as_agent(&names.program);
-    reach_by(&cluster, NAME);
+    reach_by(&cluster, NAME, API.port());
     cluster.world.start_agent();
     cluster.create(POLICIES, &deny_all());
     cluster.world.wait("egress", "enabled");
@@ -54,11 +55,71 @@ fn a_node_that_denies_everything_still_hears_its_server() {
 
     // So does an agent that starts where all is denied already; now by address.
     cluster.world.agent().end(Signal::KILL).expect("it ends");
-    reach_by(&cluster, &API.ip().to_string());
+    reach_by(&cluster, &API.ip().to_string(), API.port());
     cluster.world.start_agent();
     cluster.delete_policy("ssh");
     cluster.wait_open(&[HTTP]);
     assert_eq!(endpoints(&mut cluster), [format!("tcp/{API}")]);
+}
+
+/// As in a cluster: the agent knows the address of a Service, the host's own rules
+/// lead it to an API server, and what leaves the host carries that one's address.
+#[test]
+fn a_translated_way_to_the_server_is_not_cut_either() {
+    let Some(programs) = programs() else { return };
+    let mut cluster = Cluster::bare(programs);
+    cluster.install_definitions();
+    translate(&cluster);
+    reach_by(&cluster, SERVICE, 443);
+    cluster.create(SLICES, &slice());
+    cluster.world.start_agent();
+    until("the servers behind the Service are listed", || {
+        let all = endpoints(&mut cluster);
+        (all == [format!("tcp/{API}"), format!("tcp/{SERVICE}:443")]).then_some(())
+    });
+    cluster.create(POLICIES, &deny_all());
+    cluster.world.wait("egress", "enabled");
+    cluster.create_policy("ssh", "web", &[SSH]);
+    cluster.wait_open(&[SSH]);
+
+    // The connection breaks: it is made anew through the same translation.
+    cluster.server.kill();
+    cluster.server.restart(&cluster.world.sandbox);
+    cluster.create_policy("http", "web", &[HTTP]);
+    cluster.wait_open(&[SSH, HTTP]);
+
+    // And by an agent that starts where everything is denied already.
+    cluster.world.agent().end(Signal::KILL).expect("it ends");
+    cluster.world.start_agent();
+    cluster.delete_policy("ssh");
+    cluster.wait_open(&[HTTP]);
+    let status = cluster.world.agent().json(&["status"]).expect("status");
+    assert_eq!(status["ready"], true, "{status}");
+}
+
+/// What kube-proxy does for the Service of the API.
+fn translate(cluster: &Cluster) {
+    let file = cluster.world.sandbox.path("service.nft");
+    let text = format!(
+        "add table ip service\n\
+         add chain ip service output {{ type nat hook output priority -100; }}\n\
+         add rule ip service output ip daddr {SERVICE} tcp dport 443 dnat to {API}\n"
+    );
+    std::fs::write(&file, text).expect("a file");
+    let host = Place::Host.name();
+    cluster
+        .world
+        .tool(host, &format!("nft -f {}", file.display()));
+    cluster
+        .world
+        .tool(host, &format!("ip route add {SERVICE}/32 dev {DEVICE}"));
+}
+
+fn slice() -> serde_json::Value {
+    json!({"metadata": {"name": "kubernetes",
+            "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": "IPv4", "endpoints": [{"addresses": [API.ip()]}],
+        "ports": [{"name": "https", "port": API.port(), "protocol": "TCP"}]})
 }
 
 fn deny_all() -> serde_json::Value {
@@ -69,12 +130,12 @@ fn deny_all() -> serde_json::Value {
 }
 
 /// Where the agent's kubeconfig leads from its next start on.
-fn reach_by(cluster: &Cluster, host: &str) {
+fn reach_by(cluster: &Cluster, host: &str, port: u16) {
     let file = cluster.server.kubeconfig();
     let text = std::fs::read_to_string(&file).expect("a kubeconfig");
     let (before, rest) = text.split_once("https://").expect("a server");
     let (_, after) = rest.split_once(":6443").expect("its port");
-    let text = format!("{before}https://{host}:6443{after}");
+    let text = format!("{before}https://{host}:{port}{after}");
     std::fs::write(&file, text).expect("a kubeconfig");
 }
 

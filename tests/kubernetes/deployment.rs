@@ -19,7 +19,7 @@ const CCNP: &str = "ciliumclusterwidenetworkpolicies.cilium.io";
 
 /// Helm and kubectl: those that `cargo xtask apiserver` fetched, else those on
 /// the path.
-fn tool(name: &str) -> Option<PathBuf> {
+pub(crate) fn tool(name: &str) -> Option<PathBuf> {
     let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let base = base.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")))?;
     let path = std::env::var_os("PATH")?;

@@ -19,7 +19,10 @@ fn a_server_that_comes_back_changed_is_followed_again() {
     let Some(programs) = programs() else { return };
     let mut cluster = Cluster::new(programs);
     cluster.create_policy("ssh", "web", &[SSH]);
-    cluster.wait_open(&[SSH]);
+    cluster.create_policy("http", "web", &[HTTP]);
+    cluster.wait_open(&[SSH, HTTP]);
+    cluster.world.wait("ingress", "enabled");
+    let traffic = Traffic::start(&cluster);
     let mut held = cluster
         .world
         .connect(Place::Outsider, Place::Host, SSH, Family::V4);
@@ -29,7 +32,8 @@ fn a_server_that_comes_back_changed_is_followed_again() {
         let line = cluster.kind("CiliumClusterwideNetworkPolicy");
         (line["in_sync"] == false).then_some(())
     });
-    assert!(cluster.is_open(&[SSH]), "what was told stays in force");
+    let open = [SSH, HTTP];
+    assert!(cluster.is_open(&open), "what was told stays in force");
 
     // An agent that starts without a server enforces what it knew.
     cluster.world.agent().end(Signal::KILL).expect("it ends");
@@ -37,29 +41,33 @@ fn a_server_that_comes_back_changed_is_followed_again() {
     until("the agent answers", || {
         cluster.world.agent().host_endpoint().ok()
     });
-    assert!(cluster.is_open(&[SSH]), "the journal is in force");
+    assert!(cluster.is_open(&open), "the journal is in force");
 
     // Where the agent cannot see it, one policy goes and another comes, and the
     // versions that the agent knows are forgotten.
     cluster.server.restart_inside(&cluster.world.sandbox);
-    cluster.create_policy("http", "web", &[HTTP]);
+    cluster.create_policy("again", "web", &[SSH]);
+    cluster.delete_policy("http");
     cluster.delete_policy("ssh");
     cluster.server.compact();
     cluster.server.kill();
     assert!(
-        cluster.is_open(&[SSH]),
-        "nothing opens while nothing is heard"
+        cluster.is_open(&open),
+        "nothing changes while nothing is heard"
     );
     echoes(&mut held);
 
     // The server that comes back also knows the agent by another token.
     cluster.server.rotate_token("second-token-of-the-agent");
     cluster.server.restart(&cluster.world.sandbox);
-    cluster.wait_open(&[HTTP]);
+    cluster.wait_open(&[SSH]);
     until("all is in sync again", || {
         let line = cluster.kind("CiliumClusterwideNetworkPolicy");
         (line["in_sync"] == true).then_some(())
     });
+    // Through all of it: what both the old and the new policies allow passed, and
+    // what neither does was dropped, each single try.
+    traffic.expect_steady();
 }
 
 #[test]
@@ -106,14 +114,14 @@ fn an_expired_version_and_a_rotated_token_are_no_outage() {
 }
 
 /// The outsider tries without a pause: SSH, which is allowed all the time, and
-/// the echo port, which never is.
-struct Traffic {
+/// datagrams to the echo port, which never are.
+pub(crate) struct Traffic {
     is_over: Arc<AtomicBool>,
     running: JoinHandle<[u32; 4]>,
 }
 
 impl Traffic {
-    fn start(cluster: &Cluster) -> Self {
+    pub(crate) fn start(cluster: &Cluster) -> Self {
         let namespace = cluster.world.sandbox.namespace(Place::Outsider.name());
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
@@ -121,8 +129,8 @@ impl Traffic {
             let host = Place::Host.address(Family::V4);
             let mut counts = [0; 4];
             while !over.load(Ordering::Relaxed) {
-                let [allowed, denied] = [SSH, ECHO].map(|port| {
-                    let probe = || probe::send(Kind::Tcp(port), host) == Seen::Passed;
+                let [allowed, denied] = [Kind::Tcp(SSH), Kind::Udp(ECHO)].map(|kind| {
+                    let probe = || probe::send(kind, host) == Seen::Passed;
                     netns::run_in(&namespace, probe).expect("a namespace")
                 });
                 let seen = [allowed, !allowed, denied, !denied];
@@ -137,7 +145,7 @@ impl Traffic {
 
     /// Nothing was dropped that is allowed, nothing passed that is not.
     #[track_caller]
-    fn expect_steady(self) {
+    pub(crate) fn expect_steady(self) {
         self.is_over.store(true, Ordering::Relaxed);
         let [passed, dropped, opened, closed] = self.running.join().expect("it ends");
         assert!(passed > 0 && closed > 0, "{passed} {closed}");

@@ -28,6 +28,15 @@ pub(crate) const NAME: &str = "api.palisade.test";
 const ADMIN: &str = "token-of-the-test";
 /// Who the agent is: the account of `deploy/kubernetes/rbac.yaml`.
 const AGENT: &str = "system:serviceaccount:palisade:palisade";
+/// The server notes every request of the agents.
+const AUDIT: &str = "apiVersion: audit.k8s.io/v1
+kind: Policy
+rules:
+- {level: Metadata, users: ['system:serviceaccount:palisade:palisade']}
+- {level: None}
+";
+/// An address that is translated to the server's, as that of a Service is.
+pub(crate) const SERVICE: &str = "10.96.0.1";
 /// Starts take seconds, on a busy machine many.
 const START_TRIES: u32 = 1_200;
 const START_PAUSE: Duration = Duration::from_millis(100);
@@ -90,6 +99,7 @@ impl ApiServer {
         let dir = sandbox.path("api");
         fs::create_dir_all(&dir).expect("a directory");
         certificates(&dir, address);
+        fs::write(dir.join("audit.yaml"), AUDIT).expect("a policy");
         let mut server = Self {
             programs,
             dir,
@@ -203,6 +213,8 @@ impl ApiServer {
             ("endpoint-reconciler-type", "none".to_owned()),
             ("disable-admission-plugins", "ServiceAccount".to_owned()),
             ("cert-dir", self.path("auto")),
+            ("audit-policy-file", self.path("audit.yaml")),
+            ("audit-log-path", self.path("audit.log")),
             // As in clusters that run daemons such as this one.
             ("allow-privileged", "true".to_owned()),
         ] {
@@ -294,6 +306,15 @@ impl ApiServer {
         serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {answer}"))
     }
 
+    /// What the agents asked for so far, in the server's own words.
+    pub(crate) fn asked(&self) -> Vec<Value> {
+        let log = fs::read_to_string(self.path("audit.log")).unwrap_or_default();
+        let lines = log
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        lines.collect()
+    }
+
     /// One request as the administrator; None when it failed.
     pub(crate) fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Option<Value> {
         let text = self.ask(method, path, body).ok()?;
@@ -376,7 +397,7 @@ impl ApiServer {
 /// A CA, the server's certificate and a key for accounts.
 fn certificates(dir: &Path, address: IpAddr) {
     let names = format!(
-        "subjectAltName=IP:{address},IP:127.0.0.1,DNS:{NAME}\nextendedKeyUsage=serverAuth\n\
+        "subjectAltName=IP:{address},IP:127.0.0.1,IP:{SERVICE},DNS:{NAME}\nextendedKeyUsage=serverAuth\n\
          basicConstraints=CA:FALSE\n"
     );
     fs::write(dir.join("names"), names).expect("a file");

@@ -11,6 +11,7 @@ mod emulator;
 mod etcd_scale;
 mod fuzz;
 mod fuzz_targets;
+mod image;
 mod kernels;
 mod long_tests;
 mod object;
@@ -50,6 +51,8 @@ usage: cargo xtask <command>
                 of a tenth (root): time to sync, changes per second, memory
   scale --etcd [--nodes N]
                 the same of 5,000 hosts, 20,000 addresses and 2,000 policies in etcd
+  image         the agent's image without Docker: a static program for musl, the last stage
+                of deploy/Dockerfile, an agent started out of it (root); to target/image.tar
   lab ...       `palisade lab`, built for release
   bench control what a change costs from the text of a manifest to enforced, by rules
                 and identities, beside nftables; --json, --kernel (root), --rules N;
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
         ["apiserver"] => apiserver::ensure().and_then(|()| charts::ensure()),
         ["scale", "--etcd", rest @ ..] => etcd_scale::run(rest),
         ["scale", rest @ ..] => scale::run(rest),
+        ["image"] => image::run_all(),
         ["bpf"] => bpf::rebuild(),
         ["bpf", "--check"] => bpf::check(),
         ["test"] => test::run_all(),

@@ -20,7 +20,7 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
         .current_dir(command::root())
         .env("PALISADE_REQUIRE_PRIVILEGED", "1")
         .env("PALISADE_SCALE_NODES", nodes)
-        // As `deploy/` starts the agent.
+        // As little as the allocator of the image keeps for threads that went.
         .env("MALLOC_ARENA_MAX", "2")
         .args([
             "test",

@@ -53,6 +53,11 @@ const TOOLS: &[Tool] = &[
         why: "is the store that agents share",
     },
     Tool {
+        name: "buildah",
+        package: "buildah",
+        why: "builds the last stage of the agent's image",
+    },
+    Tool {
         name: "strace",
         package: "strace",
         why: "makes system calls of the agent fail",

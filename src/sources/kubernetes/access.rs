@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
@@ -15,13 +16,15 @@ use crate::sources::marked::{Marked, MarkedConnector};
 use crate::sources::remote::chain;
 
 /// Where the configuration comes from.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Access {
     /// None: `KUBECONFIG`, `~/.kube/config` or the pod's service account,
     /// whichever is there first.
     pub kubeconfig: Option<PathBuf>,
     /// None: the current context.
     pub context: Option<String>,
+    /// Of the one agent that counts for the status of policies.
+    pub status_lease: Duration,
 }
 
 impl Access {

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
@@ -65,6 +66,7 @@ async fn hear(answers: &[(u16, String)], count: usize) -> (Vec<String>, Vec<Stri
     let access = Access {
         kubeconfig: Some(file),
         context: None,
+        status_lease: Duration::from_secs(300),
     };
     let feed = Feed {
         outlet: Outlet::Kind {

@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use super::event::timestamp;
 use super::feed::{Failure, answered};
 use crate::clock::{Clock, Moment, SystemClock};
-use crate::limits::KUBERNETES_LEASE;
 
 const NAME: &str = "palisade-status";
 
@@ -23,6 +22,12 @@ const NAME: &str = "palisade-status";
 pub(super) struct Lease {
     /// Who we are.
     pub(super) holder: String,
+    /// How long it stays ours without a word from us.
+    pub(super) span: Duration,
+    /// One for all moments: another one begins to count anew.
+    pub(super) clock: SystemClock,
+    /// When it was taken or renewed last: the moment before the server was asked.
+    pub(super) renewed: Option<Moment>,
     /// The version that was seen last, since when.
     pub(super) seen: Option<(String, Moment)>,
 }
@@ -39,6 +44,25 @@ enum Look {
 impl Lease {
     /// Takes or renews it. Whether it is ours now.
     pub(super) async fn take(&mut self, client: &Client) -> Result<bool, Failure> {
+        let now = self.clock.now();
+        self.renewed = None;
+        let is_ours = self.ask(client).await?;
+        self.renewed = is_ours.then_some(now);
+        Ok(is_ours)
+    }
+
+    /// Whether nobody else can have taken it yet: a process that was stopped for
+    /// a while must not go on as if nothing had happened.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.is_fresh_at(self.clock.now())
+    }
+
+    fn is_fresh_at(&self, now: Moment) -> bool {
+        self.renewed
+            .is_some_and(|renewed| now.since(renewed) < self.span / 2)
+    }
+
+    async fn ask(&mut self, client: &Client) -> Result<bool, Failure> {
         let namespace = client.default_namespace();
         let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
         let leases = Request::new(path);
@@ -51,7 +75,7 @@ impl Lease {
                 answered(client.request::<Value>(create)).await
             }
             Ok(lease) => {
-                let now = SystemClock::default().now();
+                let now = self.clock.now();
                 if self.look(&lease, now) == Look::Others {
                     return Ok(false);
                 }
@@ -79,7 +103,7 @@ impl Lease {
         let version = lease["metadata"]["resourceVersion"].as_str();
         let version = version.unwrap_or_default();
         let span = spec["leaseDurationSeconds"].as_u64();
-        let span = span.map_or(KUBERNETES_LEASE, Duration::from_secs);
+        let span = span.map_or(self.span, Duration::from_secs);
         match &self.seen {
             Some((seen, since)) if seen == version => {
                 if now.since(*since) > span {
@@ -94,7 +118,7 @@ impl Lease {
     /// The lease as ours, of the version that was read: the server refuses it
     /// when that is not the newest any more.
     fn body(&self, lease: &Value) -> Value {
-        let wall_ms = SystemClock::default().wall_ms();
+        let wall_ms = self.clock.wall_ms();
         let date = timestamp(wall_ms).replace('Z', ".000000Z");
         let spec = &lease["spec"];
         let is_ours = spec["holderIdentity"] == self.holder.as_str();
@@ -109,7 +133,7 @@ impl Lease {
             "metadata": lease["metadata"],
             "spec": {
                 "holderIdentity": self.holder,
-                "leaseDurationSeconds": KUBERNETES_LEASE.as_secs(),
+                "leaseDurationSeconds": self.span.as_secs(),
                 "acquireTime": acquired,
                 "renewTime": date,
                 "leaseTransitions": transitions + u64::from(!is_ours),
@@ -135,6 +159,9 @@ mod tests {
     fn a_lease_is_free_when_it_has_not_changed_for_its_span() {
         let mut ours = Lease {
             holder: "a".to_owned(),
+            span: Duration::from_secs(300),
+            clock: SystemClock::default(),
+            renewed: None,
             seen: None,
         };
         let start = SystemClock::default().now();
@@ -150,12 +177,22 @@ mod tests {
         );
         assert_eq!(ours.look(&lease("b", 2), after(600)), Look::Others);
         assert_eq!(ours.look(&lease("b", 2), after(602)), Look::Free);
+        assert!(!ours.is_fresh_at(start), "it was never ours");
+        ours.renewed = Some(start);
+        assert!(ours.is_fresh_at(after(149)));
+        assert!(
+            !ours.is_fresh_at(after(150)),
+            "it is renewed before anything else"
+        );
     }
 
     #[test]
     fn who_takes_it_says_so_in_the_version_that_was_read() {
         let ours = Lease {
             holder: "a".to_owned(),
+            span: Duration::from_secs(300),
+            clock: SystemClock::default(),
+            renewed: None,
             seen: None,
         };
         let taken = ours.body(&lease("b", 7));

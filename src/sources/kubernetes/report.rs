@@ -38,6 +38,8 @@ pub(super) struct Reporter {
     pub(super) doors: Doors,
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) pace: Pace,
+    /// One for all moments: another one begins to count anew.
+    pub(super) clock: SystemClock,
     /// What the node's object says, since when.
     pub(super) written: Option<(Value, Moment)>,
     /// Events that are there.
@@ -77,7 +79,7 @@ impl Reporter {
                 .collect();
         }
         let object = node_object(&self.node, &snapshot, &endpoint, &self.realized);
-        let now = SystemClock::default().now();
+        let now = self.clock.now();
         let is_told = self.written.as_ref().is_some_and(|(written, at)| {
             *written == object && now.since(*at) < KUBERNETES_REPORT_AGAIN
         });

@@ -21,6 +21,7 @@ use super::orders::Orders;
 use super::outlet::Outlet;
 use super::report::Reporter;
 use super::status::Teller;
+use crate::clock::SystemClock;
 use crate::events::ResourceKind;
 use crate::limits::{KUBERNETES_HEARD_MAX, KUBERNETES_TICK};
 use crate::queues::Pipeline;
@@ -56,6 +57,7 @@ impl KubernetesSource {
         pipeline: Arc<Pipeline>,
         board: Arc<SourceBoard>,
     ) -> Self {
+        let status_lease = access.status_lease;
         let doors = Doors::new(access, Arc::clone(&marked));
         let (ticks, heard) = mpsc::channel(KUBERNETES_HEARD_MAX);
         let calls: BTreeMap<ResourceKind, Calls> = WATCHED
@@ -83,6 +85,7 @@ impl KubernetesSource {
                 doors: doors.clone(),
                 pipeline: Arc::clone(&pipeline),
                 pace: Pace::new((node, "report")),
+                clock: SystemClock::default(),
                 written: None,
                 told: BTreeSet::new(),
                 realized: BTreeMap::new(),
@@ -94,6 +97,9 @@ impl KubernetesSource {
                 pace: Pace::new((node, "status")),
                 lease: Lease {
                     holder: node.to_owned(),
+                    span: status_lease,
+                    clock: SystemClock::default(),
+                    renewed: None,
                     seen: None,
                 },
             },

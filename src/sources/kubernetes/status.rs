@@ -25,8 +25,7 @@ use super::outlet::Outlet;
 use super::tally::{Count, Tally, Word};
 use crate::events::{ResourceKey, ResourceKind, SourceName};
 use crate::limits::{
-    KUBERNETES_ABSENT_POLL, KUBERNETES_HEARD_MAX, KUBERNETES_LEASE, KUBERNETES_REPORT,
-    KUBERNETES_STATUS_WRITES_MAX,
+    KUBERNETES_ABSENT_POLL, KUBERNETES_HEARD_MAX, KUBERNETES_REPORT, KUBERNETES_STATUS_WRITES_MAX,
 };
 use crate::policy::PolicySnapshot;
 use crate::queues::Pipeline;
@@ -51,7 +50,7 @@ impl Teller {
         loop {
             sleep(wait).await;
             let span = match self.turn().await {
-                Ok(()) => KUBERNETES_LEASE,
+                Ok(()) => self.lease.span,
                 Err(failure) => {
                     tracing::info!("policies are not counted here for a while: {failure}");
                     KUBERNETES_ABSENT_POLL
@@ -75,7 +74,7 @@ impl Teller {
         let mut tally = Tally::default();
         let mut written = BTreeMap::new();
         let mut rounds = interval(KUBERNETES_REPORT);
-        let mut renewals = interval(KUBERNETES_LEASE / 5);
+        let mut renewals = interval(self.lease.span / 5);
         loop {
             tokio::select! {
                 word = heard.recv() => match word {
@@ -84,6 +83,9 @@ impl Teller {
                 },
                 _ = rounds.tick() => if tally.is_whole() {
                     let door = self.doors.open().await.map_err(Failure::Other)?;
+                    if !self.lease.is_fresh() && !self.lease.take(&door.client).await? {
+                        return Ok(());
+                    }
                     self.write(&door.client, &tally, &mut written).await?;
                 },
                 _ = renewals.tick() => {
