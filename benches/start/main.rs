@@ -1,9 +1,10 @@
 //! What a start of the agent costs when its store is large:
 //! `cargo xtask bench start [--json] [--policies N] [--prefixes N] [--runs N]
-//! [--exe FILE]`.
+//! [--exe FILE]`, and what it then takes in memory: `--memory [--json]`.
 //!
 //! The real binary in a sandbox of its own. Each kind of start is measured with
-//! a tenth of everything, then with all of it, and the growth is printed. Needs
+//! a tenth of everything, then with all of it, and the growth is printed.
+//! Memory is that of a first start, with 100, 10,000 and 100,000 rules. Needs
 //! root.
 
 mod world;
@@ -20,6 +21,8 @@ const SIZE: Size = Size {
     prefixes: 100_000,
 };
 const RUNS: usize = 3;
+/// For `--memory`: a rule is a policy for a prefix of its own.
+const MEMORY_RULES: [usize; 3] = [100, 10_000, 100_000];
 
 /// Kinds of starts, in the order in which they are made.
 const KINDS: [(Before, &str); 4] = [
@@ -40,13 +43,14 @@ struct Line {
 fn main() -> Result<()> {
     let mut size = SIZE;
     let mut runs = RUNS;
-    let mut as_json = false;
+    let (mut as_json, mut only_memory) = (false, false);
     let mut exe = PathBuf::from(env!("CARGO_BIN_EXE_palisade"));
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || words.next().and_then(|word| word.parse().ok());
         match word.as_str() {
             "--json" => as_json = true,
+            "--memory" => only_memory = true,
             "--policies" => size.policies = number().unwrap_or(size.policies),
             "--prefixes" => size.prefixes = number().unwrap_or(size.prefixes),
             "--runs" => runs = number().unwrap_or(runs).max(1),
@@ -56,11 +60,14 @@ fn main() -> Result<()> {
             other => {
                 eprintln!(
                     "unknown option {other}: [--json] [--policies N] [--prefixes N] [--runs N] \
-                     [--exe FILE]"
+                     [--exe FILE] | [--json] --memory"
                 );
                 std::process::exit(2);
             }
         }
+    }
+    if only_memory {
+        return memory(&exe, as_json);
     }
     let tenth = Size {
         policies: (size.policies / 10).max(1),
@@ -72,6 +79,53 @@ fn main() -> Result<()> {
         println!("{}", json!(lines));
     } else {
         print(&lines);
+    }
+    Ok(())
+}
+
+/// What the agent and its maps take.
+fn memory(exe: &Path, as_json: bool) -> Result<()> {
+    let mut starts = Vec::new();
+    for rules in MEMORY_RULES {
+        let size = Size {
+            policies: rules,
+            prefixes: rules,
+        };
+        starts.push((rules, World::build(exe, size)?.start(Before::Nothing)?));
+    }
+    if as_json {
+        let lines: Vec<_> = starts
+            .iter()
+            .map(|(rules, start)| {
+                json!({
+                    "rules": rules,
+                    "maps_kib": start.maps_kib,
+                    "agent_kib": start.resident_kib,
+                    "agent_peak_kib": start.peak_kib,
+                })
+            })
+            .collect();
+        println!("{}", json!(lines));
+        return Ok(());
+    }
+    println!(
+        "{:>9} {:>12} {:>12} {:>12}",
+        "rules", "maps", "agent", "peak"
+    );
+    for (rules, start) in starts {
+        let mib = |kib: u64| format!("{:.1} MiB", kib as f64 / 1_024.0);
+        let Start {
+            maps_kib,
+            resident_kib,
+            peak_kib,
+            ..
+        } = start;
+        println!(
+            "{rules:>9} {:>12} {:>12} {:>12}",
+            mib(maps_kib),
+            mib(resident_kib),
+            mib(peak_kib)
+        );
     }
     Ok(())
 }

@@ -46,6 +46,10 @@ pub(crate) struct Start {
     pub(crate) cpu: Duration,
     /// The largest resident memory until then.
     pub(crate) peak_kib: u64,
+    /// Resident memory at the end, and that of all maps as `palisade status`
+    /// says it.
+    pub(crate) resident_kib: u64,
+    pub(crate) maps_kib: u64,
     /// Entries of the kernel's maps that were written.
     pub(crate) written: u64,
     /// Time of the processor for one `palisade status` after that.
@@ -151,7 +155,9 @@ impl World {
             enforcing: Duration::ZERO,
             ready,
             cpu: cpu(pid)?,
-            peak_kib: peak(pid)?,
+            peak_kib: memory(pid, "VmHWM:")?,
+            resident_kib: memory(pid, "VmRSS:")?,
+            maps_kib: maps(agent)?,
             written: 0,
             status: status(agent, pid)?,
         };
@@ -198,11 +204,19 @@ fn status(agent: &Agent, pid: u32) -> Result<Duration> {
     Ok((cpu(pid)? - before) / POLLS)
 }
 
-fn peak(pid: u32) -> Result<u64> {
+/// One of the kernel's figures about a process's memory, in KiB.
+fn memory(pid: u32, what: &'static str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(what));
     let number = line.and_then(|line| line.split_whitespace().next());
-    Ok(number.context("VmHWM")?.parse()?)
+    Ok(number.context(what)?.parse()?)
+}
+
+/// The memory of all maps, in KiB.
+fn maps(agent: &Agent) -> Result<u64> {
+    let status = agent.json(&["status"])?;
+    let bytes = status["kernel"]["maps_bytes"].as_u64();
+    Ok(bytes.context("the memory of the maps")? >> 10)
 }
 
 fn written(agent: &Agent) -> Result<u64> {

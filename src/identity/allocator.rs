@@ -106,20 +106,26 @@ impl IdentityTable {
         wanted: Option<IdentityNumber>,
         taken: impl Fn(IdentityNumber) -> bool,
     ) -> Result<IdentityIndex, Full> {
-        if let Some(index) = self.index_of(key) {
-            return Ok(index);
+        match self.index_of(key) {
+            Some(index) => Ok(index),
+            None => self.allocate_new(key.clone(), wanted, taken),
         }
+    }
+
+    /// The same for what is known not to be live.
+    pub fn allocate_new(
+        &mut self,
+        key: IdentityKey,
+        wanted: Option<IdentityNumber>,
+        taken: impl Fn(IdentityNumber) -> bool,
+    ) -> Result<IdentityIndex, Full> {
         let wanted = wanted.filter(|number| self.get(*number).is_none());
         let number = match wanted {
             Some(number) => number,
-            None => self.next_number(key, taken)?,
+            None => self.next_number(&key, taken)?,
         };
         let index = self.next_index().ok_or(Full::Indexes)?;
-        self.insert(LiveIdentity {
-            key: key.clone(),
-            number,
-            index,
-        });
+        self.insert(LiveIdentity { key, number, index });
         Ok(index)
     }
 

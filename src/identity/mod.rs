@@ -1,6 +1,7 @@
 //! Who is behind an address: labels, reserved and allocated identities, ipcache.
 
 mod allocator;
+mod dense;
 mod filter;
 mod ipcache;
 mod key;
@@ -9,6 +10,7 @@ mod number;
 mod table;
 
 pub use allocator::{AllocatorRecord, Full};
+pub use dense::{DenseKey, DenseMap, Difference};
 pub use filter::is_identity_label;
 pub use ipcache::{Ipcache, IpcacheEntry, IpcacheSource, longest_match};
 pub use key::{Allocated, IdentityKey, KeyRecord};

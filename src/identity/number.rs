@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::DenseKey;
+
 /// The number of an identity (Cilium's numeric space).
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
@@ -39,6 +41,24 @@ impl std::fmt::Display for IdentityNumber {
 )]
 #[serde(transparent)]
 pub struct IdentityIndex(pub u32);
+
+impl DenseKey for IdentityNumber {
+    fn number(self) -> u32 {
+        self.0
+    }
+    fn of_number(number: u32) -> Self {
+        Self(number)
+    }
+}
+
+impl DenseKey for IdentityIndex {
+    fn number(self) -> u32 {
+        self.0
+    }
+    fn of_number(number: u32) -> Self {
+        Self(number)
+    }
+}
 
 /// Identities with fixed numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -10,7 +10,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
 use super::allocator::Cursors;
-use super::{Allocated, IdentityIndex, IdentityKey, IdentityNumber, Label, LabelSet, Reserved};
+use super::{
+    Allocated, DenseMap, IdentityIndex, IdentityKey, IdentityNumber, Label, LabelSet, Reserved,
+};
 
 /// A live identity, for people.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -34,8 +36,8 @@ pub const CIDR_GROUP_KEY: &str = "io.cilium.policy.cidrgroupname";
 /// All live identities.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IdentityTable {
-    live: OrdMap<IdentityIndex, Arc<LiveIdentity>>,
-    by_number: OrdMap<IdentityNumber, IdentityIndex>,
+    live: DenseMap<IdentityIndex, Arc<LiveIdentity>>,
+    by_number: DenseMap<IdentityNumber, IdentityIndex>,
     /// Of CIDR identities.
     prefixes: OrdMap<IpNet, IdentityIndex>,
     /// Of nodes and pods.
@@ -69,8 +71,8 @@ impl IdentityTable {
     #[must_use]
     pub fn new(nodes_have_prefixes: bool, numbers_are_shared: bool) -> Self {
         let mut table = Self {
-            live: OrdMap::new(),
-            by_number: OrdMap::new(),
+            live: DenseMap::default(),
+            by_number: DenseMap::default(),
             prefixes: OrdMap::new(),
             keyed: OrdMap::new(),
             placed: OrdSet::new(),
@@ -220,6 +222,22 @@ impl IdentityTable {
         self.placed
             .range((prefix, IdentityIndex(0))..=last)
             .map(|(_, index)| *index)
+    }
+    /// Who is within any of these prefixes, sorted: CIDR identities, nodes and
+    /// pods that are told apart by a prefix.
+    pub fn within_any(&self, prefixes: &[IpNet], into: &mut Vec<IdentityIndex>) {
+        let mut around: Option<IpNet> = None;
+        for prefix in prefixes {
+            // Right behind a prefix stand those that it holds.
+            if around.is_some_and(|around| around.contains(prefix)) {
+                continue;
+            }
+            around = Some(*prefix);
+            into.extend(self.within(*prefix));
+            if !self.placed.is_empty() {
+                into.extend(self.placed_within(*prefix));
+            }
+        }
     }
     /// Nodes and pods with a label.
     pub fn with_label(&self, key: &str, value: &str) -> impl Iterator<Item = IdentityIndex> {

@@ -70,8 +70,8 @@ impl PolicySnapshot {
             }
         }
         let mut selected: BTreeMap<SelectorId, Vec<IdentityNumber>> = BTreeMap::new();
-        for (index, signature) in &self.selections.by_identity {
-            let Some(identity) = self.identities.live_at(*index) else {
+        for (index, signature) in self.selections.by_identity.iter() {
+            let Some(identity) = self.identities.live_at(index) else {
                 continue;
             };
             for id in signature.iter() {

@@ -86,8 +86,13 @@ impl Positions {
             .collect()
     }
 
-    /// The lines of some fields, by their paths; one pass.
+    /// The lines of some fields that are there, by their paths; one pass, and
+    /// none where all is one line, as programs write JSON.
     pub(super) fn lines(&self, paths: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
+        if !self.text[self.part.clone()].contains(['\n', '\r']) {
+            let paths = paths.into_iter();
+            return paths.map(|path| (path, self.lines_before + 1)).collect();
+        }
         let wanted: yaml::Places = paths.into_iter().map(|path| (path, None)).collect();
         if wanted.is_empty() {
             return BTreeMap::new();

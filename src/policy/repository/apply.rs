@@ -34,20 +34,39 @@ impl Repository {
         change: impl FnOnce(&mut State, &mut Touched) -> Result<(), DoesNotFit>,
     ) -> Result<Before, DoesNotFit> {
         let saved = self.state.clone();
+        let done = self.carry_out(change);
+        if done.is_err() {
+            self.state = saved;
+        }
+        done
+    }
+
+    /// The same for policies. What surely fits needs no copy to go back to:
+    /// while there is one, every part of the state that is written is copied.
+    fn attempt_policy(
+        &mut self,
+        key: &ResourceKey,
+        new: Option<StoredPolicy>,
+    ) -> Result<Before, DoesNotFit> {
+        let fits = self.state.surely_fits(key, new.as_ref());
+        let put = |state: &mut State, touched: &mut Touched| state.put_policy(key, new, touched);
+        if fits {
+            return self.carry_out(put);
+        }
+        self.attempt(put)
+    }
+
+    /// Does something to the state; after an error it is worth nothing.
+    fn carry_out(
+        &mut self,
+        change: impl FnOnce(&mut State, &mut Touched) -> Result<(), DoesNotFit>,
+    ) -> Result<Before, DoesNotFit> {
         let before = self.state.before();
         let mut touched = Touched::default();
-        let whole = || -> Result<(), DoesNotFit> {
-            change(&mut self.state, &mut touched)?;
-            self.state.refresh_host_labels(&mut touched)?;
-            self.state.settle(&mut touched)
-        };
-        match whole() {
-            Ok(()) => Ok(before),
-            Err(excess) => {
-                self.state = saved;
-                Err(excess)
-            }
-        }
+        change(&mut self.state, &mut touched)?;
+        self.state.refresh_host_labels(&mut touched)?;
+        self.state.settle(&mut touched)?;
+        Ok(before)
     }
 
     fn upsert_policy(&mut self, resource: &Resource) -> Applied {
@@ -71,9 +90,7 @@ impl Repository {
             selects_host: false,
             numbers: Vec::new(),
         };
-        let put =
-            |state: &mut State, touched: &mut Touched| state.put_policy(key, Some(stored), touched);
-        let before = match self.attempt(put) {
+        let before = match self.attempt_policy(key, Some(stored)) {
             Ok(before) => before,
             Err(excess) => {
                 return self.refuse(resource, vec![too_many(&excess)], existing.is_some());
@@ -139,14 +156,15 @@ impl Repository {
         if resource.source != source {
             return Applied::Unchanged;
         }
-        let take = |state: &mut State, touched: &mut Touched| {
-            if key.kind.is_policy() {
-                return state.put_policy(key, None, touched);
-            }
-            state.put_object(key, None, touched);
-            Ok(())
+        let taken = if key.kind.is_policy() {
+            self.attempt_policy(key, None)
+        } else {
+            self.attempt(|state, touched| {
+                state.put_object(key, None, touched);
+                Ok(())
+            })
         };
-        let before = match self.attempt(take) {
+        let before = match taken {
             Ok(before) => before,
             // A rule with NotIn may select more without the labels of a node.
             Err(excess) => return self.refuse(&resource, vec![too_many(&excess)], true),

@@ -1,6 +1,6 @@
 //! What one policy needs on this node: selectors, and numbers for its items.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::events::Resource;
@@ -12,7 +12,8 @@ use crate::policy::{FailsafeEntry, RuleEntry, RuleRef};
 /// What one policy needs on this node.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Effects {
-    pub(super) selectors: BTreeSet<Selector>,
+    /// Each once, sorted.
+    pub(super) selectors: Vec<Selector>,
     pub(super) rules: BTreeMap<RuleRef, Arc<RuleEntry>>,
     pub(super) selects_host: bool,
 }

@@ -8,10 +8,10 @@ use super::effects::Effects;
 use super::numbers::RuleNumbers;
 use super::state::{DoesNotFit, State};
 use crate::events::{ResourceKey, ResourceKind};
-use crate::identity::{IdentityIndex, Label, LabelSet, Reserved};
-use crate::policy::language::{Item, Policy, Rule};
+use crate::identity::{IdentityIndex, IdentityTable, Label, LabelSet, Reserved};
+use crate::policy::language::{Item, Peer, Peers, Policy, Rule};
 use crate::policy::objects::Object;
-use crate::policy::selections::{Things, Touched};
+use crate::policy::selections::{Things, Touched, tells_nodes_apart};
 use crate::policy::{RuleNumber, RuleRef};
 
 impl State {
@@ -49,6 +49,34 @@ impl State {
         Ok(())
     }
 
+    /// Whether a policy, or none, in the place of what is there fits for sure:
+    /// it changes nobody's identity but those of prefixes that it lists itself,
+    /// and there is room for all of these and for its items.
+    pub(super) fn surely_fits(&self, key: &ResourceKey, new: Option<&StoredPolicy>) -> bool {
+        let old = self.policies.get(key);
+        if old.is_some_and(|old| peers_of(&old.policy).any(tells_nodes_apart)) {
+            return false;
+        }
+        let Some(new) = new else {
+            return true;
+        };
+        let mut prefixes = 0;
+        for peer in peers_of(&new.policy) {
+            match peer {
+                Peer::Entity(_) => {}
+                Peer::Cidr { except, .. } => prefixes += 1 + except.len(),
+                Peer::Endpoints(_) if !tells_nodes_apart(peer) => {}
+                Peer::Endpoints(_)
+                | Peer::CidrGroup { .. }
+                | Peer::Nodes(_)
+                | Peer::Services(_) => return false,
+            }
+        }
+        let items: usize = new.policy.rules.iter().map(|rule| rule.items.len()).sum();
+        self.numbers.len() + items <= RuleNumbers::MAX
+            && self.identities.len() + prefixes <= IdentityTable::MAX
+    }
+
     /// Replaces the effects of one policy. What both need keeps its numbers.
     fn replace(
         &mut self,
@@ -76,10 +104,10 @@ impl State {
             slices: &self.slices,
         };
         // First what comes: what others give back meanwhile keeps its numbers.
-        for selector in new.selectors.difference(&old.selectors) {
+        for selector in only_in(&new.selectors, &old.selectors) {
             self.selectors.acquire(selector, things, touched);
         }
-        for selector in old.selectors.difference(&new.selectors) {
+        for selector in only_in(&old.selectors, &new.selectors) {
             self.selectors.release(selector, things, touched);
         }
         Ok(())
@@ -154,7 +182,7 @@ impl State {
         self.identities.set_host_labels(Arc::clone(&labels));
         touched
             .identities
-            .insert(IdentityIndex(Reserved::Host.number().0));
+            .push(IdentityIndex(Reserved::Host.number().0));
         self.host_labels = labels;
         Ok(())
     }
@@ -168,4 +196,21 @@ impl State {
         }
         self.numbers.retain(&keep);
     }
+}
+
+fn peers_of(policy: &Policy) -> impl Iterator<Item = &Peer> {
+    let items = policy.rules.iter().flat_map(|rule| &rule.items);
+    items.flat_map(|item| match &item.peers {
+        Peers::Any => &[][..],
+        Peers::Select(peers) => peers,
+    })
+}
+
+/// What one sorted list has and the other has not.
+fn only_in<'a, T: Ord>(list: &'a [T], other: &'a [T]) -> impl Iterator<Item = &'a T> {
+    let mut other = other.iter().peekable();
+    list.iter().filter(move |item| {
+        while other.next_if(|other| other < item).is_some() {}
+        other.peek() != Some(item)
+    })
 }

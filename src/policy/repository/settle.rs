@@ -14,7 +14,7 @@ use super::state::{DoesNotFit, State};
 use crate::identity::{
     Full, IdentityIndex, IdentityKey, IdentityTable, IpcacheEntry, LabelSet, Reserved,
 };
-use crate::policy::selections::Touched;
+use crate::policy::selections::{Touched, taken};
 
 /// A prefix that rules or their selectors have begun or ceased to list.
 struct Named {
@@ -27,7 +27,7 @@ impl State {
     /// The default routes: they always have an identity.
     pub(super) fn add_default_prefixes(&mut self, touched: &mut Touched) {
         for all in [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())] {
-            touched.prefixes.entry(all).or_default();
+            touched.prefixes.push((all, 0));
         }
     }
 
@@ -96,7 +96,7 @@ impl State {
     /// Counts users of prefixes; the prefixes that may have come or gone.
     fn count_prefixes(&mut self, touched: &mut Touched) -> Vec<Named> {
         let mut changed = Vec::new();
-        for (prefix, more) in std::mem::take(&mut touched.prefixes) {
+        for (prefix, more) in touched.take_prefixes() {
             let old = self.prefix_users.get(&prefix).copied().unwrap_or(0);
             let new = u32::try_from(i64::from(old) + more).unwrap_or(0);
             if new == 0 {
@@ -122,7 +122,7 @@ impl State {
             {
                 self.end(index, touched);
             }
-            touched.relabelled.insert(prefix);
+            touched.relabelled.push(prefix);
         }
         changed
     }
@@ -130,7 +130,7 @@ impl State {
     fn end(&mut self, index: IdentityIndex, touched: &mut Touched) {
         self.identities.remove(index);
         self.identity_changes += 1;
-        touched.identities.insert(index);
+        touched.identities.push(index);
     }
 
     /// Takes touched addresses from their old owners; the identities that may
@@ -199,12 +199,12 @@ impl State {
                 Some(index) => index,
                 None => self
                     .identities
-                    .allocate(&IdentityKey::Cidr(named.prefix), None, |_| false)
+                    .allocate_new(IdentityKey::Cidr(named.prefix), None, |_| false)
                     .map_err(|full| self.excess(full, 1))?,
             };
             named.identity = Some(index);
             self.identity_changes += 1;
-            touched.identities.insert(index);
+            touched.identities.push(index);
         }
         Ok(())
     }
@@ -225,7 +225,7 @@ impl State {
                     .map_err(|full| self.excess(full, 1))?;
                 if is_new || !self.addresses.has_members(index) {
                     self.identity_changes += u64::from(is_new);
-                    touched.identities.insert(index);
+                    touched.identities.push(index);
                 }
                 match key {
                     IdentityKey::Node { .. } | IdentityKey::Workload { .. } => {
@@ -328,11 +328,11 @@ impl State {
         for (name, prefix, lists) in std::mem::take(&mut touched.groups) {
             self.identities.set_group(prefix, &name, lists);
             self.identity_changes += 1;
-            touched.relabelled.insert(prefix);
+            touched.relabelled.push(prefix);
         }
         self.selectors
             .add_scopes(&self.identities, &self.options, touched);
-        for index in std::mem::take(&mut touched.identities) {
+        for index in taken(&mut touched.identities) {
             let changed = self
                 .selectors
                 .select(index, &self.identities, &self.options);

@@ -4,11 +4,11 @@
 //! the verdict; where all of them together would deny what those let pass, the
 //! packet passes and is reported.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use palisade_abi::table::{Cell, action};
 
+use super::hashing::NumberMap;
 use super::items::{NOBODY, Ranked, Stance};
 use super::paint::{Ground, Painted, Painter};
 use super::population::{Key, named};
@@ -38,7 +38,7 @@ pub(super) struct RowMaker {
     audit: bool,
     /// The cells of parts of rows of items, which are kept so that their
     /// identities last.
-    done: HashMap<(Identity<u32>, Option<Identity<u32>>), Done>,
+    done: NumberMap<(Identity<u32>, Option<Identity<u32>>), Done>,
 }
 
 /// Cells, and the items that they were made from.
@@ -55,7 +55,7 @@ impl RowMaker {
             enforced: Painter::new(false),
             all: stance.audits.then(|| Painter::new(true)),
             audit,
-            done: HashMap::new(),
+            done: NumberMap::default(),
         }
     }
 
@@ -148,7 +148,7 @@ impl RowMaker {
         if let Some(all) = &mut self.all {
             all.forget();
         }
-        self.done = HashMap::new();
+        self.done = NumberMap::default();
     }
 
     /// Keeps little of what is only there to be fast.
@@ -158,7 +158,7 @@ impl RowMaker {
             all.rest();
         }
         if self.done.len() > DONE_KEPT {
-            self.done = HashMap::new();
+            self.done = NumberMap::default();
         }
     }
 }

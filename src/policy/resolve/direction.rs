@@ -4,12 +4,12 @@
 //! for bit. Rows are numbered by the first identity that has them, columns by
 //! the ports alone, and nothing else of a table depends on what came before.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use palisade_abi::table::{Cell, action};
 
 use super::cells::RowMaker;
+use super::hashing::NumberMap;
 use super::holders::Holders;
 use super::items::{Items, Stance, Touched, number};
 use super::layout::{Borders, Layout};
@@ -21,7 +21,7 @@ use crate::events::ResourceKey;
 use crate::identity::IdentityIndex;
 use crate::policy::row::{Identity, Row, Shelf, block_count};
 use crate::policy::{
-    Direction, DirectionPolicy, PolicySnapshot, Selections, StoredPolicy, VerdictTable,
+    Direction, DirectionPolicy, PolicySnapshot, Selections, Signature, StoredPolicy, VerdictTable,
 };
 
 /// What may be kept although nobody needs it any more, besides as much again
@@ -67,7 +67,7 @@ pub(super) struct Changes<'a> {
 #[derive(Debug, Default)]
 struct Rows {
     contents: Vec<Row>,
-    known: HashMap<Identity<Cell>, u32>,
+    known: NumberMap<Identity<Cell>, u32>,
     shelf: Shelf<Cell>,
     /// Rows of the last table, and blocks when the shelf was swept last.
     in_table: usize,
@@ -248,8 +248,8 @@ impl Tables {
     }
 
     fn settle_all(&mut self, items: &mut Items, selections: &Selections, work: &mut Work) {
-        for index in selections.by_identity.keys() {
-            self.settle(items, selections, *index);
+        for (index, signature) in selections.by_identity.iter() {
+            self.settle(items, selections, index, Some(signature));
         }
         work.identities += selections.by_identity.len();
         self.sets_at_first = items.sets.size();
@@ -275,15 +275,21 @@ impl Tables {
         identities.dedup();
         let mut news = false;
         for index in &identities {
-            news |= self.settle(items, selections, *index);
+            let signature = selections.by_identity.get(index);
+            news |= self.settle(items, selections, *index, signature);
         }
         work.identities += identities.len();
         news
     }
 
     /// Looks an identity up again. Whether that changed anything.
-    fn settle(&mut self, items: &mut Items, selections: &Selections, index: IdentityIndex) -> bool {
-        let signature = selections.by_identity.get(&index);
+    fn settle(
+        &mut self,
+        items: &mut Items,
+        selections: &Selections,
+        index: IdentityIndex,
+        signature: Option<&Signature>,
+    ) -> bool {
         let key = signature.map(|signature| {
             let own = items.of_signature(signature);
             let named = selections.named_ports.get(&index);

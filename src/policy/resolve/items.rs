@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use imbl::OrdSet;
 
+use super::hashing::NumberMap;
 use super::ports::{PortSet, PortSets, failsafe_ports};
 use super::sets::{Set, Sets};
 use crate::events::ResourceKey;
@@ -94,7 +95,7 @@ impl Stance {
 #[derive(Debug, Default)]
 pub(super) struct Touched {
     /// The items of each of these before.
-    pub(super) selectors: HashMap<SelectorId, Set>,
+    pub(super) selectors: NumberMap<SelectorId, Set>,
     /// Items for everyone are others.
     pub(super) everyone: bool,
     /// Everyone's ports mean something else.
@@ -114,7 +115,7 @@ pub(super) struct Items {
     policies: BTreeMap<ResourceKey, OfPolicy>,
     pub(super) ports: PortSets,
     pub(super) sets: Sets,
-    of_selector: HashMap<SelectorId, Set>,
+    of_selector: NumberMap<SelectorId, Set>,
     pub(super) everyone: Set,
     /// Items by the names of ports of peers that they use.
     of_name: HashMap<u32, HashSet<u32>>,
@@ -149,7 +150,7 @@ impl Items {
                 Direction::Egress => None,
             }),
             sets: Sets::new(capacity),
-            of_selector: HashMap::new(),
+            of_selector: NumberMap::default(),
             everyone: Set::EMPTY,
             of_name: HashMap::new(),
             deciding: [0; 2],
@@ -425,10 +426,17 @@ impl Items {
         let (old, new) = (old.selectors(), new.selectors());
         let gone = old.iter().filter(|id| new.binary_search(id).is_err());
         let come = new.iter().filter(|id| old.binary_search(id).is_err());
+        // Most have had no items so far: the same set becomes the same again.
+        let mut last = None;
         for selector in gone.chain(come) {
             let items = self.of_selector.entry(*selector).or_insert(Set::EMPTY);
             touched.selectors.entry(*selector).or_insert(*items);
-            *items = self.sets.toggled(*items, item);
+            let toggled = match last {
+                Some((before, after)) if before == *items => after,
+                _ => self.sets.toggled(*items, item),
+            };
+            last = Some((*items, toggled));
+            *items = toggled;
             if *items == Set::EMPTY {
                 self.of_selector.remove(selector);
             }

@@ -3,7 +3,7 @@
 //! In reading order: the items that select the endpoint (items, ports), whom
 //! they hold (holders, population), the columns (layout), which item decides
 //! where (paint), verdicts (cells), the table of a direction and what is kept of
-//! it (direction), the resolver. Sets are their tool.
+//! it (direction), the resolver. Sets and maps of numbers (hashing) are their tools.
 
 mod cells;
 mod direction;
@@ -11,6 +11,7 @@ mod direction;
 mod edit_tests;
 #[cfg(test)]
 mod follow_tests;
+mod hashing;
 mod holders;
 mod items;
 mod layout;

@@ -1,9 +1,9 @@
 //! Which item decides in each column, for a set of items: the first of them.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::hashing::NumberMap;
 use super::items::{Items, NOBODY};
 use super::layout::{Layout, Said};
 use super::ports::KEYS;
@@ -117,7 +117,7 @@ pub(super) struct Painter {
     audited: bool,
     /// Parts of rows that are done: of a set of items that stands so far from
     /// the first. Neighbours share most of them.
-    done: HashMap<(Set, usize), Arc<Painted>>,
+    done: NumberMap<(Set, usize), Arc<Painted>>,
     /// Blocks that were made for what is done, and one for each.
     kept: usize,
 }
@@ -127,7 +127,7 @@ impl Painter {
     pub(super) fn new(audited: bool) -> Self {
         Self {
             audited,
-            done: HashMap::new(),
+            done: NumberMap::default(),
             kept: 0,
         }
     }
@@ -158,7 +158,7 @@ impl Painter {
 
     /// Keeps nothing: columns have other numbers.
     pub(super) fn forget(&mut self) {
-        self.done = HashMap::new();
+        self.done = NumberMap::default();
         self.kept = 0;
     }
 

@@ -3,9 +3,10 @@
 //! Identities that the same items hold, with the same named ports, are one
 //! class: they have one row.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::hashing::NumberMap;
 use super::items::{Items, NOBODY, number};
 use super::ports::{PortName, position};
 use super::sets::Set;
@@ -46,7 +47,7 @@ struct Class {
 pub(super) struct Population {
     class_of: Vec<u32>,
     classes: Vec<Class>,
-    known: HashMap<Key, u32>,
+    known: NumberMap<Key, u32>,
     /// Classes with identities.
     live: usize,
     /// Ports that named ports stand for, with how many live classes mean them.
@@ -64,7 +65,7 @@ impl Population {
         let mut population = Self {
             class_of: Vec::new(),
             classes: Vec::new(),
-            known: HashMap::new(),
+            known: NumberMap::default(),
             live: 0,
             ports: BTreeMap::new(),
             port_changes: Vec::new(),

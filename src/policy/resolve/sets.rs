@@ -4,7 +4,7 @@
 //! came about. Adding or removing one element makes a logarithmic number of new
 //! nodes; so a sweep over 100,000 borders keeps all its sets in little memory.
 
-use std::collections::HashMap;
+use super::hashing::NumberMap;
 
 /// A set, within its [`Sets`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -28,9 +28,9 @@ pub(super) enum Node {
 #[derive(Debug)]
 pub(super) struct Sets {
     nodes: Vec<Node>,
-    numbers: HashMap<Node, Set>,
+    numbers: NumberMap<Node, Set>,
     /// Unions that are done.
-    unions: HashMap<(Set, Set), Set>,
+    unions: NumberMap<(Set, Set), Set>,
     /// Pairs above each leaf.
     height: u32,
 }
@@ -42,8 +42,8 @@ impl Sets {
         let leaves = count.div_ceil(1 << LEAF_BITS).max(1);
         Self {
             nodes: vec![Node::Leaf(0)],
-            numbers: HashMap::new(),
-            unions: HashMap::new(),
+            numbers: NumberMap::default(),
+            unions: NumberMap::default(),
             height: leaves.next_power_of_two().trailing_zeros(),
         }
     }

@@ -12,32 +12,59 @@ use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 
 use super::anchor::{Anchor, anchors, is_about_prefixes, scope};
-use super::expansion::{Contribution, Expansion, Term};
+use super::expansion::{Contribution, Term, own_term};
 use super::matching::{Candidate, has_prefixes};
 use super::mention::{Mention, Things, is_about_nodes, means, meant, mention};
-use super::touched::Touched;
-use super::{Selections, Selector, SelectorId};
+use super::touched::{Touched, taken};
+use super::{Selections, Selector, SelectorId, Signature};
 use crate::events::{ResourceKey, ResourceKind};
-use crate::identity::{IdentityIndex, IdentityTable, LiveIdentity};
+use crate::identity::{DenseMap, IdentityIndex, IdentityTable, LiveIdentity};
 use crate::policy::PolicyOptions;
 use crate::policy::language::{Entity, Peer};
 
 /// A selector in use.
 #[derive(Clone, Debug)]
 struct Used {
-    selector: Selector,
     users: u32,
-    /// How many of the groups and services that it means give each term; None
-    /// for a selector that means none of those.
-    terms: Option<OrdMap<Term, u32>>,
-    except: Arc<[IpNet]>,
+    /// None where its one term says everything.
+    more: Option<Arc<More>>,
+}
+
+/// What a selector has besides a term of its own.
+#[derive(Clone, Debug)]
+struct More {
+    selector: Selector,
+    /// How many of the groups and services that it means give each term.
+    terms: OrdMap<Term, u32>,
+    except: Vec<IpNet>,
+}
+
+impl More {
+    fn of(selector: &Selector) -> Option<Arc<Self>> {
+        let mut except = match selector {
+            Selector::Peer(Peer::Cidr { except, .. } | Peer::CidrGroup { except, .. }) => {
+                except.clone()
+            }
+            Selector::Peer(_) | Selector::Address(_) => Vec::new(),
+        };
+        if except.is_empty() && own_term(selector).is_some() {
+            return None;
+        }
+        except.sort();
+        except.dedup();
+        Some(Arc::new(Self {
+            selector: selector.clone(),
+            terms: OrdMap::new(),
+            except,
+        }))
+    }
 }
 
 /// The selectors in use.
 #[derive(Clone, Debug, Default)]
 pub(in crate::policy) struct SelectorCache {
     pub(in crate::policy) selections: Selections,
-    used: OrdMap<SelectorId, Arc<Used>>,
+    used: DenseMap<SelectorId, Used>,
     id_next: u32,
     /// Terms for prefixes; true: whoever owns the address.
     by_prefix: OrdSet<(IpNet, SelectorId, bool)>,
@@ -54,6 +81,10 @@ pub(in crate::policy) struct SelectorCache {
     about_prefixes: u32,
     /// Selectors that tell nodes apart by their labels.
     about_nodes: u32,
+    /// Selectors with exceptions.
+    excepting: u32,
+    /// Room for the signature that is being made; else empty.
+    found: Vec<SelectorId>,
 }
 
 impl SelectorCache {
@@ -75,43 +106,26 @@ impl SelectorCache {
     ) {
         if let Some(id) = self.selections.ids.get(selector) {
             if let Some(used) = self.used.get_mut(id) {
-                Arc::make_mut(used).users += 1;
+                used.users += 1;
             }
             return;
         }
         let id = self.next_id();
-        let except: Vec<IpNet> = match selector {
-            Selector::Peer(Peer::Cidr { except, .. } | Peer::CidrGroup { except, .. }) => {
-                let mut except = except.clone();
-                except.sort();
-                except.dedup();
-                except
-            }
-            Selector::Peer(_) | Selector::Address(_) => Vec::new(),
-        };
-        except.iter().for_each(|prefix| touched.acquire(*prefix));
+        let more = More::of(selector);
+        let except = more.iter().flat_map(|more| &more.except);
+        except.for_each(|prefix| touched.acquire(*prefix));
+        self.excepting += u32::from(excepts(more.as_deref()));
         self.selections.ids.insert(selector.clone(), id);
-        let used = Used {
-            selector: selector.clone(),
-            users: 1,
-            terms: mention(selector).map(|_| OrdMap::new()),
-            except: except.into(),
-        };
-        self.used.insert(id, Arc::new(used));
+        self.used.insert(id, Used { users: 1, more });
         self.about_nodes += u32::from(is_about_nodes(selector));
-        match mention(selector) {
-            None => {
-                for term in Expansion::of(selector, things.objects).terms {
-                    self.add_new_term(id, &term, touched);
-                }
+        if let Some(term) = own_term(selector) {
+            self.add_new_term(id, &term, touched);
+        } else if let Some(mention) = mention(selector) {
+            for key in meant(selector, &mention, things) {
+                let contribution = Contribution::of(&key, things.objects, things.slices);
+                self.contribute(id, &key, None, contribution.as_ref(), touched);
             }
-            Some(mention) => {
-                for key in meant(selector, &mention, things) {
-                    let contribution = Contribution::of(&key, things.objects, things.slices);
-                    self.contribute(id, &key, None, contribution.as_ref(), touched);
-                }
-                self.mentions.insert((mention, id));
-            }
+            self.mentions.insert((mention, id));
         }
     }
 
@@ -125,33 +139,28 @@ impl SelectorCache {
         let Some(id) = self.selections.ids.get(selector).copied() else {
             return;
         };
-        let Some(used) = self.used.get_mut(&id) else {
-            return;
-        };
-        if used.users > 1 {
-            Arc::make_mut(used).users -= 1;
+        let users = self.used.get(&id).map_or(0, |used| used.users);
+        if users != 1 {
+            if let Some(used) = self.used.get_mut(&id) {
+                used.users -= 1;
+            }
             return;
         }
-        match mention(selector) {
-            None => {
-                for term in Expansion::of(selector, things.objects).terms {
-                    self.remove_term(id, &term, touched);
-                }
+        if let Some(term) = own_term(selector) {
+            self.remove_last_term(id, &term, touched);
+        } else if let Some(mention) = mention(selector) {
+            for key in meant(selector, &mention, things) {
+                let contribution = Contribution::of(&key, things.objects, things.slices);
+                self.contribute(id, &key, contribution.as_ref(), None, touched);
             }
-            Some(mention) => {
-                for key in meant(selector, &mention, things) {
-                    let contribution = Contribution::of(&key, things.objects, things.slices);
-                    self.contribute(id, &key, contribution.as_ref(), None, touched);
-                }
-                self.mentions.remove(&(mention, id));
-            }
+            self.mentions.remove(&(mention, id));
         }
         self.about_nodes -= u32::from(is_about_nodes(selector));
         self.selections.ids.remove(selector);
         if let Some(used) = self.used.remove(&id) {
-            used.except
-                .iter()
-                .for_each(|prefix| touched.release(*prefix));
+            self.excepting -= u32::from(excepts(used.more.as_deref()));
+            let except = used.more.iter().flat_map(|more| &more.except);
+            except.for_each(|prefix| touched.release(*prefix));
         }
     }
 
@@ -180,10 +189,10 @@ impl SelectorCache {
         }
         let was = self.lists(key, old);
         for id in ids {
-            let Some(used) = self.used.get(&id) else {
+            let Some(more) = self.used.get(&id).and_then(|used| used.more.as_ref()) else {
                 continue;
             };
-            let selector = used.selector.clone();
+            let selector = more.selector.clone();
             let of = |thing: Option<&Contribution>| {
                 thing.is_some_and(|thing| means(&selector, key, thing))
             };
@@ -257,21 +266,24 @@ impl SelectorCache {
     }
 
     fn add_term(&mut self, id: SelectorId, term: &Term, touched: &mut Touched) {
-        let Some(used) = self.used.get_mut(&id) else {
+        let Some(terms) = self.terms_given(id) else {
             return;
         };
-        if let Some(terms) = &mut Arc::make_mut(used).terms {
-            let givers = terms.entry(term.clone()).or_insert(0);
-            *givers += 1;
-            if *givers > 1 {
-                return;
-            }
+        let givers = terms.entry(term.clone()).or_insert(0);
+        *givers += 1;
+        if *givers == 1 {
+            self.add_new_term(id, term, touched);
         }
-        self.add_new_term(id, term, touched);
+    }
+
+    /// The terms that groups and services give a selector.
+    fn terms_given(&mut self, id: SelectorId) -> Option<&mut OrdMap<Term, u32>> {
+        let more = self.used.get_mut(&id)?.more.as_mut()?;
+        Some(&mut Arc::make_mut(more).terms)
     }
 
     fn add_new_term(&mut self, id: SelectorId, term: &Term, touched: &mut Touched) {
-        touched.terms.insert(term.clone());
+        tell_term(term, touched);
         match term {
             Term::Prefix(prefix) | Term::Address(prefix) => {
                 touched.acquire(*prefix);
@@ -305,22 +317,21 @@ impl SelectorCache {
     }
 
     fn remove_term(&mut self, id: SelectorId, term: &Term, touched: &mut Touched) {
-        let Some(used) = self.used.get_mut(&id) else {
+        let Some(terms) = self.terms_given(id) else {
             return;
         };
-        if let Some(terms) = &mut Arc::make_mut(used).terms {
-            match terms.get_mut(term) {
-                Some(givers) if *givers > 1 => {
-                    *givers -= 1;
-                    return;
-                }
-                Some(_) => {
-                    terms.remove(term);
-                }
-                None => return,
+        match terms.get_mut(term) {
+            Some(givers) if *givers > 1 => *givers -= 1,
+            Some(_) => {
+                terms.remove(term);
+                self.remove_last_term(id, term, touched);
             }
+            None => {}
         }
-        touched.terms.insert(term.clone());
+    }
+
+    fn remove_last_term(&mut self, id: SelectorId, term: &Term, touched: &mut Touched) {
+        tell_term(term, touched);
         match term {
             Term::Prefix(prefix) | Term::Address(prefix) => {
                 touched.release(*prefix);
@@ -367,9 +378,12 @@ impl SelectorCache {
         options: &PolicyOptions,
         touched: &mut Touched,
     ) {
+        table.within_any(&taken(&mut touched.selected), &mut touched.identities);
         for term in std::mem::take(&mut touched.terms) {
             if !term.is_anchored() {
-                scope(&term, table, &mut touched.identities);
+                let mut found = BTreeSet::new();
+                scope(&term, table, &mut found);
+                touched.identities.extend(found);
                 continue;
             }
             // An anchor is one label of several: most that have it are not meant.
@@ -385,12 +399,9 @@ impl SelectorCache {
             });
             touched.identities.extend(found);
         }
-        let relabelled = std::mem::take(&mut touched.relabelled);
+        let relabelled = taken(&mut touched.relabelled);
         if self.asks_for_prefixes() {
-            for prefix in relabelled {
-                touched.identities.extend(table.within(prefix));
-                touched.identities.extend(table.placed_within(prefix));
-            }
+            table.within_any(&relabelled, &mut touched.identities);
         }
     }
 
@@ -404,20 +415,26 @@ impl SelectorCache {
         let Some(identity) = table.live_at(index) else {
             return self.selections.by_identity.remove(&index).is_some();
         };
-        let signature = self.signature(identity, table, options);
-        if self.selections.by_identity.get(&index).map(|old| &**old) == Some(&*signature) {
-            return false;
+        let mut found = std::mem::take(&mut self.found);
+        self.signature(identity, table, options, &mut found);
+        let same = self.selections.by_identity.get(&index).map(|old| &**old) == Some(&*found);
+        if !same {
+            let signature = Signature::from(&*found);
+            self.selections.by_identity.insert(index, signature);
         }
-        self.selections.by_identity.insert(index, signature.into());
-        true
+        found.clear();
+        self.found = found;
+        !same
     }
 
+    /// The selectors that select an identity, sorted, into the empty `found`.
     fn signature(
         &self,
         identity: &LiveIdentity,
         table: &IdentityTable,
         options: &PolicyOptions,
-    ) -> Vec<SelectorId> {
+        found: &mut Vec<SelectorId>,
+    ) {
         let own = table.own_labels(identity);
         let all = if self.asks_for_prefixes() {
             table.labels(identity)
@@ -428,7 +445,6 @@ impl SelectorCache {
             identity,
             labels: &all,
         };
-        let mut found = Vec::new();
         for (id, term) in &self.wide {
             if term.selects(&candidate, options) {
                 found.push(*id);
@@ -464,14 +480,29 @@ impl SelectorCache {
                         .map(|(_, id, _)| *id),
                 );
             }
-            found.retain(|id| {
-                let used = self.used.get(id);
-                used.is_some_and(|used| !is_within(prefix, &used.except))
-            });
+            if self.excepting > 0 {
+                found.retain(|id| {
+                    let more = self.used.get(id).and_then(|used| used.more.as_ref());
+                    more.is_none_or(|more| !is_within(prefix, &more.except))
+                });
+            }
         }
         found.sort_unstable();
         found.dedup();
-        found
+    }
+}
+
+fn excepts(more: Option<&More>) -> bool {
+    more.is_some_and(|more| !more.except.is_empty())
+}
+
+/// Notes that a term has come or gone.
+fn tell_term(term: &Term, touched: &mut Touched) {
+    match term {
+        Term::Prefix(prefix) | Term::Address(prefix) => touched.selected.push(*prefix),
+        Term::Entity(_) | Term::Labels(_) | Term::Workloads(_) => {
+            touched.terms.insert(term.clone());
+        }
     }
 }
 

@@ -10,11 +10,8 @@ use super::Selector;
 use crate::events::{ResourceKey, ResourceKind};
 use crate::identity::{Label, LabelSet};
 use crate::policy::StoredObject;
-use crate::policy::language::{
-    CidrGroups, Entity, LabelSelector, Operator, Peer, Peers, Policy, Requirement, ServiceBy,
-    ServiceReference,
-};
-use crate::policy::objects::{EndpointSliceObject, Object, ServiceObject};
+use crate::policy::language::{Entity, LabelSelector, Operator, Peer, Peers, Policy, Requirement};
+use crate::policy::objects::{Object, ServiceObject};
 use crate::policy::repository::selects_host;
 
 /// All context objects, by key.
@@ -38,48 +35,25 @@ pub(in crate::policy) enum Term {
     Workloads(LabelSelector),
 }
 
-/// Any of the terms, but nothing within `except`.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(in crate::policy) struct Expansion {
-    pub(in crate::policy) terms: BTreeSet<Term>,
-    pub(in crate::policy) except: Vec<IpNet>,
-}
-
-impl Expansion {
-    /// What the selector means among these objects.
-    pub(in crate::policy) fn of(selector: &Selector, objects: &Objects) -> Self {
-        let mut except = Vec::new();
-        let terms = match selector {
-            Selector::Address(prefix) => BTreeSet::from([Term::Address(prefix.trunc())]),
-            Selector::Peer(peer) => match peer {
-                Peer::Entity(entity) => BTreeSet::from([Term::Entity(*entity)]),
-                Peer::Cidr { cidr, except: not } => {
-                    except.clone_from(not);
-                    BTreeSet::from([Term::Prefix(*cidr)])
-                }
-                Peer::CidrGroup {
-                    groups,
-                    except: not,
-                } => {
-                    except.clone_from(not);
-                    prefixes_of_groups(groups, objects)
-                }
-                Peer::Endpoints(selector) | Peer::Nodes(selector) => {
-                    BTreeSet::from([Term::Labels(selector.clone())])
-                }
-                Peer::Services(reference) => terms_of_services(reference, objects),
-            },
-        };
-        Self { terms, except }
+/// The one term of a selector that means no groups and no services.
+pub(in crate::policy) fn own_term(selector: &Selector) -> Option<Term> {
+    match selector {
+        Selector::Address(prefix) => Some(Term::Address(prefix.trunc())),
+        Selector::Peer(peer) => match peer {
+            Peer::Entity(entity) => Some(Term::Entity(*entity)),
+            Peer::Cidr { cidr, .. } => Some(Term::Prefix(*cidr)),
+            Peer::Endpoints(selector) | Peer::Nodes(selector) => {
+                Some(Term::Labels(selector.clone()))
+            }
+            Peer::CidrGroup { .. } | Peer::Services(_) => None,
+        },
     }
 }
 
-/// The selectors of the rules of a policy that select the host.
-pub(in crate::policy) fn selectors_of(
-    policy: &Policy,
-    host_labels: &LabelSet,
-) -> BTreeSet<Selector> {
-    let mut selectors = BTreeSet::new();
+/// The selectors of the rules of a policy that select the host: each once,
+/// sorted.
+pub(in crate::policy) fn selectors_of(policy: &Policy, host_labels: &LabelSet) -> Vec<Selector> {
+    let mut selectors = Vec::new();
     for rule in policy
         .rules
         .iter()
@@ -91,6 +65,9 @@ pub(in crate::policy) fn selectors_of(
             }
         }
     }
+    // The peers of an item are sorted: runs, which a stable sort merges.
+    selectors.sort();
+    selectors.dedup();
     selectors
 }
 
@@ -179,71 +156,6 @@ pub(in crate::policy) fn of_kind(
         .range(first_of(kind)..)
         .take_while(move |(key, _)| key.kind == kind)
         .map(|(key, stored)| (key, &stored.object))
-}
-
-fn prefixes_of_groups(groups: &CidrGroups, objects: &Objects) -> BTreeSet<Term> {
-    let mut terms = BTreeSet::new();
-    for (key, object) in of_kind(objects, ResourceKind::CiliumCIDRGroup) {
-        let Object::CidrGroup(group) = object else {
-            continue;
-        };
-        let meant = match groups {
-            CidrGroups::Named(name) => *name == key.name,
-            CidrGroups::Labelled(selector) => selector.matches(&object_labels(&group.labels)),
-        };
-        if meant {
-            terms.extend(group.cidrs.iter().copied().map(Term::Prefix));
-        }
-    }
-    terms
-}
-
-fn terms_of_services(reference: &ServiceReference, objects: &Objects) -> BTreeSet<Term> {
-    let mut terms = BTreeSet::new();
-    for (key, object) in of_kind(objects, ResourceKind::Service) {
-        let Object::Service(service) = object else {
-            continue;
-        };
-        if !names_service(reference, key, service) {
-            continue;
-        }
-        if !service.selector.is_empty() {
-            terms.insert(Term::Workloads(pods_of(key, service)));
-            continue;
-        }
-        for (slice_key, object) in of_kind(objects, ResourceKind::EndpointSlice) {
-            if let Object::EndpointSlice(slice) = object
-                && is_slice_of(slice_key, slice, key)
-            {
-                let addresses = slice.addresses.iter();
-                terms.extend(addresses.map(|address| Term::Prefix(IpNet::from(*address))));
-            }
-        }
-    }
-    terms
-}
-
-/// Whether a rule means this service.
-pub(in crate::policy) fn names_service(
-    reference: &ServiceReference,
-    key: &ResourceKey,
-    service: &ServiceObject,
-) -> bool {
-    let in_namespace = reference.namespace.is_none() || reference.namespace == key.namespace;
-    in_namespace
-        && match &reference.by {
-            ServiceBy::Name(name) => *name == key.name,
-            ServiceBy::Labels(selector) => selector.matches(&object_labels(&service.labels)),
-        }
-}
-
-/// Whether an EndpointSlice belongs to a service.
-pub(in crate::policy) fn is_slice_of(
-    key: &ResourceKey,
-    slice: &EndpointSliceObject,
-    service: &ResourceKey,
-) -> bool {
-    key.namespace == service.namespace && slice.service.as_ref() == Some(&service.name)
 }
 
 /// The pods behind a service with a selector: those of its namespace.

@@ -87,11 +87,19 @@ pub(super) fn means(selector: &Selector, key: &ResourceKey, thing: &Contribution
 
 pub(super) fn is_about_nodes(selector: &Selector) -> bool {
     match selector {
-        Selector::Peer(Peer::Nodes(_)) => true,
-        Selector::Peer(Peer::Endpoints(labels)) => labels
+        Selector::Peer(peer) => tells_nodes_apart(peer),
+        Selector::Address(_) => false,
+    }
+}
+
+/// Whether a peer asks for labels of nodes.
+pub(in crate::policy) fn tells_nodes_apart(peer: &Peer) -> bool {
+    match peer {
+        Peer::Nodes(_) => true,
+        Peer::Endpoints(labels) => labels
             .requirements
             .iter()
             .any(|requirement| requirement.source.as_deref() == Some("node")),
-        Selector::Peer(_) | Selector::Address(_) => false,
+        Peer::Entity(_) | Peer::Cidr { .. } | Peer::CidrGroup { .. } | Peer::Services(_) => false,
     }
 }

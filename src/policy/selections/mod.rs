@@ -20,12 +20,12 @@ use imbl::OrdMap;
 use ipnet::IpNet;
 
 use super::language::{NamedPort, Peer};
-use crate::identity::IdentityIndex;
+use crate::identity::{DenseKey, DenseMap, IdentityIndex};
 pub(super) use cache::SelectorCache;
 pub(super) use expansion::{Contribution, NAMESPACE_KEY, Objects, Slices, selectors_of};
 pub(super) use matching::CLUSTER_KEY;
-pub(super) use mention::Things;
-pub(super) use touched::Touched;
+pub(super) use mention::{Things, tells_nodes_apart};
+pub(super) use touched::{Touched, taken};
 
 /// Something that selects identities.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -50,6 +50,15 @@ impl std::fmt::Display for Selector {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SelectorId(pub u32);
 
+impl DenseKey for SelectorId {
+    fn number(self) -> u32 {
+        self.0
+    }
+    fn of_number(number: u32) -> Self {
+        Self(number)
+    }
+}
+
 /// The selectors that select one identity, sorted.
 pub type Signature = Arc<[SelectorId]>;
 
@@ -60,7 +69,7 @@ pub struct Selections {
     /// The selectors in use.
     pub ids: OrdMap<Selector, SelectorId>,
     /// For every live identity the selectors that select it.
-    pub by_identity: OrdMap<IdentityIndex, Signature>,
+    pub by_identity: DenseMap<IdentityIndex, Signature>,
     /// Named ports of the pods of an identity, sorted; absent where it has none.
     pub named_ports: OrdMap<IdentityIndex, Arc<[NamedPort]>>,
 }

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use ipnet::IpNet;
 
-use super::expansion::{Expansion, Objects, Term};
+use super::expansion::{Objects, Term, object_labels, of_kind, pods_of};
 use super::matching::Candidate;
 use super::{Selections, Selector, SelectorId};
-use crate::identity::{IdentityTable, ancestors};
+use crate::events::{ResourceKey, ResourceKind};
+use crate::identity::{DenseMap, IdentityTable, ancestors};
 use crate::policy::PolicyOptions;
+use crate::policy::language::{CidrGroups, Peer, ServiceBy, ServiceReference};
+use crate::policy::objects::{EndpointSliceObject, Object, ServiceObject};
 
 impl Selections {
     /// Asks each selector about each identity. Only CIDR selectors are put in
@@ -44,7 +47,7 @@ impl Selections {
             }
             expansions.insert(*id, expansion);
         }
-        let mut by_identity = OrdMap::new();
+        let mut by_identity = DenseMap::default();
         for identity in identities.live() {
             let prefix = identity.key.prefix();
             let asked: BTreeSet<SelectorId> = prefix
@@ -78,6 +81,42 @@ impl Selections {
     }
 }
 
+/// Any of the terms, but nothing within `except`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Expansion {
+    terms: BTreeSet<Term>,
+    except: Vec<IpNet>,
+}
+
+impl Expansion {
+    /// What the selector means among these objects.
+    fn of(selector: &Selector, objects: &Objects) -> Self {
+        let mut except = Vec::new();
+        let terms = match selector {
+            Selector::Address(prefix) => BTreeSet::from([Term::Address(prefix.trunc())]),
+            Selector::Peer(peer) => match peer {
+                Peer::Entity(entity) => BTreeSet::from([Term::Entity(*entity)]),
+                Peer::Cidr { cidr, except: not } => {
+                    except.clone_from(not);
+                    BTreeSet::from([Term::Prefix(*cidr)])
+                }
+                Peer::CidrGroup {
+                    groups,
+                    except: not,
+                } => {
+                    except.clone_from(not);
+                    prefixes_of_groups(groups, objects)
+                }
+                Peer::Endpoints(selector) | Peer::Nodes(selector) => {
+                    BTreeSet::from([Term::Labels(selector.clone())])
+                }
+                Peer::Services(reference) => terms_of_services(reference, objects),
+            },
+        };
+        Self { terms, except }
+    }
+}
+
 impl Expansion {
     /// Whether an identity is meant.
     fn selects(&self, candidate: &Candidate<'_>, options: &PolicyOptions) -> bool {
@@ -92,4 +131,61 @@ impl Expansion {
                 .iter()
                 .any(|term| term.selects(candidate, options))
     }
+}
+
+fn prefixes_of_groups(groups: &CidrGroups, objects: &Objects) -> BTreeSet<Term> {
+    let mut terms = BTreeSet::new();
+    for (key, object) in of_kind(objects, ResourceKind::CiliumCIDRGroup) {
+        let Object::CidrGroup(group) = object else {
+            continue;
+        };
+        let meant = match groups {
+            CidrGroups::Named(name) => *name == key.name,
+            CidrGroups::Labelled(selector) => selector.matches(&object_labels(&group.labels)),
+        };
+        if meant {
+            terms.extend(group.cidrs.iter().copied().map(Term::Prefix));
+        }
+    }
+    terms
+}
+
+fn terms_of_services(reference: &ServiceReference, objects: &Objects) -> BTreeSet<Term> {
+    let mut terms = BTreeSet::new();
+    for (key, object) in of_kind(objects, ResourceKind::Service) {
+        let Object::Service(service) = object else {
+            continue;
+        };
+        if !names_service(reference, key, service) {
+            continue;
+        }
+        if !service.selector.is_empty() {
+            terms.insert(Term::Workloads(pods_of(key, service)));
+            continue;
+        }
+        for (slice_key, object) in of_kind(objects, ResourceKind::EndpointSlice) {
+            if let Object::EndpointSlice(slice) = object
+                && is_slice_of(slice_key, slice, key)
+            {
+                let addresses = slice.addresses.iter();
+                terms.extend(addresses.map(|address| Term::Prefix(IpNet::from(*address))));
+            }
+        }
+    }
+    terms
+}
+
+/// Whether a rule means this service.
+fn names_service(reference: &ServiceReference, key: &ResourceKey, service: &ServiceObject) -> bool {
+    let in_namespace = reference.namespace.is_none() || reference.namespace == key.namespace;
+    in_namespace
+        && match &reference.by {
+            ServiceBy::Name(name) => *name == key.name,
+            ServiceBy::Labels(selector) => selector.matches(&object_labels(&service.labels)),
+        }
+}
+
+/// Whether an EndpointSlice belongs to a service.
+fn is_slice_of(key: &ResourceKey, slice: &EndpointSliceObject, service: &ResourceKey) -> bool {
+    key.namespace == service.namespace && slice.service.as_ref() == Some(&service.name)
 }
