@@ -8,7 +8,7 @@ use palisade::policy::documents;
 use serde_json::json;
 
 use crate::kernel;
-use crate::measure::{Cost, Line, Plane, median, timed};
+use crate::measure::{Cost, Line, Plane, median};
 use crate::nft;
 use crate::world;
 
@@ -18,6 +18,8 @@ const IDENTITIES: [usize; 2] = [1_000, 100_000];
 const MOST: usize = 100_000;
 const SETS: [usize; 2] = [10_000, 100_000];
 const PORTS: usize = 40;
+/// Changes that are read and not applied yet.
+const READ_AHEAD: usize = 256;
 /// How often each change is made, there and back; the median counts.
 const RUNS: usize = 11;
 /// Rules of a set of CIDRs, and how often each task is done.
@@ -75,13 +77,21 @@ fn with_plane<T: Send>(kernel: bool, work: impl FnOnce(&mut Plane) -> T + Send) 
     }
 }
 
-/// From text to enforced.
+/// From text to enforced. As in the agent, where a source reads on a thread of
+/// its own, the next manifest is read while one is applied.
 fn take(plane: &mut Plane, manifests: &[Manifest]) -> Cost {
-    let mut read = Duration::ZERO;
-    let changes: Vec<RepositoryChange> =
-        timed(&mut read, || manifests.iter().map(change_of).collect());
-    let (cost, _) = plane.take(&changes);
-    Cost { read, ..cost }
+    if let [manifest] = manifests {
+        let change = std::iter::once_with(|| change_of(manifest));
+        return plane.take_each(change).0;
+    }
+    std::thread::scope(|scope| {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(READ_AHEAD);
+        scope.spawn(move || {
+            let mut changes = manifests.iter().map(change_of);
+            changes.try_for_each(|change| sender.send(change))
+        });
+        plane.take_each(receiver.into_iter()).0
+    })
 }
 
 fn change_of(manifest: &Manifest) -> RepositoryChange {

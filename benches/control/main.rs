@@ -1,7 +1,8 @@
 //! What a change costs the control plane, from the text of a manifest to
 //! enforced: `cargo xtask bench control [--json] [--kernel] [--rules N]`, a grid
 //! of rules and identities; with `--kernel` (root) everything is staged and
-//! committed in namespaces of its own, and nftables does the same beside it.
+//! committed in namespaces of its own, and nftables does the same beside it
+//! (`--sets`: this comparison alone).
 //!
 //! With `--pods`, `--policies` or `--pairs`: one world, what a cluster of some
 //! size tells one node, and what changes in it cost beside all from nothing.
@@ -26,7 +27,7 @@ const SIZE: Size = Size {
 };
 
 fn main() {
-    let (mut json, mut kernel, mut rules) = (false, false, None);
+    let (mut json, mut kernel, mut sets, mut rules) = (false, false, false, None);
     let (mut size, mut is_world) = (SIZE, false);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -38,6 +39,7 @@ fn main() {
         match word.as_str() {
             "--json" => json = true,
             "--kernel" => kernel = true,
+            "--sets" => sets = true,
             "--rules" => rules = Some(number(false)),
             "--pods" => size.pods = number(true),
             "--policies" => size.policies = number(true),
@@ -56,7 +58,10 @@ fn main() {
         report::world(&report, json);
         return;
     }
-    let points = grid::points(kernel, rules);
+    let points = match sets {
+        true => Vec::new(),
+        false => grid::points(kernel, rules),
+    };
     let tasks = match (kernel, rules) {
         (true, None) => grid::tasks(),
         _ => Vec::new(),
@@ -66,7 +71,7 @@ fn main() {
 
 fn wrong(problem: &str) -> ! {
     eprintln!(
-        "{problem}: [--json] [--kernel] [--rules N] | [--json] [--kernel] [--pods N] [--policies N] [--pairs N]"
+        "{problem}: [--json] [--kernel] [--rules N | --sets] | [--json] [--kernel] [--pods N] [--policies N] [--pairs N]"
     );
     std::process::exit(2);
 }

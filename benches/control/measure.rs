@@ -1,5 +1,6 @@
 //! Takes the times.
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -98,14 +99,22 @@ impl Plane {
     }
 
     pub(crate) fn take(&mut self, changes: &[RepositoryChange]) -> (Cost, EndpointPolicy) {
+        self.take_each(changes.iter())
+    }
+
+    /// The same; waiting for the next change counts as reading.
+    pub(crate) fn take_each(
+        &mut self,
+        mut changes: impl Iterator<Item: Borrow<RepositoryChange>>,
+    ) -> (Cost, EndpointPolicy) {
         let mut cost = Cost::default();
-        timed(&mut cost.apply, || {
-            for change in changes {
-                if let Applied::Refused(refusal) = self.repository.apply(change) {
+        while let Some(change) = timed(&mut cost.read, || changes.next()) {
+            timed(&mut cost.apply, || {
+                if let Applied::Refused(refusal) = self.repository.apply(change.borrow()) {
                     panic!("{refusal}");
                 }
-            }
-        });
+            });
+        }
         let snapshot = timed(&mut cost.snapshot, || self.repository.snapshot());
         let policy = timed(&mut cost.resolve, || self.resolve(&snapshot));
         if let Some(datapath) = &mut self.datapath {

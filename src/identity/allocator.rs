@@ -4,6 +4,7 @@
 //! only move forward (and around), so that a number which was released does not
 //! soon name someone else in an old record.
 
+use ipnet::IpNet;
 use palisade_abi::table::IDENTITIES_MAX;
 use serde::{Deserialize, Serialize};
 
@@ -108,14 +109,19 @@ impl IdentityTable {
     ) -> Result<IdentityIndex, Full> {
         match self.index_of(key) {
             Some(index) => Ok(index),
-            None => self.allocate_new(key.clone(), wanted, taken),
+            None => self.allocate_new(key.clone(), 0, wanted, taken),
         }
     }
 
-    /// The same for what is known not to be live.
-    pub fn allocate_new(
+    /// Makes the identity of a prefix that has none, and that so many list.
+    pub fn allocate_prefix(&mut self, prefix: IpNet, users: u32) -> Result<IdentityIndex, Full> {
+        self.allocate_new(IdentityKey::Cidr(prefix), users, None, |_| false)
+    }
+
+    fn allocate_new(
         &mut self,
         key: IdentityKey,
+        users: u32,
         wanted: Option<IdentityNumber>,
         taken: impl Fn(IdentityNumber) -> bool,
     ) -> Result<IdentityIndex, Full> {
@@ -125,7 +131,7 @@ impl IdentityTable {
             None => self.next_number(&key, taken)?,
         };
         let index = self.next_index().ok_or(Full::Indexes)?;
-        self.insert(LiveIdentity { key, number, index });
+        self.insert(LiveIdentity { key, number, index }, users);
         Ok(index)
     }
 
@@ -144,8 +150,12 @@ impl IdentityTable {
             Some(number) => number,
             None => self.next_number(&identity.key, taken)?,
         };
+        let users = match &identity.key {
+            IdentityKey::Cidr(prefix) => self.of_prefix(prefix).map_or(0, |known| known.users),
+            IdentityKey::Reserved(_) | IdentityKey::Node { .. } | IdentityKey::Workload { .. } => 0,
+        };
         self.remove(index);
-        self.insert(LiveIdentity { number, ..identity });
+        self.insert(LiveIdentity { number, ..identity }, users);
         Ok(())
     }
 
@@ -217,11 +227,8 @@ impl IdentityTable {
                 && self.get_live(allocated.number).is_none()
                 && self.live_at(allocated.index).is_none();
             if fits {
-                self.insert(LiveIdentity {
-                    key,
-                    number: allocated.number,
-                    index: allocated.index,
-                });
+                let (number, index) = (allocated.number, allocated.index);
+                self.insert(LiveIdentity { key, number, index }, 0);
             }
         }
         for (cursor, next) in self.cursors.numbers.iter_mut().zip(&record.number_next) {

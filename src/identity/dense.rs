@@ -396,8 +396,8 @@ mod tests {
             for (key, value) in more {
                 step(&mut map, &mut model, key, value);
             }
-            prop_assert_eq!(contents(&map), model.clone());
-            prop_assert_eq!(contents(&copy), copied.clone());
+            prop_assert_eq!(&contents(&map), &model);
+            prop_assert_eq!(&contents(&copy), &copied);
             let keys: std::collections::BTreeSet<u32> =
                 model.keys().chain(copied.keys()).copied().collect();
             let expected: Vec<_> = keys
@@ -405,7 +405,7 @@ mod tests {
                 .map(|key| (key, copied.get(&key).copied(), model.get(&key).copied()))
                 .filter(|(_, was, is)| was != is)
                 .collect();
-            prop_assert_eq!(difference(&copy, &map), expected.clone());
+            prop_assert_eq!(&difference(&copy, &map), &expected);
             prop_assert_eq!(copy == map, expected.is_empty());
             let anew: Map = model.iter().map(|(key, value)| (IdentityIndex(*key), *value)).collect();
             prop_assert_eq!(anew, map);

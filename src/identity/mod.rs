@@ -16,4 +16,4 @@ pub use ipcache::{Ipcache, IpcacheEntry, IpcacheSource, longest_match};
 pub use key::{Allocated, IdentityKey, KeyRecord};
 pub use labels::{Label, LabelSet};
 pub use number::{IdentityIndex, IdentityNumber, Reserved};
-pub use table::{CIDR_GROUP_KEY, Identity, IdentityTable, LiveIdentity, ancestors};
+pub use table::{CIDR_GROUP_KEY, Identity, IdentityTable, LiveIdentity, OfPrefix, ancestors};

@@ -33,13 +33,23 @@ pub struct LiveIdentity {
 /// Key of the labels that say which CIDR groups hold a prefix.
 pub const CIDR_GROUP_KEY: &str = "io.cilium.policy.cidrgroupname";
 
+/// What is known of the identity of a prefix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OfPrefix {
+    pub index: IdentityIndex,
+    /// Who lists the prefix: terms of selectors, and an address outside of the
+    /// cluster that serves the Kubernetes API. Nobody lists what a record has
+    /// brought until the policies are read again.
+    pub users: u32,
+}
+
 /// All live identities.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct IdentityTable {
     live: DenseMap<IdentityIndex, Arc<LiveIdentity>>,
     by_number: DenseMap<IdentityNumber, IdentityIndex>,
     /// Of CIDR identities.
-    prefixes: OrdMap<IpNet, IdentityIndex>,
+    prefixes: OrdMap<IpNet, OfPrefix>,
     /// Of nodes and pods.
     keyed: OrdMap<IdentityKey, IdentityIndex>,
     /// Nodes and pods that are told apart by a prefix around them.
@@ -100,18 +110,19 @@ impl IdentityTable {
                 | Reserved::Ingress => IdentityKey::Reserved(reserved),
             };
             let Allocated { number, index } = Allocated::reserved(reserved);
-            table.insert(LiveIdentity { key, number, index });
+            table.insert(LiveIdentity { key, number, index }, 0);
         }
         table
     }
 
-    pub(super) fn insert(&mut self, identity: LiveIdentity) {
+    /// `users`: who lists the prefix, if it is one.
+    pub(super) fn insert(&mut self, identity: LiveIdentity, users: u32) {
         let index = identity.index;
         self.by_number.insert(identity.number, index);
         match &identity.key {
             IdentityKey::Reserved(_) => {}
             IdentityKey::Cidr(prefix) => {
-                self.prefixes.insert(*prefix, index);
+                self.prefixes.insert(*prefix, OfPrefix { index, users });
             }
             key @ (IdentityKey::Node { labels, within }
             | IdentityKey::Workload { labels, within }) => {
@@ -205,8 +216,20 @@ impl IdentityTable {
     pub fn index_of(&self, key: &IdentityKey) -> Option<IdentityIndex> {
         match key {
             IdentityKey::Reserved(_) => key.fixed().map(|allocated| allocated.index),
-            IdentityKey::Cidr(prefix) => self.prefixes.get(prefix).copied(),
+            IdentityKey::Cidr(prefix) => self.of_prefix(prefix).map(|known| known.index),
             IdentityKey::Node { .. } | IdentityKey::Workload { .. } => self.keyed.get(key).copied(),
+        }
+    }
+
+    /// What is known of a prefix that is an identity.
+    #[must_use]
+    pub fn of_prefix(&self, prefix: &IpNet) -> Option<OfPrefix> {
+        self.prefixes.get(prefix).copied()
+    }
+    /// Notes how many list a prefix that is an identity.
+    pub fn set_users(&mut self, prefix: &IpNet, users: u32) {
+        if let Some(known) = self.prefixes.get_mut(prefix) {
+            known.users = users;
         }
     }
 
@@ -214,7 +237,8 @@ impl IdentityTable {
     /// those within stand between itself and the last address that it holds.
     pub fn within(&self, prefix: IpNet) -> impl Iterator<Item = IdentityIndex> {
         let last = IpNet::from(prefix.broadcast());
-        self.prefixes.range(prefix..=last).map(|(_, index)| *index)
+        let within = self.prefixes.range(prefix..=last);
+        within.map(|(_, known)| known.index)
     }
     /// Nodes and pods that are told apart by a prefix within this one.
     pub fn placed_within(&self, prefix: IpNet) -> impl Iterator<Item = IdentityIndex> {

@@ -37,7 +37,7 @@ pub use repository::{
 };
 pub use resolve::{ResolveError, Resolver, Subject, Work, resolve};
 pub use row::{Part, Row};
-pub use selections::{Selections, Selector, SelectorId, Signature};
+pub use selections::{Selections, Selector, SelectorId, SelectorIds, Signature};
 pub use snapshot::{PolicySnapshot, SelectorEntry};
 pub use table::{
     Direction, DirectionPolicy, EndpointPolicy, RuleCatalogue, RuleEntry, RuleNumber, RuleRef,

@@ -78,16 +78,17 @@ impl PolicySnapshot {
                 selected.entry(*id).or_default().push(identity.number);
             }
         }
-        let entry = |(selector, id): (&Selector, &SelectorId)| {
-            let mut identities = selected.remove(id).unwrap_or_default();
+        let entry = |(selector, id): (Selector, SelectorId)| {
+            let mut identities = selected.remove(&id).unwrap_or_default();
             identities.sort();
             SelectorEntry {
                 selector: selector.to_string(),
-                users: users.remove(selector).unwrap_or_default(),
+                users: users.remove(&selector).unwrap_or_default(),
                 identities,
             }
         };
-        self.selections.ids.iter().map(entry).collect()
+        let all: BTreeMap<Selector, SelectorId> = self.selections.ids.iter().collect();
+        all.into_iter().map(entry).collect()
     }
 
     /// Who gives a prefix its identity.

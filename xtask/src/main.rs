@@ -55,7 +55,8 @@ usage: cargo xtask <command>
                 of deploy/Dockerfile, an agent started out of it (root); to target/image.tar
   lab ...       `palisade lab`, built for release
   bench control what a change costs from the text of a manifest to enforced, by rules
-                and identities, beside nftables; --json, --kernel (root), --rules N;
+                and identities, beside nftables; --json, --kernel (root), --rules N,
+                --sets (nftables' task alone);
                 or one cluster's world: --pods N, --policies N, --pairs N
   bench datapath
                 what a packet costs beside what its operations cost (root);
@@ -64,7 +65,8 @@ usage: cargo xtask <command>
   bench wire    what a packet costs on a veth: no firewall, Palisade, nftables (root);
                 --json, --rounds N
   bench start   what a start costs with 10,000 policies and 100,000 prefixes, and
-                with a tenth (root); --json, --policies N, --prefixes N, --runs N
+                with a tenth (root); --json, --policies N, --prefixes N, --runs N;
+                or the memory of maps and agent with up to 100,000 rules: --memory
   flips [--count N]
                 policies replaced under traffic (root), 10,000 times
   kills [--count N] [--seed N]

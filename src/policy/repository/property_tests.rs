@@ -296,10 +296,10 @@ fn options(seed: u8) -> PolicyOptions {
 
 /// The selectors that select each identity, by what it is, and its named ports.
 fn selected(snapshot: &PolicySnapshot, selections: &Selections) -> BTreeMap<IdentityKey, String> {
-    let names: BTreeMap<_, &Selector> = selections
+    let names: BTreeMap<_, Selector> = selections
         .ids
         .iter()
-        .map(|(selector, id)| (*id, selector))
+        .map(|(selector, id)| (id, selector))
         .collect();
     let of = |index| {
         let signature = selections.by_identity.get(&index).expect("all are there");

@@ -19,8 +19,14 @@ use crate::policy::selections::{Touched, taken};
 /// A prefix that rules or their selectors have begun or ceased to list.
 struct Named {
     prefix: IpNet,
-    is_listed: bool,
+    users: u32,
     identity: Option<IdentityIndex>,
+}
+
+impl Named {
+    fn is_listed(&self) -> bool {
+        self.users > 0
+    }
 }
 
 impl State {
@@ -51,7 +57,7 @@ impl State {
             }
         }
         for named in prefixes {
-            let itself = named.identity.filter(|_| named.is_listed);
+            let itself = named.identity.filter(|_| named.is_listed());
             self.set_ipcache(named.prefix, itself);
         }
         for address in owners.into_keys() {
@@ -97,27 +103,25 @@ impl State {
     fn count_prefixes(&mut self, touched: &mut Touched) -> Vec<Named> {
         let mut changed = Vec::new();
         for (prefix, more) in touched.take_prefixes() {
-            let old = self.prefix_users.get(&prefix).copied().unwrap_or(0);
-            let new = u32::try_from(i64::from(old) + more).unwrap_or(0);
-            if new == 0 {
-                self.prefix_users.remove(&prefix);
-            } else {
-                self.prefix_users.insert(prefix, new);
+            let known = self.identities.of_prefix(&prefix);
+            let old = known.map_or(0, |known| known.users);
+            let users = u32::try_from(i64::from(old) + more).unwrap_or(0);
+            if old != users && known.is_some() {
+                self.identities.set_users(&prefix, users);
             }
-            if (old == 0) != (new == 0) || prefix.prefix_len() == 0 {
+            if (old == 0) != (users == 0) || prefix.prefix_len() == 0 {
                 changed.push(Named {
                     prefix,
-                    is_listed: new != 0,
-                    identity: None,
+                    users,
+                    identity: known.map(|known| known.index),
                 });
             }
         }
         for named in &mut changed {
             let prefix = named.prefix;
-            named.identity = self.identities.index_of(&IdentityKey::Cidr(prefix));
             if prefix.prefix_len() == 0 {
-                self.identities.set_all_listed(prefix, named.is_listed);
-            } else if !named.is_listed
+                self.identities.set_all_listed(prefix, named.is_listed());
+            } else if !named.is_listed()
                 && let Some(index) = named.identity.take()
             {
                 self.end(index, touched);
@@ -183,7 +187,7 @@ impl State {
         changed: &mut [Named],
         touched: &mut Touched,
     ) -> Result<(), DoesNotFit> {
-        let is_new = |named: &&Named| named.is_listed && named.identity.is_none();
+        let is_new = |named: &&Named| named.is_listed() && named.identity.is_none();
         let come = changed.iter().filter(is_new).count();
         let needed = self.identities.cidr_len() + come;
         let max = IdentityTable::MAX - (self.identities.len() - self.identities.cidr_len());
@@ -194,12 +198,12 @@ impl State {
                 max,
             });
         }
-        for named in changed.iter_mut().filter(|named| named.is_listed) {
+        for named in changed.iter_mut().filter(|named| named.is_listed()) {
             let index = match named.identity {
                 Some(index) => index,
                 None => self
                     .identities
-                    .allocate_new(IdentityKey::Cidr(named.prefix), None, |_| false)
+                    .allocate_prefix(named.prefix, named.users)
                     .map_err(|full| self.excess(full, 1))?,
             };
             named.identity = Some(index);
@@ -299,11 +303,9 @@ impl State {
     /// Makes the entry of a prefix what its owner says; else the prefix itself
     /// is somebody if it is listed.
     pub(super) fn settle_ipcache(&mut self, prefix: IpNet) {
-        let is_listed = self.prefix_users.contains_key(&prefix);
-        let itself = is_listed
-            .then(|| self.identities.index_of(&IdentityKey::Cidr(prefix)))
-            .flatten();
-        self.set_ipcache(prefix, itself);
+        let known = self.identities.of_prefix(&prefix);
+        let listed = known.filter(|known| known.users > 0);
+        self.set_ipcache(prefix, listed.map(|known| known.index));
     }
 
     /// The same; `itself`: whom the prefix names, if it is listed.
@@ -385,7 +387,8 @@ impl State {
             let used = match &key {
                 IdentityKey::Reserved(_) => true,
                 IdentityKey::Cidr(prefix) => {
-                    prefix.prefix_len() == 0 || self.prefix_users.contains_key(prefix)
+                    let known = self.identities.of_prefix(prefix);
+                    prefix.prefix_len() == 0 || known.is_some_and(|known| known.users > 0)
                 }
                 IdentityKey::Node { .. } | IdentityKey::Workload { .. } => {
                     self.addresses.has_members(index)

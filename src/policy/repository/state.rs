@@ -42,9 +42,6 @@ pub(super) struct State {
     pub(super) selectors: SelectorCache,
     pub(super) addresses: Addresses,
     pub(super) claims: Claims,
-    /// Users of each prefix: terms of selectors, and addresses outside of the
-    /// cluster that serve the Kubernetes API.
-    pub(super) prefix_users: OrdMap<IpNet, u32>,
     pub(super) identities: IdentityTable,
     pub(super) ipcache: Ipcache,
     /// They rise with each change.
@@ -88,7 +85,6 @@ impl State {
             numbers,
             selectors: SelectorCache::default(),
             claims: Claims::default(),
-            prefix_users: OrdMap::new(),
             identities,
             ipcache: Ipcache::default(),
             identity_changes: 0,

@@ -15,7 +15,8 @@ use crate::policy::language::{
 };
 use crate::policy::{
     Direction, EndpointPolicy, EnforcementMode, FailsafeEntry, PolicyOptions, PolicySnapshot,
-    Repository, RuleEntry, RuleNumber, Section, Selections, Selector, SelectorId, StoredPolicy,
+    Repository, RuleEntry, RuleNumber, Section, Selections, Selector, SelectorId, SelectorIds,
+    StoredPolicy,
 };
 
 #[path = "follow_model.rs"]
@@ -232,7 +233,7 @@ impl World {
     }
 }
 
-fn ids() -> imbl::OrdMap<Selector, SelectorId> {
+fn ids() -> SelectorIds {
     let peers = PEERS.map(|entity| Selector::Peer(Peer::Entity(entity)));
     let safe = Selector::Address(SAFE.parse().expect("a prefix"));
     let all = peers.into_iter().chain([safe]);

@@ -323,8 +323,8 @@ impl Items {
         let peers = match &item.peers {
             Peers::Any => PeerSet::Everyone,
             Peers::Select(peers) => {
-                let selectors = peers.iter().cloned().map(Selector::Peer);
-                PeerSet::Selected(ids(selectors, selections))
+                let found = peers.iter().map(|peer| selections.ids.of_peer(peer));
+                PeerSet::Selected(ids(found))
             }
         };
         Ranked {
@@ -349,8 +349,9 @@ impl Items {
                 None => PeerSet::Everyone,
                 // A failsafe prefix is about addresses, whoever they belong to.
                 Some(peer) => {
-                    let selector = std::iter::once(Selector::Address(peer.trunc()));
-                    PeerSet::Selected(ids(selector, &snapshot.selections))
+                    let selector = Selector::Address(peer.trunc());
+                    let found = std::iter::once(snapshot.selections.ids.get(&selector));
+                    PeerSet::Selected(ids(found))
                 }
             };
             let ranked = Ranked {
@@ -492,12 +493,11 @@ fn order(section: Section, place: usize, label: u64) -> u64 {
     list << (POLICY_BITS + PLACE_BITS) | label << PLACE_BITS | place as u64
 }
 
-fn ids(selectors: impl Iterator<Item = Selector>, selections: &Selections) -> Vec<SelectorId> {
-    let known = &selections.ids;
-    let mut ids: Vec<SelectorId> = selectors
-        .filter_map(|selector| {
-            let id = known.get(&selector).copied();
-            debug_assert!(id.is_some(), "{selector:?} is in use, and has no number");
+/// The numbers of selectors in use, each once, rising.
+fn ids(found: impl Iterator<Item = Option<SelectorId>>) -> Vec<SelectorId> {
+    let mut ids: Vec<SelectorId> = found
+        .filter_map(|id| {
+            debug_assert!(id.is_some(), "a selector is in use, and has no number");
             id
         })
         .collect();

@@ -194,15 +194,10 @@ impl Last {
 
     /// Whether what was kept means in `snapshot` what it meant before.
     fn can_follow(&self, snapshot: &PolicySnapshot, audit: bool) -> bool {
-        let (old, new) = (&self.selections.ids, &snapshot.selections.ids);
-        let renumbered = |item| match item {
-            DiffItem::Update { .. } => true,
-            DiffItem::Add(..) | DiffItem::Remove(..) => false,
-        };
         self.audit == audit
             && self.options == snapshot.options
             && self.host_labels == snapshot.host_labels
-            && !old.diff(new).any(renumbered)
+            && !self.selections.ids.are_others_in(&snapshot.selections.ids)
     }
 
     /// Both directions share the blocks of a slot. They are counted only where

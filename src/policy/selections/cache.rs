@@ -13,6 +13,7 @@ use ipnet::IpNet;
 
 use super::anchor::{Anchor, anchors, is_about_prefixes, scope};
 use super::expansion::{Contribution, Term, own_term};
+use super::ids::prefix_of;
 use super::matching::{Candidate, has_prefixes};
 use super::mention::{Mention, Things, is_about_nodes, means, meant, mention};
 use super::touched::{Touched, taken};
@@ -66,9 +67,10 @@ pub(in crate::policy) struct SelectorCache {
     pub(in crate::policy) selections: Selections,
     used: DenseMap<SelectorId, Used>,
     id_next: u32,
-    /// Terms for prefixes; true: whoever owns the address.
+    /// Terms for prefixes, but for selectors that are a prefix themselves; true:
+    /// whoever owns the address.
     by_prefix: OrdSet<(IpNet, SelectorId, bool)>,
-    /// How many of those have each length, by family.
+    /// How many terms for prefixes have each length, by family.
     lengths: [BTreeMap<u8, u32>; 2],
     /// Terms for labels, by a label that must be there.
     by_anchor: OrdSet<(Anchor, SelectorId, Term)>,
@@ -105,7 +107,7 @@ impl SelectorCache {
         touched: &mut Touched,
     ) {
         if let Some(id) = self.selections.ids.get(selector) {
-            if let Some(used) = self.used.get_mut(id) {
+            if let Some(used) = self.used.get_mut(&id) {
                 used.users += 1;
             }
             return;
@@ -118,7 +120,9 @@ impl SelectorCache {
         self.selections.ids.insert(selector.clone(), id);
         self.used.insert(id, Used { users: 1, more });
         self.about_nodes += u32::from(is_about_nodes(selector));
-        if let Some(term) = own_term(selector) {
+        if let Some(prefix) = prefix_of(selector) {
+            self.count_prefix(prefix, true, touched);
+        } else if let Some(term) = own_term(selector) {
             self.add_new_term(id, &term, touched);
         } else if let Some(mention) = mention(selector) {
             for key in meant(selector, &mention, things) {
@@ -136,7 +140,7 @@ impl SelectorCache {
         things: Things<'_>,
         touched: &mut Touched,
     ) {
-        let Some(id) = self.selections.ids.get(selector).copied() else {
+        let Some(id) = self.selections.ids.get(selector) else {
             return;
         };
         let users = self.used.get(&id).map_or(0, |used| used.users);
@@ -146,7 +150,9 @@ impl SelectorCache {
             }
             return;
         }
-        if let Some(term) = own_term(selector) {
+        if let Some(prefix) = prefix_of(selector) {
+            self.count_prefix(prefix, false, touched);
+        } else if let Some(term) = own_term(selector) {
             self.remove_last_term(id, &term, touched);
         } else if let Some(mention) = mention(selector) {
             for key in meant(selector, &mention, things) {
@@ -283,24 +289,21 @@ impl SelectorCache {
     }
 
     fn add_new_term(&mut self, id: SelectorId, term: &Term, touched: &mut Touched) {
-        tell_term(term, touched);
         match term {
             Term::Prefix(prefix) | Term::Address(prefix) => {
-                touched.acquire(*prefix);
                 let whoever = matches!(term, Term::Address(_));
                 self.by_prefix.insert((*prefix, id, whoever));
-                *self
-                    .lengths(*prefix)
-                    .entry(prefix.prefix_len())
-                    .or_default() += 1;
+                self.count_prefix(*prefix, true, touched);
             }
             Term::Entity(entity) => {
+                touched.terms.insert(term.clone());
                 if let Some(prefix) = entity.prefix() {
                     touched.acquire(prefix);
                 }
                 self.wide.insert((id, term.clone()));
             }
             Term::Labels(selector) | Term::Workloads(selector) => {
+                touched.terms.insert(term.clone());
                 self.about_prefixes += u32::from(is_about_prefixes(selector));
                 match anchors(selector) {
                     None => {
@@ -331,27 +334,21 @@ impl SelectorCache {
     }
 
     fn remove_last_term(&mut self, id: SelectorId, term: &Term, touched: &mut Touched) {
-        tell_term(term, touched);
         match term {
             Term::Prefix(prefix) | Term::Address(prefix) => {
-                touched.release(*prefix);
                 let whoever = matches!(term, Term::Address(_));
                 self.by_prefix.remove(&(*prefix, id, whoever));
-                let lengths = self.lengths(*prefix);
-                if let Some(users) = lengths.get_mut(&prefix.prefix_len()) {
-                    *users -= 1;
-                    if *users == 0 {
-                        lengths.remove(&prefix.prefix_len());
-                    }
-                }
+                self.count_prefix(*prefix, false, touched);
             }
             Term::Entity(entity) => {
+                touched.terms.insert(term.clone());
                 if let Some(prefix) = entity.prefix() {
                     touched.release(prefix);
                 }
                 self.wide.remove(&(id, term.clone()));
             }
             Term::Labels(selector) | Term::Workloads(selector) => {
+                touched.terms.insert(term.clone());
                 self.about_prefixes -= u32::from(is_about_prefixes(selector));
                 match anchors(selector) {
                     None => {
@@ -367,8 +364,21 @@ impl SelectorCache {
         }
     }
 
-    fn lengths(&mut self, prefix: IpNet) -> &mut BTreeMap<u8, u32> {
-        &mut self.lengths[usize::from(prefix.addr().is_ipv6())]
+    /// A selector more or less selects what is within a prefix.
+    fn count_prefix(&mut self, prefix: IpNet, is_more: bool, touched: &mut Touched) {
+        touched.selected.push(prefix);
+        let lengths = &mut self.lengths[usize::from(prefix.addr().is_ipv6())];
+        let users = lengths.entry(prefix.prefix_len()).or_default();
+        if is_more {
+            touched.acquire(prefix);
+            *users += 1;
+            return;
+        }
+        touched.release(prefix);
+        *users -= 1;
+        if *users == 0 {
+            lengths.remove(&prefix.prefix_len());
+        }
     }
 
     /// The identities that what has come and gone may select.
@@ -472,6 +482,12 @@ impl SelectorCache {
                 let Ok(around) = IpNet::new(prefix.addr(), *length).map(|net| net.trunc()) else {
                     continue;
                 };
+                if is_asked {
+                    found.extend(self.selections.ids.of_prefix(around));
+                }
+                if self.by_prefix.is_empty() {
+                    continue;
+                }
                 let last = (around, SelectorId(u32::MAX), true);
                 let around = self.by_prefix.range((around, SelectorId(0), false)..=last);
                 found.extend(
@@ -494,16 +510,6 @@ impl SelectorCache {
 
 fn excepts(more: Option<&More>) -> bool {
     more.is_some_and(|more| !more.except.is_empty())
-}
-
-/// Notes that a term has come or gone.
-fn tell_term(term: &Term, touched: &mut Touched) {
-    match term {
-        Term::Prefix(prefix) | Term::Address(prefix) => touched.selected.push(*prefix),
-        Term::Entity(_) | Term::Labels(_) | Term::Workloads(_) => {
-            touched.terms.insert(term.clone());
-        }
-    }
 }
 
 /// Whether one of `nets`, sorted, contains `prefix`.

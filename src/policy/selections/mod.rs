@@ -6,6 +6,7 @@
 mod anchor;
 mod cache;
 mod expansion;
+mod ids;
 mod matching;
 mod mention;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use super::language::{NamedPort, Peer};
 use crate::identity::{DenseKey, DenseMap, IdentityIndex};
 pub(super) use cache::SelectorCache;
 pub(super) use expansion::{Contribution, NAMESPACE_KEY, Objects, Slices, selectors_of};
+pub use ids::SelectorIds;
 pub(super) use matching::CLUSTER_KEY;
 pub(super) use mention::{Things, tells_nodes_apart};
 pub(super) use touched::{Touched, taken};
@@ -67,7 +69,7 @@ pub type Signature = Arc<[SelectorId]>;
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Selections {
     /// The selectors in use.
-    pub ids: OrdMap<Selector, SelectorId>,
+    pub ids: SelectorIds,
     /// For every live identity the selectors that select it.
     pub by_identity: DenseMap<IdentityIndex, Signature>,
     /// Named ports of the pods of an identity, sorted; absent where it has none.

@@ -1,6 +1,6 @@
 //! The selections from nothing: plain, and what the incremental ones must equal.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -25,7 +25,7 @@ impl Selections {
         objects: &Objects,
         options: &PolicyOptions,
     ) -> Self {
-        let ids: OrdMap<Selector, SelectorId> = selectors
+        let ids: BTreeMap<Selector, SelectorId> = selectors
             .iter()
             .cloned()
             .zip((0..).map(SelectorId))
@@ -74,7 +74,7 @@ impl Selections {
             by_identity.insert(identity.index, selecting.collect());
         }
         Self {
-            ids,
+            ids: ids.into_iter().collect(),
             by_identity,
             named_ports: OrdMap::new(),
         }

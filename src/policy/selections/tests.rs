@@ -12,7 +12,7 @@ fn selected(snapshot: &PolicySnapshot, selector: &Selector) -> Vec<u32> {
         .iter()
         .filter(|identity| {
             let signature = snapshot.selections.by_identity.get(&identity.index);
-            signature.expect("all are there").contains(id)
+            signature.expect("all are there").contains(&id)
         })
         .map(|identity| identity.number.0)
         .collect();
