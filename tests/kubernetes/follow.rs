@@ -58,7 +58,7 @@ fn policies_and_labels_are_followed() {
         (&line["in_sync"], &line["resources"]),
         (&json!(true), &json!(1))
     );
-    let absent = cluster.kind("CiliumEndpoint");
+    let absent = cluster.kind("CiliumNode");
     assert_eq!(absent["in_sync"], true);
     assert_eq!(absent["detail"], "its definition is not installed");
     let text = String::from_utf8(cluster.world.client(&["metrics", "list"]).stdout);

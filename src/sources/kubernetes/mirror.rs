@@ -134,8 +134,10 @@ impl Mirror {
     /// Kinds that are needed and were not heard whole.
     pub(super) fn unknown(&self, needs: Needs) -> impl Iterator<Item = ResourceKind> {
         let kinds = self.kinds.iter();
-        let unknown = kinds
-            .filter(move |(kind, mirror)| !kind.is_policy() && !mirror.knows(needs.scope(**kind)));
+        let unknown = kinds.filter(move |(kind, mirror)| {
+            let scope = needs.must_know(**kind);
+            scope > Scope::Nothing && !mirror.knows(scope)
+        });
         unknown.map(|(kind, _)| *kind)
     }
 

@@ -47,6 +47,8 @@ pub(super) struct Needs {
     pods: bool,
     services: bool,
     groups: bool,
+    /// Where the API servers are; asked for in any case.
+    servers: bool,
 }
 
 /// A rule that needs something on the nodes that it selects.
@@ -89,6 +91,7 @@ impl Needs {
         pods: false,
         services: false,
         groups: false,
+        servers: false,
     };
     const PEERS: Self = Self {
         pods: true,
@@ -102,10 +105,21 @@ impl Needs {
             pods: self.pods || other.pods,
             services: self.services || other.services,
             groups: self.groups || other.groups,
+            servers: self.servers || other.servers,
         }
     }
 
-    /// How much of a kind has to be known.
+    /// How much of a kind must be known before anything is judged by it. Whatever
+    /// else is asked for may come later.
+    pub(super) fn must_know(self, kind: ResourceKind) -> Scope {
+        match (kind, self.scope(kind)) {
+            (ResourceKind::EndpointSlice, Scope::Own) if self.servers => Scope::Own,
+            (kind, Scope::All) if !kind.is_policy() => Scope::All,
+            _ => Scope::Nothing,
+        }
+    }
+
+    /// How much of a kind is asked for.
     pub(super) fn scope(self, kind: ResourceKind) -> Scope {
         let where_needed = |is_needed: bool, otherwise: Scope| {
             if is_needed { Scope::All } else { otherwise }
@@ -163,8 +177,12 @@ fn of_peer(peer: &Peer) -> Needs {
 
 fn of_entity(entity: Entity) -> Needs {
     match entity {
-        // Everyone, no one, this host, and those that are always known.
-        Entity::All | Entity::None | Entity::Host | Entity::KubeApiserver => Needs::default(),
+        // Everyone, no one, this host.
+        Entity::All | Entity::None | Entity::Host => Needs::default(),
+        Entity::KubeApiserver => Needs {
+            servers: true,
+            ..Needs::default()
+        },
         Entity::RemoteNode => Needs::NODES,
         Entity::World
         | Entity::WorldIpv4
