@@ -87,8 +87,12 @@ fn take(plane: &mut Plane, manifests: &[Manifest]) -> Cost {
     std::thread::scope(|scope| {
         let (sender, receiver) = std::sync::mpsc::sync_channel(READ_AHEAD);
         scope.spawn(move || {
-            let mut changes = manifests.iter().map(change_of);
-            changes.try_for_each(|change| sender.send(change))
+            for change in manifests.iter().map(change_of) {
+                // Nobody takes it any more after a panic.
+                if sender.send(change).is_err() {
+                    return;
+                }
+            }
         });
         plane.take_each(receiver.into_iter()).0
     })
