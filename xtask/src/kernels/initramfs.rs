@@ -34,7 +34,9 @@ const MODULES: &[&str] = &[
     "nft_chain_nat",
     "nft_masq",
     "nft_ct",
+    "virtio_pci",
     "virtio_blk",
+    "ext4",
 ];
 /// Loaded by the init script in the order of their names.
 pub(crate) const MODULE_FOLDER: &str = "/modules";
