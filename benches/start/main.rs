@@ -91,7 +91,12 @@ fn memory(exe: &Path, as_json: bool) -> Result<()> {
             policies: rules,
             prefixes: rules,
         };
-        starts.push((rules, World::build(exe, size)?.start(Before::Nothing)?));
+        let start = World::build(exe, size)?.start(Before::Nothing)?;
+        eprintln!(
+            "{rules} rules: maps {} KiB, agent {} KiB, its peak {} KiB",
+            start.maps_kib, start.resident_kib, start.peak_kib
+        );
+        starts.push((rules, start));
     }
     if as_json {
         let lines: Vec<_> = starts
