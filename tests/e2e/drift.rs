@@ -143,9 +143,11 @@ fn what_somebody_changed_in_the_kernel_is_mended_counted_and_told() {
     for check in answer["checks"].as_array().expect("checks") {
         let found = (&check["ok"], &check["differed"]);
         assert_eq!(found, (&true.into(), &0.into()), "{check}");
-        let may_be_empty = check["name"] == "vlans" || check["name"] == "failsafe";
+        // Without a source beyond this host there is no traffic of the agent's own.
+        let may_be_empty = ["vlans", "failsafe", "control-endpoints"];
         assert!(
-            check["compared"].as_u64() > Some(0) || may_be_empty,
+            check["compared"].as_u64() > Some(0)
+                || may_be_empty.iter().any(|name| check["name"] == *name),
             "{check}"
         );
     }

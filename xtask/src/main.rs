@@ -8,7 +8,6 @@ mod charts;
 mod ci;
 mod command;
 mod emulator;
-mod etcd_scale;
 mod fuzz;
 mod fuzz_targets;
 mod image;
@@ -102,7 +101,6 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["apiserver"] => apiserver::ensure().and_then(|()| charts::ensure()),
-        ["scale", "--etcd", rest @ ..] => etcd_scale::run(rest),
         ["scale", rest @ ..] => scale::run(rest),
         ["image"] => image::run_all(),
         ["bpf"] => bpf::rebuild(),
