@@ -39,6 +39,8 @@ mod harness;
 mod hostile;
 #[path = "e2e/imports.rs"]
 mod imports;
+#[path = "e2e/journaled.rs"]
+mod journaled;
 #[path = "e2e/kills.rs"]
 mod kills;
 #[path = "e2e/metrics.rs"]

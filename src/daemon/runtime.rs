@@ -99,7 +99,9 @@ async fn housekeeping(agent: Arc<Agent>) {
 /// The last good policy is enforced: from the kernel, the store or the sources.
 /// The network may come up; sources that need it may answer later.
 fn is_guarded(agent: &Agent) -> bool {
-    agent.pipeline.realized().is_some() || agent.collector.is_ready()
+    let pipeline = &agent.pipeline;
+    let is_last_good = pipeline.realized().is_some() && !pipeline.is_about_to_enforce();
+    is_last_good || agent.collector.is_ready()
 }
 
 fn state_line(agent: &Agent) -> String {

@@ -150,6 +150,9 @@ pub struct DeskRecord {
     pub waiting: BTreeSet<SourceName>,
     pub deferred: Vec<(Sequence, RepositoryChange)>,
     pub was_open: bool,
+    /// None told by older agents.
+    #[serde(default)]
+    pub half_told: BTreeSet<SourceName>,
     pub known: Known,
     /// What the agent was configured with; None in snapshots of older agents.
     #[serde(default)]
@@ -176,6 +179,8 @@ pub struct Desk {
     waiting: BTreeSet<SourceName>,
     deferred: Vec<(Sequence, RepositoryChange)>,
     was_open: bool,
+    /// Sources that told changes after a start and not yet that these are all.
+    half_told: BTreeSet<SourceName>,
     known: Known,
     options: PolicyOptions,
     circumstances: Circumstances,
@@ -192,6 +197,7 @@ impl Desk {
             waiting: BTreeSet::new(),
             deferred: Vec::new(),
             was_open: false,
+            half_told: BTreeSet::new(),
             known: Known::default(),
             options,
             circumstances: Circumstances::default(),
@@ -221,6 +227,7 @@ impl Desk {
             waiting: record.waiting,
             deferred: record.deferred,
             was_open: record.was_open,
+            half_told: record.half_told,
             known: record.known,
             circumstances: record.circumstances,
             host_labels: None,
@@ -235,6 +242,7 @@ impl Desk {
             waiting: self.waiting.clone(),
             deferred: self.deferred.clone(),
             was_open: self.was_open,
+            half_told: self.half_told.clone(),
             known: self.known.clone(),
             options: Some(Box::new(self.options.clone())),
             circumstances: self.circumstances.clone(),
@@ -252,6 +260,13 @@ impl Desk {
     #[must_use]
     pub fn was_open(&self) -> bool {
         self.was_open
+    }
+
+    /// Whether no source was cut off while it told what it holds: what is here
+    /// was once a whole, and came by single changes since.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.was_open && self.half_told.is_empty()
     }
 
     /// What each source told last.
@@ -302,6 +317,7 @@ impl Desk {
                 done
             }
             JournalEvent::InSync { source, .. } => {
+                self.half_told.remove(&source);
                 if self.waiting.remove(&source) {
                     self.open_if_in_sync(see)
                 } else {
@@ -309,6 +325,11 @@ impl Desk {
                 }
             }
             JournalEvent::Change { change, .. } => {
+                let source = change.source();
+                // The facts of this host are true one by one.
+                if source != SourceName::Local && self.waiting.contains(&source) {
+                    self.half_told.insert(source);
+                }
                 self.known.note(&change);
                 vec![self.change(sequence, change, see)]
             }
@@ -350,6 +371,8 @@ impl Desk {
             return Vec::new();
         }
         self.was_open = true;
+        // Of a source that is configured no more, too.
+        self.half_told.clear();
         let mut done: Vec<Done> = std::mem::take(&mut self.deferred)
             .into_iter()
             .map(|(sequence, change)| self.apply(sequence, change, see))

@@ -34,7 +34,7 @@ use crate::policy::{PolicyOptions, PolicySnapshot, Refusal};
 #[derive(Clone, Debug)]
 pub struct PipelineOptions {
     /// Sources that must say `in sync` before anything is deleted or, on a node
-    /// that is already enforcing, regenerated.
+    /// that enforces what the store holds, regenerated.
     pub sources: BTreeSet<SourceName>,
     /// Options of the repository. `audit` counts for every endpoint that has
     /// no setting of its own.
@@ -341,13 +341,18 @@ impl Pipeline {
         self.shared.published.realized()
     }
 
-    /// Nothing is enforced yet, but a policy to begin with is there (from the store,
-    /// or all sources told theirs), and nothing stands in its way.
+    /// A policy is known that is not enforced yet (the store holds it, or, where
+    /// nothing is enforced, all sources told theirs), and nothing is in its way.
     #[must_use]
     pub fn is_about_to_enforce(&self) -> bool {
-        self.realized().is_none()
-            && self.shared.snapshots.read().buildable.is_some()
-            && self.shared.published.problem().is_none()
+        let is_known = {
+            let snapshots = self.shared.snapshots.read();
+            match self.realized() {
+                None => snapshots.buildable.is_some(),
+                Some(realized) => snapshots.ahead > Some(realized.revision),
+            }
+        };
+        is_known && self.shared.published.problem().is_none()
     }
 
     /// Waits until every endpoint enforces at least `revision`; returns what

@@ -1,6 +1,8 @@
 //! What the history tells, and a disk that fails and comes back.
 
 use super::*;
+use crate::endpoint::Progress;
+use crate::policy::EnforcementMode;
 
 #[test]
 fn endpoints_and_changes_of_their_surroundings_are_told_by_their_names() {
@@ -157,4 +159,45 @@ fn what_the_store_holds_is_about_to_be_enforced_until_it_is_or_the_kernel_refuse
     assert!(agent.pipeline.is_about_to_enforce());
     agent.settle();
     assert!(!agent.pipeline.is_about_to_enforce() && agent.pipeline.realized().is_some());
+}
+
+/// As above, where the kernel enforces what was there before the last agent was
+/// killed; and a source that was cut off while it told is waited for.
+#[test]
+fn what_was_acknowledged_is_enforced_before_a_source_speaks() {
+    let (kernel, disk) = (FakeKernel::new(), MemoryDisk::new());
+    let mut agent = Stepped::start(&kernel, &disk);
+    agent.submit(policy("a", "22"));
+    agent.in_sync(&["a"]);
+    let submission = agent.pipeline.submit(policy("b", "80")).expect("taken");
+    // The repository acknowledges it; nobody has built it yet.
+    let now = agent.clock.now();
+    assert_eq!(agent.workers.repository.step(now), Progress::Busy);
+    let outcome = submission.try_outcome();
+    let Some(ChangeOutcome::Applied { revision, .. }) = outcome else {
+        panic!("{outcome:?}");
+    };
+    disk.crash(0);
+
+    let mut other = options();
+    other.policy.enforcement = EnforcementMode::Always;
+    let mut agent = Stepped::start_with(other, &kernel, &disk);
+    assert!(agent.pipeline.is_about_to_enforce());
+    agent.settle();
+    assert_eq!(agent.status().revision.realized, revision);
+    assert!(agent.status().revision.desired > revision);
+    let egress = agent.status().policy.egress;
+    assert_eq!(egress, Enforcement::Disabled, "options of now wait");
+    assert!(!agent.pipeline.is_about_to_enforce());
+    agent.submit(policy("c", "443"));
+    disk.crash(0);
+
+    let commits = kernel.commits();
+    let mut agent = Stepped::start(&kernel, &disk);
+    assert!(!agent.pipeline.is_about_to_enforce(), "half of what it has");
+    agent.settle();
+    assert_eq!(kernel.commits(), commits);
+    agent.in_sync(&["a", "b", "c"]);
+    let newest = agent.pipeline.repository().revision;
+    assert_eq!(agent.status().revision.realized, newest);
 }

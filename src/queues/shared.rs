@@ -50,6 +50,8 @@ pub struct Snapshots {
     /// None until it is safe to regenerate: every source is in sync, or the
     /// repository was restored from the store.
     pub buildable: Option<Arc<PolicySnapshot>>,
+    /// What the start has built from the store, before any source has spoken.
+    pub ahead: Option<Revision>,
 }
 
 /// Everything that more than one thread needs.

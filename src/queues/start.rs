@@ -1,13 +1,17 @@
 //! Start of the pipeline: restore what lasts, look at what the datapath holds,
 //! decide what may be done before the sources have spoken.
 //!
-//! The restored repository is enforced at once where the kernel holds nothing;
-//! where it enforces already, nothing is rebuilt until every source is in sync.
+//! The restored repository is enforced at once where the kernel holds nothing,
+//! and where the kernel enforces an older revision of it: what was acknowledged
+//! waits for no source. Else nothing is rebuilt until every source is in sync.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use palisade_state::{BootRecord, GenerationRecord, GenerationsRecord, Kept, Store};
+use palisade_state::{
+    AuditFlag, AuditRecord, BootRecord, GenerationRecord, GenerationsRecord, Kept, Store,
+    StoreError,
+};
 use parking_lot::{Mutex, RwLock};
 
 use super::desk::{Desk, Done, JournalEvent};
@@ -74,21 +78,17 @@ pub(super) fn start(
     let mut restored = restore(&store, &options.policy);
     let realized = datapath.realized();
     let is_restored = restored.desk.was_open();
+    let mut is_trusted = restored.desk.is_whole() && !restored.is_broken;
     let found = restored.desk.repository.revision();
     let counts_on = realized.filter(|realized| realized.revision > found);
     if let Some(realized) = counts_on {
         restored.count_on(realized.revision);
+        is_trusted = false;
     }
     let known = restored.desk.known().clone();
-
-    let audit = store.audit().unwrap_or_else(|error| {
-        restored.problems.push(format!("audit options: {error}"));
-        // Unknown is not off: a restart never begins to enforce by itself.
-        palisade_state::AuditRecord {
-            agent: palisade_state::AuditFlag::Enabled,
-            ..Default::default()
-        }
-    });
+    let audit = store.audit();
+    is_trusted &= audit.is_ok();
+    let audit = audit.unwrap_or_else(|error| unknown_audit(&mut restored, &error));
     let records = records_of_boot(&store, &options.boot_id);
     let published = Published::new(Arc::clone(&clock), Arc::clone(&store), realized);
     let published = Arc::new(published);
@@ -109,14 +109,18 @@ pub(super) fn start(
 
     let before = Arc::clone(&shared.snapshots.read().newest);
     open_journal(&shared, &mut restored, options.sources, options.policy);
-    adopt(&shared, &before, realized, &records);
-    first_builds(&shared, &restored, realized.is_none() && is_restored);
+    let adopted = adopt(&shared, &before, realized, &records);
+    let is_due = match adopted {
+        None => is_restored && realized.is_none(),
+        Some(found) => is_trusted && found.is_behind(&shared, &before),
+    };
+    first_builds(&shared, &restored, &before, is_due);
 
     // What cannot be read must not stand in the way of what follows it; and a
     // first revision that is not 1 must be known to the next start.
     let begin_anew = restored.is_broken || counts_on.is_some();
     // The past that is kept begins with a snapshot.
-    let is_due = shared.store.snapshots().is_empty() || !restored.problems.is_empty();
+    let wants_snapshot = shared.store.snapshots().is_empty() || !restored.problems.is_empty();
     let mut workers = hire(
         &shared,
         restored,
@@ -126,10 +130,19 @@ pub(super) fn start(
     );
     if begin_anew {
         workers.repository.begin_anew();
-    } else if is_due {
+    } else if wants_snapshot {
         workers.repository.save_snapshot();
     }
     (shared, known, workers)
+}
+
+/// Unknown is not off: a restart never begins to enforce by itself.
+fn unknown_audit(restored: &mut Restored, error: &StoreError) -> AuditRecord {
+    restored.problems.push(format!("audit options: {error}"));
+    AuditRecord {
+        agent: AuditFlag::Enabled,
+        ..Default::default()
+    }
 }
 
 /// Snapshot and journal, or an empty repository and the reason. A snapshot that
@@ -276,7 +289,11 @@ fn share(
             Arc::clone(&signals.reaction),
             Some(Arc::clone(&signals.repository)),
         ),
-        snapshots: RwLock::new(Snapshots { newest, buildable }),
+        snapshots: RwLock::new(Snapshots {
+            newest,
+            buildable,
+            ahead: None,
+        }),
         waiting: RwLock::new(options.sources.clone()),
         audit,
         flushing_since: Mutex::default(),
@@ -331,9 +348,12 @@ fn tell(
 }
 
 fn same(realized: Realized, record: GenerationRecord) -> bool {
-    realized.generation.0 == record.generation
-        && realized.revision.0 == record.revision
-        && record.nonce.is_none_or(|nonce| nonce == realized.nonce)
+    let of_revision = match record.nonce {
+        // Found right for a later revision, too, when the record had yet to follow.
+        Some(nonce) => nonce == realized.nonce && realized.revision.0 >= record.revision,
+        None => realized.revision.0 == record.revision,
+    };
+    realized.generation.0 == record.generation && of_revision
 }
 
 /// Generations of an earlier boot are void: numbers begin anew with each.
@@ -369,6 +389,8 @@ fn note_boot(shared: &Shared, boot_id: &str) {
 }
 
 /// Journals that the agent started: from here on, sources must speak again.
+/// Where the kernel enforces, options of this start count when they have: the
+/// policies that go with these may be among what they tell.
 fn open_journal(
     shared: &Shared,
     restored: &mut Restored,
@@ -404,7 +426,8 @@ fn open_journal(
     let gate_opened = done.contains(&Done::GateOpened);
     let newest = restored.desk.repository.snapshot();
     let mut snapshots = shared.snapshots.write();
-    if gate_opened || snapshots.buildable.is_some() {
+    let is_empty = shared.published.realized().is_none();
+    if gate_opened || (is_empty && snapshots.buildable.is_some()) {
         snapshots.buildable = Some(Arc::clone(&newest));
     }
     for endpoint in shared.endpoints.iter() {
@@ -424,6 +447,22 @@ fn append(store: &Store, event: &JournalEvent) -> Sequence {
     Sequence(appended.unwrap_or_else(|_| store.appended()))
 }
 
+/// What the kernel enforces, where it is of this store.
+#[derive(Clone, Copy)]
+struct Adopted {
+    revision: Revision,
+    audit: bool,
+}
+
+impl Adopted {
+    /// The last agent ended before all that it had acknowledged was enforced.
+    fn is_behind(self, shared: &Shared, journal: &PolicySnapshot) -> bool {
+        let mut endpoints = shared.endpoints.iter();
+        self.revision < journal.revision
+            || endpoints.any(|endpoint| shared.audit.effective(endpoint.id()) != self.audit)
+    }
+}
+
 /// Takes over what the kernel enforces, if the records say that it is ours.
 /// `snapshot`: the repository before this start brought options of its own.
 fn adopt(
@@ -431,20 +470,18 @@ fn adopt(
     snapshot: &Arc<PolicySnapshot>,
     realized: Option<Realized>,
     records: &GenerationsRecord,
-) {
-    let Some(realized) = realized else { return };
+) -> Option<Adopted> {
+    let realized = realized?;
     let ours = [records.realized, records.staged]
         .into_iter()
         .flatten()
-        .find(|record| same(realized, *record));
-    let Some(ours) = ours else { return };
+        .find(|record| same(realized, *record))?;
     if realized.revision > snapshot.revision {
-        return;
+        return None;
     }
+    // What the kernel does, whatever was wanted when the last agent ended.
+    let audit = ours.audit.unwrap_or_else(|| shared.audit.agent());
     for endpoint in shared.endpoints.iter() {
-        // What the kernel does, whatever was wanted when the last agent ended.
-        let wanted = shared.audit.effective(endpoint.id());
-        let audit = ours.audit.unwrap_or(wanted);
         endpoint.adopt(realized.revision, found_status(realized, audit));
         if realized.revision == snapshot.revision
             && let Ok(policy) = resolve(snapshot, endpoint.subject(), audit)
@@ -454,6 +491,10 @@ fn adopt(
                 .commit(realized, names(realized, snapshot, &policy));
         }
     }
+    Some(Adopted {
+        revision: realized.revision,
+        audit,
+    })
 }
 
 fn names(
@@ -471,12 +512,22 @@ fn names(
     }
 }
 
-/// Asks for the builds that need not wait for anybody.
-fn first_builds(shared: &Shared, restored: &Restored, unprotected: bool) {
-    if !unprotected && !restored.desk.is_open() {
+/// Asks for the builds that need not wait for anybody. `is_due`: what the
+/// journal held before this start waits for no source.
+fn first_builds(shared: &Shared, restored: &Restored, journal: &PolicySnapshot, is_due: bool) {
+    if !is_due && !restored.desk.is_open() {
         return;
     }
-    let revision = shared.snapshots.read().newest.revision;
+    let revision = {
+        let mut snapshots = shared.snapshots.write();
+        snapshots.ahead = is_due.then_some(journal.revision);
+        snapshots.newest.revision
+    };
+    if is_due {
+        let message = "enforced from the store now; no source is waited for";
+        let published = &shared.published;
+        published.record("start", journal.revision, "agent", message);
+    }
     for room in &shared.rooms {
         let event = EndpointRegenerationEvent {
             endpoint: room.endpoint.id(),

@@ -119,6 +119,12 @@ impl World {
             .extend(arguments.iter().map(|argument| (*argument).to_owned()));
     }
 
+    /// Takes arguments that were added last out again.
+    pub(crate) fn remove_arguments(&mut self, arguments: &[&str]) {
+        let left = self.arguments.len() - arguments.len();
+        assert_eq!(self.arguments.split_off(left), arguments);
+    }
+
     /// What is started as the agent from here on.
     pub(crate) fn run_as_agent(&mut self, program: &Path) {
         program.clone_into(&mut self.program);

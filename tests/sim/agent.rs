@@ -115,6 +115,11 @@ pub(crate) struct Agent {
     /// What the kernel enforced, and what was restored, when it started.
     pub(crate) kernel_at_start: Option<Revision>,
     pub(crate) restored: Arc<PolicySnapshot>,
+    /// The revision that the journal ended with before this start, which may have
+    /// made one of its own by other options.
+    pub(crate) journaled: Revision,
+    /// What the kernel enforced was taken over.
+    pub(crate) has_adopted: bool,
     /// Whether somebody asked for a regeneration in this life.
     pub(crate) asked: bool,
 }
@@ -138,7 +143,10 @@ impl Agent {
         );
         let workers = pipeline.take_workers().expect("not yet taken");
         let restored = pipeline.repository();
+        let told = workers.endpoints[0].endpoint().revisions().realized;
         Self {
+            journaled: restored.revision,
+            has_adopted: kernel_at_start == Some(told),
             pipeline,
             workers,
             submissions: Vec::new(),

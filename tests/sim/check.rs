@@ -138,8 +138,13 @@ impl World {
         if enforced == self.agent.kernel_at_start {
             return;
         }
-        assert_eq!(enforced, Some(restored.revision));
-        let may = self.agent.kernel_at_start.is_none() || self.agent.asked;
+        let of_store = [restored.revision, self.agent.journaled];
+        assert!(
+            of_store.map(Some).contains(&enforced),
+            "{enforced:?} of {of_store:?}"
+        );
+        let is_known = self.agent.kernel_at_start.is_none() || self.agent.has_adopted;
+        let may = is_known || self.agent.asked;
         assert!(may, "regenerated before every source was in sync");
     }
 
@@ -178,6 +183,11 @@ impl World {
         self.audit_modes
             .extend(self.enforced.map(|(_, audit)| audit));
         self.published();
+        let journaled = self.agent.journaled;
+        if let Ok(found) = self.agent.pipeline.snapshot_at(journaled) {
+            // A life may have ended before it published what it had journaled.
+            self.seen.entry(journaled).or_insert(found);
+        }
         self.check_past();
     }
 

@@ -269,6 +269,10 @@ impl Plain {
         &self.resources
     }
 
+    pub(crate) fn options(&self) -> &PolicyOptions {
+        &self.options
+    }
+
     pub(crate) fn local_addresses(&self) -> &[IpAddr] {
         &self.local
     }

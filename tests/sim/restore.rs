@@ -151,8 +151,12 @@ enum Does {
     Adopts,
     /// What was staged has been committed: the records learn it.
     Finishes,
-    /// What was staged has not been committed: the generation before it stays.
+    /// What was staged has not been committed: it is dropped, and made anew at
+    /// once from the journal.
     Drops,
+    /// What the kernel enforces is what was realized last, and the journal is
+    /// further: its end is enforced at once.
+    CatchesUp,
     /// Nothing enforces: the newest state of the store does, at once.
     Rebuilds(&'static str),
 }
@@ -171,7 +175,7 @@ const TABLE: [(Records, Pins, Does); 21] = [
     (Records::RealizedB, Pins::B, Does::Adopts),
     (Records::RealizedB, Pins::C, Does::Keeps),
     (Records::AcceptedC, Pins::Absent, Does::Rebuilds(C)),
-    (Records::AcceptedC, Pins::B, Does::Adopts),
+    (Records::AcceptedC, Pins::B, Does::CatchesUp),
     (Records::AcceptedC, Pins::C, Does::Keeps),
     (Records::StagedC, Pins::Absent, Does::Rebuilds(C)),
     (Records::StagedC, Pins::B, Does::Drops),
@@ -268,7 +272,7 @@ fn every_row_of_the_restore_table() {
         // kernel of another boot is empty, but for what an agent without history
         // has put there.
         let does = match does {
-            Does::Adopts | Does::Finishes | Does::Drops => Does::Keeps,
+            Does::Adopts | Does::Finishes | Does::Drops | Does::CatchesUp => Does::Keeps,
             Does::Waits | Does::Keeps | Does::Rebuilds(_) => does,
         };
         println!("{records:?}, pins {pins:?}, other boot: {does:?}");
@@ -289,7 +293,9 @@ fn row(machine: &Machine, pins: Pins, does: Does) {
     let in_kernel = found.map_or(Revision(0), |realized| realized.revision);
     match does {
         Does::Waits | Does::Keeps | Does::Rebuilds(_) => assert_eq!(told(&agent), Revision(0)),
-        Does::Adopts | Does::Finishes | Does::Drops => assert_eq!(told(&agent), in_kernel),
+        Does::Adopts | Does::Finishes | Does::Drops | Does::CatchesUp => {
+            assert_eq!(told(&agent), in_kernel);
+        }
     }
     let history = agent.pipeline.history();
     let says = |words: &str| history.iter().any(|entry| entry.message.contains(words));
@@ -298,17 +304,33 @@ fn row(machine: &Machine, pins: Pins, does: Does) {
     assert!(is_dropped || !says("is dropped"));
     assert!(does != Does::Drops || says("is dropped"));
 
-    // No source has spoken: the kernel is not touched, but where it is empty.
+    let catches_up = matches!(does, Does::Drops | Does::CatchesUp);
+    assert_eq!(
+        agent.pipeline.is_about_to_enforce(),
+        catches_up || matches!(does, Does::Rebuilds(_)),
+        "what the service manager waits for"
+    );
+
+    // No source has spoken: what the journal holds is enforced, and the kernel is
+    // not touched where it has that, or something that nobody knows.
     machine.drive(&mut agent);
     match does {
         Does::Waits => assert_eq!(machine.enforced(), None),
         Does::Rebuilds(newest) => assert_eq!(machine.enforced(), Some(newest)),
-        Does::Keeps | Does::Adopts | Does::Finishes | Does::Drops => {
+        Does::Drops | Does::CatchesUp => {
+            let newest = agent.pipeline.repository().revision;
+            assert_eq!(machine.enforced(), Some(C));
+            assert_eq!(told(&agent), newest);
+        }
+        Does::Keeps | Does::Adopts | Does::Finishes => {
             assert_eq!(machine.kernel.realized(), found);
             assert_eq!(machine.enforced(), held);
             assert_eq!(machine.kernel.writes(), 0);
         }
     }
+    assert!(!agent.pipeline.is_about_to_enforce());
+    let waits = agent.pipeline.status().waiting_for;
+    assert_eq!(waits, [SourceName::Manifests], "nobody has spoken");
     let before = machine.kernel.realized();
     let enforced = machine.enforced();
     machine.tell_all(&mut agent, &[A, B, C]);
@@ -406,16 +428,8 @@ fn rise(machine: &Machine, acknowledged: bool, reboot: bool) {
         "enforced, and not in the journal"
     );
     machine.drive(&mut agent);
-    let now = machine.enforced();
-    if reboot {
-        assert_eq!(
-            now,
-            Some(if has_c { C } else { B }),
-            "before any source speaks"
-        );
-    } else {
-        assert_eq!(now, enforced, "not touched before the sources speak");
-    }
+    let journaled = Some(if has_c { C } else { B });
+    assert_eq!(machine.enforced(), journaled, "before any source speaks");
     machine.tell_all(&mut agent, &[A, B, C]);
     assert_eq!(machine.enforced(), Some(C));
 }

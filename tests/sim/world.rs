@@ -430,12 +430,15 @@ impl World {
     fn start(&mut self) -> Option<Agent> {
         let store = Store::on(self.disk.clone()).ok()?;
         self.ledger.compare_with(&store);
-        let agent = Agent::start(&self.config, &self.kernel, store, &self.clock);
+        let mut agent = Agent::start(&self.config, &self.kernel, store, &self.clock);
         if self.trouble.lock().is_dead() {
             return None;
         }
         let before = self.ledger.last();
         self.plain = self.ledger.state(before, &self.config.policy());
+        if *self.plain.options() != self.config.policy() {
+            agent.journaled = Revision(agent.restored.revision.0 - 1);
+        }
         let started = self.config.started();
         self.plain.take(&started);
         self.ledger.push(started);

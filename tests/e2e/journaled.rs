@@ -1,0 +1,92 @@
+//! What was acknowledged and not yet enforced when the agent was killed is
+//! enforced by the next start, whose source does not answer.
+
+use palisade::lab::network::{Family, Place};
+use palisade::lab::probe::{self, Kind, Seen};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::harness::{HTTP, PATIENCE, SSH, World, privileged};
+
+/// Nobody listens there: a source that is away.
+const SILENT_SOURCE: [&str; 2] = ["--etcd", "http://127.0.0.1:1"];
+/// Rules that take their time to be built: twice as many with each try, until a
+/// kill comes between the acknowledgement and the commit.
+const RULES_FIRST: u16 = 1_000;
+const TRIES_MAX: u32 = 5;
+
+/// Lets everybody in at one port, and at many that nobody asks for.
+fn policy(open: u16, rules: u16) -> Value {
+    let ports = |port: u16| json!([{"ports": [{"port": port.to_string(), "protocol": "TCP"}]}]);
+    let others = (0..rules).map(|rule| json!({"toPorts": ports(20_000 + rule)}));
+    let ingress: Vec<Value> = [json!({"toPorts": ports(open)})]
+        .into_iter()
+        .chain(others)
+        .collect();
+    json!({
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumClusterwideNetworkPolicy",
+        "metadata": {"name": "imported"},
+        "spec": {"nodeSelector": {}, "ingress": ingress},
+    })
+}
+
+/// Imports the policy; the agent is killed when the client was answered.
+fn import_and_kill(world: &mut World, policy: &Value) {
+    let file = world.sandbox.path("import.json");
+    std::fs::write(&file, policy.to_string()).expect("a file");
+    let said = world.client(&["policy", "import", &file.to_string_lossy()]);
+    world.agent().end(Signal::KILL).expect("the agent ends");
+    assert!(said.status.success(), "{said:?}");
+}
+
+/// What the newest start did with what it found.
+fn caught_up(world: &mut World) -> bool {
+    let lines = world.agent().json(&["history"]).expect("the history");
+    let lines = lines.as_array().expect("a list").clone();
+    let starts = lines.iter().filter(|line| line["event"] == "start");
+    let newest = starts.last().expect("the agent was started");
+    println!("{newest}");
+    newest["message"].to_string().contains("from the store now")
+}
+
+#[test]
+fn a_start_without_its_source_enforces_what_was_acknowledged() {
+    if !privileged() {
+        return;
+    }
+    let mut world = World::new();
+    let mut session = world.connect(Place::Outsider, Place::Host, HTTP, Family::V4);
+    let mut between = 0;
+    for number in 0..TRIES_MAX {
+        let (open, closed) = if number % 2 == 0 {
+            (SSH, HTTP)
+        } else {
+            (HTTP, SSH)
+        };
+        import_and_kill(&mut world, &policy(open, RULES_FIRST << number));
+        world.add_arguments(&SILENT_SOURCE);
+        world.launch_agent();
+        world.wait("ingress", "enabled");
+        world.expect(&[
+            (Place::Outsider, Place::Host, Kind::Tcp(open), Seen::Passed),
+            (
+                Place::Outsider,
+                Place::Host,
+                Kind::Tcp(closed),
+                Seen::Dropped,
+            ),
+        ]);
+        let status = world.agent().json(&["status"]).expect("status");
+        assert_eq!(status["ready"], false, "the source is away: {status}");
+        between += u32::from(caught_up(&mut world));
+        probe::echo(&mut session, PATIENCE).expect("a connection from before goes on");
+        if between > 0 {
+            return;
+        }
+        world.agent().end(Signal::KILL).expect("the agent ends");
+        world.remove_arguments(&SILENT_SOURCE);
+        world.start_agent();
+    }
+    panic!("{TRIES_MAX} kills, and none came before the commit");
+}
