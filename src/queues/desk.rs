@@ -14,7 +14,9 @@ use super::known::Known;
 use crate::endpoint::HOST_ENDPOINT;
 use crate::events::{EndpointId, RepositoryChange, Revision, Sequence, SourceName};
 use crate::identity::LabelSet;
-use crate::policy::{Applied, PolicyOptions, Repository, RepositoryImportError, RepositoryRecord};
+use crate::policy::{
+    Applied, EnforcementMode, PolicyOptions, Repository, RepositoryImportError, RepositoryRecord,
+};
 
 /// One event of the journal.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -179,7 +181,8 @@ pub struct Desk {
     waiting: BTreeSet<SourceName>,
     deferred: Vec<(Sequence, RepositoryChange)>,
     was_open: bool,
-    /// Sources that told changes after a start and not yet that these are all.
+    /// Sources that told changes after a start and not yet that these are all, or
+    /// that stricter options wait for.
     half_told: BTreeSet<SourceName>,
     known: Known,
     options: PolicyOptions,
@@ -309,6 +312,11 @@ impl Desk {
                 ..
             } => {
                 self.waiting = sources;
+                if options.as_ref().is_some_and(|next| self.would_seal(next)) {
+                    // What lets anybody in may be what they have yet to tell.
+                    let others = self.waiting.iter().filter(|it| **it != SourceName::Local);
+                    self.half_told.extend(others);
+                }
                 let changed = options.and_then(|options| self.configure(*options, see));
                 let mut done = Vec::from_iter(changed);
                 done.extend(audit.and_then(|audit| self.find_audit(audit)));
@@ -364,6 +372,12 @@ impl Desk {
         see(&self.repository);
         self.follow_host();
         Some(Done::OptionsChanged { revision })
+    }
+
+    /// Whether these options deny by default where those before did not.
+    fn would_seal(&self, next: &PolicyOptions) -> bool {
+        let always = EnforcementMode::Always;
+        next.enforcement == always && self.options.enforcement != always
     }
 
     fn open_if_in_sync(&mut self, see: &mut dyn FnMut(&Repository)) -> Vec<Done> {

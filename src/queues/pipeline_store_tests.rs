@@ -189,10 +189,16 @@ fn what_was_acknowledged_is_enforced_before_a_source_speaks() {
     let egress = agent.status().policy.egress;
     assert_eq!(egress, Enforcement::Disabled, "options of now wait");
     assert!(!agent.pipeline.is_about_to_enforce());
+    // Neither does the next start seal the node, nor is half of a list enforced.
+    disk.crash(0);
+    let commits = kernel.commits();
+    let mut always = options();
+    always.policy.enforcement = EnforcementMode::Always;
+    let mut agent = Stepped::start_with(always, &kernel, &disk);
+    agent.settle();
+    assert_eq!(kernel.commits(), commits);
     agent.submit(policy("c", "443"));
     disk.crash(0);
-
-    let commits = kernel.commits();
     let mut agent = Stepped::start(&kernel, &disk);
     assert!(!agent.pipeline.is_about_to_enforce(), "half of what it has");
     agent.settle();

@@ -6,7 +6,7 @@ use palisade::lab::probe::{self, Kind, Seen};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::harness::{HTTP, PATIENCE, SSH, World, privileged};
+use super::harness::{HTTP, PATIENCE, SSH, World, privileged, until};
 
 /// Nobody listens there: a source that is away.
 const SILENT_SOURCE: [&str; 2] = ["--etcd", "http://127.0.0.1:1"];
@@ -40,11 +40,28 @@ fn import_and_kill(world: &mut World, policy: &Value) {
     assert!(said.status.success(), "{said:?}");
 }
 
-/// What the newest start did with what it found.
-fn caught_up(world: &mut World) -> bool {
-    let lines = world.agent().json(&["history"]).expect("the history");
-    let lines = lines.as_array().expect("a list").clone();
-    let starts = lines.iter().filter(|line| line["event"] == "start");
+/// The lines about starts of the agent, once it answers.
+fn starts(world: &mut World) -> Vec<Value> {
+    let lines = until("the agent answers", || {
+        world.agent().json(&["history"]).ok()
+    });
+    let lines = lines.as_array().expect("a list").iter();
+    lines
+        .filter(|line| line["event"] == "start")
+        .cloned()
+        .collect()
+}
+
+/// Waits until all that the journal held is enforced; whether it was not yet when
+/// the agent was started.
+fn catches_up(world: &mut World) -> bool {
+    let starts = starts(world);
+    let is_restored = |line: &&Value| line["message"].to_string().contains("restored at revision");
+    let found = starts.iter().rfind(is_restored);
+    let held = found.expect("the agent was started")["revision"].as_u64();
+    world.wait_for("what the journal holds is enforced", |endpoint| {
+        endpoint["revision"]["realized"].as_u64() >= held
+    });
     let newest = starts.last().expect("the agent was started");
     println!("{newest}");
     newest["message"].to_string().contains("from the store now")
@@ -56,8 +73,7 @@ fn a_start_without_its_source_enforces_what_was_acknowledged() {
         return;
     }
     let mut world = World::new();
-    let mut session = world.connect(Place::Outsider, Place::Host, HTTP, Family::V4);
-    let mut between = 0;
+    let mut session = world.connect(Place::Host, Place::Outsider, HTTP, Family::V4);
     for number in 0..TRIES_MAX {
         let (open, closed) = if number % 2 == 0 {
             (SSH, HTTP)
@@ -67,7 +83,7 @@ fn a_start_without_its_source_enforces_what_was_acknowledged() {
         import_and_kill(&mut world, &policy(open, RULES_FIRST << number));
         world.add_arguments(&SILENT_SOURCE);
         world.launch_agent();
-        world.wait("ingress", "enabled");
+        let was_between = catches_up(&mut world);
         world.expect(&[
             (Place::Outsider, Place::Host, Kind::Tcp(open), Seen::Passed),
             (
@@ -79,9 +95,8 @@ fn a_start_without_its_source_enforces_what_was_acknowledged() {
         ]);
         let status = world.agent().json(&["status"]).expect("status");
         assert_eq!(status["ready"], false, "the source is away: {status}");
-        between += u32::from(caught_up(&mut world));
-        probe::echo(&mut session, PATIENCE).expect("a connection from before goes on");
-        if between > 0 {
+        probe::echo(&mut session, PATIENCE).expect("what was opened from here goes on");
+        if was_between {
             return;
         }
         world.agent().end(Signal::KILL).expect("the agent ends");
