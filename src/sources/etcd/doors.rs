@@ -28,6 +28,9 @@ pub fn hear(key: &str, value: &[u8]) -> (Vec<RepositoryChange>, Vec<String>) {
         told.into_iter().map(|told| told.change).collect()
     };
     let mut listed = Mirror::new(own.clone(), []);
+    // The first list is told as it comes, as changes are.
+    listed.take(Heard::Begins);
+    listed.take(Heard::Whole);
     listed.take(Heard::Begins);
     listed.take(entry());
     let of_list = changes(listed.take(Heard::Whole));

@@ -1,10 +1,11 @@
 //! What etcd holds, as far as it was heard, and which changes follow. No I/O.
 //!
 //! Invariants: a key is gone only when etcd said so, or when a list that came to
-//! its end does not hold it. A list changes nothing before its end. Then no
-//! address is for a moment what its number means to somebody else: a number
-//! takes another meaning after the addresses that leave it, and before those
-//! that come to it.
+//! its end does not hold it. The first list, where nothing is held, is told as it
+//! comes: nothing follows from it before the source is in sync. Any other list
+//! changes nothing before its end. Then no address is for a moment what its number
+//! means to somebody else: a number takes another meaning after the addresses that
+//! leave it, and before those that come to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,7 +50,7 @@ pub(super) struct Mirror {
     own: Own,
     pub(super) stage: Stage,
     held: BTreeMap<String, Held>,
-    /// Of a list that runs: what it held so far.
+    /// Of a list that runs, and is not told as it comes: what it held so far.
     listed: Option<BTreeMap<String, Vec<u8>>>,
     /// What failed last, until etcd is heard again.
     pub(super) trouble: Option<String>,
@@ -82,7 +83,8 @@ impl Mirror {
     pub(super) fn take(&mut self, heard: Heard) -> Vec<Told> {
         match heard {
             Heard::Begins => {
-                self.listed = Some(BTreeMap::new());
+                let is_told_at_once = self.stage == Stage::Unheard && self.held.is_empty();
+                self.listed = (!is_told_at_once).then(BTreeMap::new);
                 if self.stage == Stage::InSync {
                     self.stage = Stage::Relisting;
                 }
@@ -103,10 +105,10 @@ impl Mirror {
                 None => self.drop_key(&key).into_iter().collect(),
             },
             Heard::Whole => {
-                let listed = self.listed.take().unwrap_or_default();
                 self.stage = Stage::InSync;
                 self.trouble = None;
-                self.settle(&listed)
+                let listed = self.listed.take();
+                listed.map_or_else(Vec::new, |listed| self.settle(&listed))
             }
             Heard::Follows => {
                 self.trouble = None;

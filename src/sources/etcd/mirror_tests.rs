@@ -86,6 +86,27 @@ fn only_a_whole_list_or_etcds_word_deletes() {
 }
 
 #[test]
+fn the_first_list_is_told_as_it_comes_and_no_other() {
+    let mirror = &mut mirror(Vec::new());
+    let heard = [Heard::Begins, entry(policy("a")), entry(policy("b"))];
+    assert_eq!(take(mirror, heard), ["+a", "+b"]);
+    // It breaks off: the next one has all that counts.
+    let trouble = Heard::Trouble("gone".to_owned());
+    assert_eq!(take(mirror, [trouble, Heard::Begins]), [""; 0]);
+    assert!(!mirror.was_whole());
+    let heard = [entry(policy("b")), entry(policy("c"))];
+    assert_eq!(take(mirror, heard), [""; 0]);
+    assert_eq!(take(mirror, [Heard::Whole]), ["+b", "+c", "-a"]);
+    assert!(mirror.is_in_sync());
+    // An etcd that was emptied is filled at once, not key by key.
+    let gone = [policy("b"), policy("c")].map(|(key, _)| Heard::Gone(key));
+    assert_eq!(take(mirror, gone), ["-b", "-c"]);
+    let heard = [Heard::Begins, entry(policy("d"))];
+    assert_eq!(take(mirror, heard), [""; 0]);
+    assert_eq!(take(mirror, [Heard::Whole]), ["+d"]);
+}
+
+#[test]
 fn what_an_earlier_life_knew_goes_with_the_first_whole_list() {
     let key = ResourceKey {
         kind: ResourceKind::CiliumClusterwideNetworkPolicy,
