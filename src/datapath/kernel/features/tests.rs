@@ -90,6 +90,8 @@ fn a_right_that_makes_the_verifier_strict_is_named_before_the_kernel_is_blamed()
         text.contains("for lack of CAP_PERFMON:") && !text.contains("loops"),
         "{text}"
     );
+    let text = refusal(&[], "6.12.0", "", &["CAP_PERFMON"]).expect("the programs would be refused");
+    assert!(text.contains("for lack of CAP_PERFMON:"), "{text}");
     let text = refusal(&features, "6.1.0", "", &["CAP_NET_ADMIN"]).expect("a refusal");
     assert!(text.contains("lacks what Palisade"), "{text}");
 }

@@ -30,15 +30,16 @@ pub(super) fn refusal(features: &[Feature], around: &Surroundings<'_>) -> Option
             FeatureState::Present | FeatureState::Instead(_) | FeatureState::Unknown(_) => {}
         }
     }
-    if lacking.is_empty() && !forbidden {
-        return None;
-    }
     // Without the right to ask, nothing is known about the kernel; without these two
-    // the verifier is stricter, and says so with errors of all kinds.
+    // the verifier is stricter, and says so with errors of all kinds, on some kernels
+    // of our programs only.
     let is_strict = around
         .rights
         .iter()
         .any(|right| ["CAP_BPF", "CAP_PERFMON"].contains(right));
+    if lacking.is_empty() && !forbidden && !is_strict {
+        return None;
+    }
     if forbidden || is_strict {
         return Some(refusal_of_rights(around));
     }
