@@ -21,6 +21,9 @@ const PACKAGES: &[&str] = &["qemu-system-x86", "seabios", "busybox-static"];
 /// without it where it may.
 const CPU: &str = "max,-erms,-fsrm";
 const MEMORY_MIB: &str = "2048";
+/// Boots of one guest. Now and then an emulated kernel dies of its own while it
+/// starts (it patches its code under a processor that runs it).
+const BOOTS_MAX: usize = 3;
 const POLL: Duration = Duration::from_millis(250);
 /// Lines of a guest that did not end by itself which are shown.
 const SHOWN_LINES_MAX: usize = 60;
@@ -69,6 +72,11 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
+    /// Whether the kernel died before our scripts began.
+    fn died_early(&self) -> bool {
+        !self.results.contains(MARK) && self.console.contains("Kernel panic")
+    }
+
     /// The last lines of both serial lines, to find out what went wrong.
     pub(crate) fn last_lines(&self) -> String {
         let mut text = String::new();
@@ -87,6 +95,17 @@ impl Ended {
 impl Machine<'_> {
     /// Boots it and waits for its end. A reboot is an end, too.
     pub(crate) fn run(&self, folder: &Folder) -> Result<Ended> {
+        for _ in 1..BOOTS_MAX {
+            let ended = self.boot(folder)?;
+            if !ended.died_early() {
+                return Ok(ended);
+            }
+            println!("the emulated kernel died before it started anything: once more");
+        }
+        self.boot(folder)
+    }
+
+    fn boot(&self, folder: &Folder) -> Result<Ended> {
         let file = |name: &str| folder.path.join(name);
         let (initramfs, console, results) = (file("initramfs"), file("console"), file("results"));
         fs::write(&initramfs, &self.initramfs)?;
