@@ -266,7 +266,12 @@ fn starve(take_memory: impl FnOnce(&mut World), expected: Signal) {
     let report = streams.finish(&mut world);
     println!("{report}");
     judge(&report, counts.faults);
-    assert_eq!(world.generation(), generation, "nothing was to be written");
+    // A policy that was journaled before the end is in force at the start, until the
+    // manifests have spoken: one generation there and one back.
+    let flips = world.generation() - generation;
+    assert!(flips <= 2, "{flips} generations");
+    let large = |spec: &String| spec.contains("172.16.0.1/32");
+    assert!(!in_force(&mut world).iter().any(large), "it is gone");
 }
 
 #[test]
