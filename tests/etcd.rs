@@ -17,6 +17,8 @@ mod cut;
 mod fleet;
 #[path = "etcd/follow.rs"]
 mod follow;
+#[path = "e2e/growth.rs"]
+mod growth;
 #[path = "e2e/harness.rs"]
 #[expect(dead_code, reason = "the end-to-end tests use the rest of it")]
 mod harness;

@@ -226,6 +226,7 @@ impl IdentityTable {
     pub fn of_prefix(&self, prefix: &IpNet) -> Option<OfPrefix> {
         self.prefixes.get(prefix).copied()
     }
+
     /// Notes how many list a prefix that is an identity.
     pub fn set_users(&mut self, prefix: &IpNet, users: u32) {
         if let Some(known) = self.prefixes.get_mut(prefix) {
@@ -247,6 +248,7 @@ impl IdentityTable {
             .range((prefix, IdentityIndex(0))..=last)
             .map(|(_, index)| *index)
     }
+
     /// Who is within any of these prefixes, sorted: CIDR identities, nodes and
     /// pods that are told apart by a prefix.
     pub fn within_any(&self, prefixes: &[IpNet], into: &mut Vec<IdentityIndex>) {

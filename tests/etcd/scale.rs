@@ -3,13 +3,13 @@
 //! prints it for 5,000 hosts with 20,000 addresses of 2,000 identities and 2,000
 //! policies, and for a tenth of it.
 
-use std::fs;
 use std::time::Instant;
 
 use palisade::sources::etcd::wire::{RequestOp, TxnRequest};
 use serde_json::json;
 
 use crate::fleet::{Fleet, policy, policy_key, until};
+use crate::growth::{self, Shown};
 use crate::harness::SSH;
 use crate::store::program;
 
@@ -19,47 +19,14 @@ const NODES: u32 = 50;
 const WRITES: usize = 100;
 const LAST_ADDRESS: &str = "10.255.255.1";
 
-/// What one size showed.
-#[derive(Debug)]
-struct Shown {
-    nodes: u32,
-    sync_s: f64,
-    events_per_s: f64,
-    memory_kib: u64,
-    /// The most it ever was.
-    peak_kib: u64,
-}
-
 #[test]
 fn a_whole_fleet_is_heard() {
     let Some(program) = program() else { return };
-    let asked = std::env::var("PALISADE_SCALE_NODES").ok();
-    let nodes = asked.map_or(NODES, |nodes| nodes.parse().expect("PALISADE_SCALE_NODES"));
+    let nodes = growth::nodes_or(NODES);
     let small = measure(program.clone(), nodes / 10);
     let large = measure(program, nodes);
-    println!(
-        "| hosts | addresses | identities and policies | in sync after | changes of addresses | resident | peak |"
-    );
-    println!("|---|---|---|---|---|---|---|");
-    for shown in [&small, &large] {
-        println!(
-            "| {} | {} | {} each | {:.2} s | {:.0}/s | {} MiB | {} MiB |",
-            shown.nodes,
-            addresses_of(shown.nodes),
-            identities_of(shown.nodes),
-            shown.sync_s,
-            shown.events_per_s,
-            shown.memory_kib >> 10,
-            shown.peak_kib >> 10
-        );
-    }
-    println!(
-        "| growth | x10 | x10 | x{:.1} | x{:.2} | x{:.2} | x{:.2} |",
-        large.sync_s / small.sync_s,
-        large.events_per_s / small.events_per_s,
-        large.memory_kib as f64 / small.memory_kib as f64,
-        large.peak_kib as f64 / small.peak_kib as f64
-    );
+    let kinds = ["hosts", "addresses", "identities, and policies"];
+    growth::print(kinds, "changes of addresses", &small, &large);
 }
 
 fn addresses_of(nodes: u32) -> u32 {
@@ -104,22 +71,8 @@ fn measure(program: std::path::PathBuf, nodes: u32) -> Shown {
     });
     let events_s = start.elapsed().as_secs_f64();
     let pid = fleet.nodes[0].agent().pid().expect("an agent");
-    Shown {
-        nodes,
-        sync_s,
-        events_per_s: events as f64 / events_s,
-        memory_kib: resident_kib(pid, "VmRSS:"),
-        peak_kib: resident_kib(pid, "VmHWM:"),
-    }
-}
-
-fn resident_kib(pid: u32, which: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = status.lines().find_map(|line| line.strip_prefix(which));
-    let digits = line.and_then(|line| line.split_whitespace().next());
-    digits
-        .and_then(|digits| digits.parse().ok())
-        .expect("a number of KiB")
+    let sizes = [nodes, addresses_of(nodes), identities_of(nodes)];
+    Shown::of(sizes, sync_s, events as f64 / events_s, pid)
 }
 
 fn write(fleet: &Fleet, pairs: Vec<(String, String)>) {

@@ -21,64 +21,35 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use crate::cluster::{policy, until};
+use crate::growth::{self, Shown};
 use crate::harness::{SSH, World, privileged};
 
 /// Nodes in the test command; `PALISADE_SCALE_NODES` asks for another number.
 const NODES: u32 = 50;
 const PORT: u16 = 8_001;
 
-/// What one size showed.
-#[derive(Debug)]
-struct Shown {
-    pods: u32,
-    sync_s: f64,
-    events_per_s: f64,
-    memory_kib: u64,
-    /// The most it ever was.
-    peak_kib: u64,
-}
-
 #[test]
 fn a_whole_cluster_is_heard() {
     if !privileged() {
         return;
     }
-    let asked = std::env::var("PALISADE_SCALE_NODES").ok();
-    let nodes = asked.map_or(NODES, |nodes| nodes.parse().expect("PALISADE_SCALE_NODES"));
+    let nodes = growth::nodes_or(NODES);
     let small = measure(nodes / 10, true);
     let large = measure(nodes, true);
     let alike = measure(nodes, false);
-    println!("| nodes | pods | policies | in sync after | changes of pods | resident | peak |");
-    println!("|---|---|---|---|---|---|---|");
-    for shown in [&small, &large] {
-        println!(
-            "| {} | {} | {} | {:.2} s | {:.0}/s | {} MiB | {} MiB |",
-            shown.pods / 4,
-            shown.pods,
-            shown.pods / 10,
-            shown.sync_s,
-            shown.events_per_s,
-            shown.memory_kib >> 10,
-            shown.peak_kib >> 10
-        );
-    }
-    println!(
-        "| growth | x10 | x10 | x{:.1} | x{:.2} | x{:.2} | x{:.2} |",
-        large.sync_s / small.sync_s,
-        large.events_per_s / small.events_per_s,
-        large.memory_kib as f64 / small.memory_kib as f64,
-        large.peak_kib as f64 / small.peak_kib as f64
-    );
+    let kinds = ["nodes", "pods", "policies"];
+    growth::print(kinds, "changes of pods", &small, &large);
     let grown = large.memory_kib.saturating_sub(small.memory_kib);
-    let pods = u64::from(large.pods - small.pods);
+    let [[_, few, _], [_, many, _]] = [small.sizes, large.sizes];
+    let pods = u64::from(many - few);
     println!(
         "memory for each 10,000 pods with their part of nodes and policies: {} MiB",
         (grown * 10_000 / pods) >> 10
     );
     println!(
         "where no policy tells peers apart, {} nodes with {} pods are not asked for: {:.2} s, {} MiB",
-        alike.pods / 4,
-        alike.pods,
+        alike.sizes[0],
+        alike.sizes[1],
         alike.sync_s,
         alike.memory_kib >> 10
     );
@@ -120,22 +91,9 @@ fn measure(nodes: u32, apart: bool) -> Shown {
     }
     let events_s = start.elapsed().as_secs_f64();
     let pid = world.agent().pid().expect("an agent");
-    Shown {
-        pods: nodes * 4,
-        sync_s,
-        events_per_s: f64::from(cluster.changed + 1) / events_s,
-        memory_kib: resident_kib(pid, "VmRSS:"),
-        peak_kib: resident_kib(pid, "VmHWM:"),
-    }
-}
-
-fn resident_kib(pid: u32, which: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = status.lines().find_map(|line| line.strip_prefix(which));
-    let digits = line.and_then(|line| line.split_whitespace().next());
-    digits
-        .and_then(|digits| digits.parse().ok())
-        .expect("a number of KiB")
+    let events_per_s = f64::from(cluster.changed + 1) / events_s;
+    let sizes = [nodes, nodes * 4, nodes * 4 / 10];
+    Shown::of(sizes, sync_s, events_per_s, pid)
 }
 
 const LAST_ADDRESS: &str = "10.255.255.1";

@@ -1,5 +1,5 @@
-//! The rights that a trial may have failed for, before the kernel is blamed: to a
-//! process without CAP_PERFMON the verifier refuses loops, and so on.
+//! The rights that a trial or one of our programs would fail for, before the kernel is
+//! blamed: to a process without CAP_PERFMON the verifier refuses loops, and so on.
 
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -12,8 +12,7 @@ const NEEDED: &[(CapabilitySet, &str)] = &[
 /// To bpf(2) it stands for each of these.
 const ADMIN: (CapabilitySet, &str) = (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN");
 
-/// Those that this thread lacks, if a trial failed for that. None where it cannot
-/// be known.
+/// Those that this thread lacks. None where it cannot be known.
 pub(super) fn lacking() -> Vec<&'static str> {
     capabilities(None).map_or_else(|_| Vec::new(), |held| lacking_in(held.effective))
 }

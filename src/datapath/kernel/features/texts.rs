@@ -37,11 +37,11 @@ pub(super) fn refusal(features: &[Feature], around: &Surroundings<'_>) -> Option
         .rights
         .iter()
         .any(|right| ["CAP_BPF", "CAP_PERFMON"].contains(right));
-    if lacking.is_empty() && !forbidden && !is_strict {
-        return None;
-    }
     if forbidden || is_strict {
         return Some(refusal_of_rights(around));
+    }
+    if lacking.is_empty() {
+        return None;
     }
     Some(format!(
         "Linux {release} lacks what Palisade cannot do without: {}. Palisade is tested on Linux \
