@@ -57,6 +57,7 @@ pub fn entry<const DIRECTION: u32, const L2: u32>(context: &TcContext) -> i32 {
         (protocol, (*skb).vlan_present != 0)
     };
     let mut l3 = L2;
+    // IPv4 is no tag; asked first, the most of all packets take the straight way.
     if has_tag || protocol != ETHERTYPE_IPV4 && is_tag(protocol) {
         let inner = crate::pal_untag(skb, word.slot(), L2);
         if inner == TAG_REFUSED {

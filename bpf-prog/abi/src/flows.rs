@@ -9,9 +9,10 @@
 //! if both sets hold nothing but answered flows, that of the one of them that dies
 //! first. So a flood of flows seen from one side evicts nothing but its like.
 //!
-//! The tag is the way's lock: it changes by compare-and-exchange only, from the
-//! value that was looked at. A way is written while its tag says [`BUSY`], and what
-//! was read of a flow counts if the tag is still that of the flow afterwards.
+//! The tag is the way's lock: it changes by compare-and-exchange, from the value that
+//! was looked at. A way is written while its tag says [`BUSY`]; who wrote it stores
+//! the new tag behind all else. What was read of a flow counts if the tag is still
+//! that of the flow afterwards.
 
 use crate::conntrack::{CtEntry, CtKey4, CtKey6};
 
