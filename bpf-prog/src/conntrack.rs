@@ -1,6 +1,6 @@
 //! Flows: lookup, judging again after a change of policy, and their lifetimes.
 
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_jiffies64};
+use aya_ebpf::bindings::__sk_buff;
 use palisade_abi::{
     commit::CommitWord,
     conntrack::{CtEntry, Judged, flags},
@@ -14,6 +14,7 @@ use crate::{
     control::{self, Claim},
     family::{Family, Packet},
     flows::Found,
+    kernel,
     maps::SETTINGS,
     packet::{L4, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, l4_state},
     verdict,
@@ -21,13 +22,6 @@ use crate::{
 
 /// `TCP_LISTEN` of the kernel's socket states.
 const LISTEN: u32 = 10;
-
-/// Now, in jiffies.
-#[inline(always)]
-pub fn now() -> u64 {
-    // SAFETY: a helper without arguments.
-    unsafe { bpf_jiffies64() }
-}
 
 /// A SYN that opens (not the answer to one).
 #[inline(always)]
@@ -193,7 +187,7 @@ pub fn refresh<const DIRECTION: u32>(found: Found, slot: u32, l4: &L4, bytes: u3
                 lifetime_of(settings, l4.proto, bits & flags::SEEN_NON_SYN != 0)
             };
             // Asked again: cheaper than kept.
-            let expires = now() + u64::from(life);
+            let expires = kernel::now() + u64::from(life);
             found.renew(found.tag.renewed(expires, kind));
         }
         if before != bits {

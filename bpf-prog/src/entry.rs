@@ -22,7 +22,7 @@ use crate::{
     control::{self, Claim},
     counters,
     family::{Family, Packet},
-    flows,
+    flows, kernel,
     maps::{CALLS_EG, CALLS_IN, COMMIT, FAILSAFE, SETTINGS, VLANS},
     packet::{NEXT, l4_state, read},
     v4::V4,
@@ -244,7 +244,7 @@ fn missed<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff, word: CommitWord
 #[inline(always)]
 fn is_allowed_flow<F: Family, const DIRECTION: u32>(packet: &Packet<F>) -> bool {
     let key = packet.key::<DIRECTION>();
-    let Some(found) = flows::find::<F>(&key, conntrack::now()) else {
+    let Some(found) = flows::find::<F>(&key, kernel::now()) else {
         return false;
     };
     // SAFETY: a non-null pointer from a lookup.

@@ -5,7 +5,7 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_RB_NO_WAKEUP},
-    helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns},
+    helpers::generated::bpf_ktime_get_ns,
 };
 use palisade_abi::{
     commit::CommitWord,
@@ -15,21 +15,10 @@ use palisade_abi::{
 use crate::{
     counters,
     family::{Family, Packet},
+    kernel,
     maps::{BUDGET, EVENTS, SETTINGS},
     packet::l4_state,
 };
-
-/// What was decided.
-#[derive(Clone, Copy)]
-pub struct Decision {
-    /// One of `palisade_abi::event::kind`.
-    pub kind: u8,
-    pub reason: u8,
-    /// Bits of `palisade_abi::event::flags`.
-    pub flags: u8,
-    pub rule: u32,
-    pub identity: u32,
-}
 
 #[inline(always)]
 fn within_budget(slot: u32, kind: u8) -> bool {
@@ -39,7 +28,7 @@ fn within_budget(slot: u32, kind: u8) -> bool {
     };
     // SAFETY: per-CPU element and read-only settings, both from lookups.
     unsafe {
-        let now = bpf_jiffies64();
+        let now = kernel::now();
         if now.wrapping_sub((*budget).interval_start) >= u64::from((*settings).event_refill_jiffies)
         {
             (*budget).interval_start = now;
@@ -53,16 +42,11 @@ fn within_budget(slot: u32, kind: u8) -> bool {
     true
 }
 
-/// Sends the record of one decision.
+/// Sends the record of what was decided about a packet.
 #[inline(always)]
-pub fn emit<F: Family>(
-    skb: *mut __sk_buff,
-    word: CommitWord,
-    direction: u32,
-    packet: &Packet<F>,
-    decision: Decision,
-) {
-    if !within_budget(word.slot(), decision.kind) {
+pub fn emit<F: Family>(skb: *mut __sk_buff, word: CommitWord, direction: u32, packet: &Packet<F>) {
+    let exit = packet.exit;
+    if !within_budget(word.slot(), exit.event) {
         counters::lost(lost::BUDGET);
         return;
     }
@@ -75,14 +59,14 @@ pub fn emit<F: Family>(
     // field is written before it is submitted.
     unsafe {
         (*event).time_ns = bpf_ktime_get_ns();
-        (*event).kind = decision.kind;
-        (*event).reason = decision.reason;
+        (*event).kind = exit.event;
+        (*event).reason = exit.event_reason;
         (*event).direction = direction as u8;
         (*event).family = F::NUMBER;
         (*event).proto = packet.l4.proto;
         (*event).tcp_flags_or_type = packet.l4.tcp_flags_or_type;
         (*event).icmp_code = packet.l4.icmp_code;
-        let mut bits = decision.flags;
+        let mut bits = exit.flags;
         if packet.l4.state == l4_state::FRAGMENT_KNOWN
             || packet.l4.state == l4_state::FRAGMENT_UNKNOWN
         {
@@ -92,8 +76,8 @@ pub fn emit<F: Family>(
         (*event).generation = word.generation();
         (*event).ifindex = (*skb).ifindex;
         (*event).len = (*skb).len;
-        (*event).rule = decision.rule;
-        (*event).peer_identity = decision.identity;
+        (*event).rule = exit.rule;
+        (*event).peer_identity = exit.identity;
         (*event).source_port = u16::from_be(packet.l4.source_port);
         (*event).destination_port = u16::from_be(packet.l4.destination_port);
         F::store(packet.source, &raw mut (*event).source);

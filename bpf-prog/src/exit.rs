@@ -1,17 +1,10 @@
 //! How a packet leaves: exactly one reason is counted, a decision is reported
 //! once, and nothing is dropped in a direction that is not enforced.
 
-use aya_ebpf::bindings::__sk_buff;
 use palisade_abi::{
     commit::CommitWord,
     event, reason,
     table::{Cell, action},
-};
-
-use crate::{
-    counters,
-    events::{Decision, emit},
-    family::{Family, Packet},
 };
 
 /// How a packet leaves: the reason that is counted, and what is reported.
@@ -21,15 +14,15 @@ pub struct Exit {
     /// Counter; a drop from `reason::DROP_MIN` on.
     pub reason: u8,
     /// One of `event::kind`; 0: nothing was decided that was not reported before.
-    event: u8,
+    pub event: u8,
     /// Reason in the event: for audit, why it would have been dropped.
-    event_reason: u8,
+    pub event_reason: u8,
     /// Bits of `event::flags`.
-    flags: u8,
+    pub flags: u8,
     /// Deciding rule, 0 if none.
-    rule: u32,
+    pub rule: u32,
     /// Identity of the peer, 0 if it was not needed.
-    identity: u32,
+    pub identity: u32,
 }
 
 impl Exit {
@@ -122,33 +115,6 @@ impl Exit {
             flags,
             rule: cell.rule(),
             identity,
-        }
-    }
-
-    /// Counts, reports, and goes on or drops.
-    #[inline(always)]
-    pub fn leave<F: Family>(
-        self,
-        skb: *mut __sk_buff,
-        word: CommitWord,
-        direction: u32,
-        packet: &Packet<F>,
-    ) -> i32 {
-        if self.event != 0 {
-            let decision = Decision {
-                kind: self.event,
-                reason: self.event_reason,
-                flags: self.flags,
-                rule: self.rule,
-                identity: self.identity,
-            };
-            emit::<F>(skb, word, direction, packet, decision);
-        }
-        counters::rule(skb, self.rule);
-        if self.reason >= reason::DROP_MIN {
-            counters::drop(skb, self.reason, direction)
-        } else {
-            counters::pass(skb, self.reason, direction)
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     family::{Family, Opens, Packet},
     flow::{DECIDED, REPEATS, open},
     flows::{self, Found},
+    kernel,
     packet::{L4, PACKET_HOST, PACKET_OTHERHOST, TCP_RST, l4_state},
     transport::REFUSED,
     verdict::{self, Peer, UNENFORCED},
@@ -281,7 +282,7 @@ enum Created {
 fn create<F: Family, const DIRECTION: u32>(packet: &mut Packet<F>, life: u64) -> Created {
     let key = packet.key::<DIRECTION>();
     if conntrack::is_opening(&packet.l4)
-        && let Some(found) = flows::find::<F>(&key, conntrack::now())
+        && let Some(found) = flows::find::<F>(&key, kernel::now())
     {
         if repeats::<DIRECTION>(found) {
             return Created::Repeats;

@@ -17,10 +17,10 @@ use palisade_abi::{
 };
 
 use crate::{
-    conntrack, counters,
+    conntrack, counters, events,
     exit::Exit,
     family::{Family, Packet, hint},
-    flows,
+    flows, kernel,
 };
 
 /// Judges one packet. The entry program has left the commit word and the
@@ -60,7 +60,7 @@ pub fn judge<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff) -> i32 {
         &mut *packet
     };
     decide_apart::<F, DIRECTION>(skb, packet);
-    packet.exit.leave(skb, word, DIRECTION, packet)
+    leave::<F, DIRECTION>(skb, word, packet)
 }
 
 /// The usual packet: its flow's entry says that it passes. None: it does, and is
@@ -81,7 +81,7 @@ unsafe fn pass_known<F: Family, const DIRECTION: u32>(
             return Some(0);
         }
         let key = (*packet).key::<DIRECTION>();
-        let Some(found) = flows::glance::<F>(&key, conntrack::now()) else {
+        let Some(found) = flows::glance::<F>(&key, kernel::now()) else {
             return Some(hint::NO_ENTRY);
         };
         let entry = &*found.entry;
@@ -108,6 +108,25 @@ fn decide_apart<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff, packet: &m
             // Evicted in this very moment; policy has allowed the packet.
             packet.exit = Exit::silent(reason::FORWARDED);
         }
+    }
+}
+
+/// Counts, reports, and goes on or drops.
+#[inline(always)]
+fn leave<F: Family, const DIRECTION: u32>(
+    skb: *mut __sk_buff,
+    word: CommitWord,
+    packet: &Packet<F>,
+) -> i32 {
+    let exit = packet.exit;
+    if exit.event != 0 {
+        events::emit::<F>(skb, word, DIRECTION, packet);
+    }
+    counters::rule(skb, exit.rule);
+    if exit.reason >= reason::DROP_MIN {
+        counters::drop(skb, exit.reason, DIRECTION)
+    } else {
+        counters::pass(skb, exit.reason, DIRECTION)
     }
 }
 

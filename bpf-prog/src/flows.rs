@@ -13,8 +13,9 @@ use palisade_abi::{
 use crate::{
     atomic,
     branchless::{if_less, low_three, next},
-    conntrack, counters,
+    counters,
     family::{Family, Opens, Packet},
+    kernel,
     maps::CT_SPACE,
 };
 
@@ -254,7 +255,7 @@ pub fn enter<F: Family>(packet: *const Packet<F>, life: u64, kind: u64) -> u32 {
 
 #[inline(always)]
 fn enter_one<F: Family>(key: &F::Key, opens: &Opens, life: u64, kind: u64) -> Option<()> {
-    let now = conntrack::now();
+    let now = kernel::now();
     let place = Place::of::<F>(key)?;
     let first = place.first::<F>()?;
     let other = place.other::<F>()?;

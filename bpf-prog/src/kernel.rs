@@ -1,15 +1,23 @@
-//! Questions to the kernel's own tables: routes and sockets.
+//! Questions to the kernel: the time, and its own tables of routes and sockets.
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_fib_lookup, bpf_sock_tuple},
     helpers::generated::{
-        bpf_fib_lookup as fib_lookup, bpf_sk_release, bpf_skc_lookup_tcp as skc_lookup_tcp,
+        bpf_fib_lookup as fib_lookup, bpf_jiffies64, bpf_sk_release,
+        bpf_skc_lookup_tcp as skc_lookup_tcp,
     },
 };
 
 /// Results of `bpf_fib_lookup` that mean: this packet leaves the host again
 /// (`BPF_FIB_LKUP_RET_*`: success, tunnel, neighbour unknown, too large).
 const FORWARDED: [i64; 4] = [0, 6, 7, 8];
+
+/// Now, in jiffies.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_jiffies64() }
+}
 
 /// Whether the routing table sends the packet on to another host.
 #[inline(always)]

@@ -17,6 +17,7 @@ use crate::{
     family::{Family, Packet},
     flow::{DECIDED, NO_FLOW, open},
     flows::{self, Found},
+    kernel,
     packet::l4_state,
 };
 
@@ -54,7 +55,7 @@ fn decide<F: Family, const DIRECTION: u32>(
     } else {
         packet.key::<DIRECTION>()
     };
-    let now = conntrack::now();
+    let now = kernel::now();
     let found = flows::find::<F>(&key, now)?;
     if !related && is_reused::<DIRECTION>(skb, found) {
         found.remove();

@@ -209,7 +209,7 @@ pub extern "C" fn pal_first_eg6(skb: *mut __sk_buff, packet: *mut Packet<V6>) ->
 /// and from two runs the kernel's HZ.
 #[classifier]
 pub fn pal_clock(_context: TcContext) -> i32 {
-    conntrack::now() as i32
+    kernel::now() as i32
 }
 
 /// The kernel's helpers reserved for GPL-compatible programs need this.

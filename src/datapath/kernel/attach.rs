@@ -14,13 +14,13 @@ use palisade_abi::settings::vlan_key;
 use parking_lot::Mutex;
 
 use super::audit::{AuditReport, Finding, Mending, Part};
-use super::datapath::Shared;
 use super::hooks::{Health, Hook, Key, describe, forget, open_hook};
+use super::lock::lock;
 use super::maps::{MapName, kernel};
-use super::open::lock;
 use super::pins::{self, Pin, PinDir};
 use super::programs::{map_pin, program_pin};
 use super::settings::VLAN_BOTH_SLOTS;
+use super::shared::Shared;
 use super::{bpffs, clsact, links, sys};
 use crate::datapath::{DatapathError, devices};
 use crate::limits::AUDIT_FINDINGS_MAX;

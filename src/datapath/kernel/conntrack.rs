@@ -5,14 +5,12 @@
 
 use std::net::IpAddr;
 
-use palisade_abi::conntrack::{CtEntry, CtKey4, CtKey6};
-use palisade_abi::flows::{ONE_SIDED, Tag, hash4, hash6};
+use palisade_abi::conntrack::CtEntry;
+use palisade_abi::flows::{ONE_SIDED, Tag};
 use palisade_abi::table::Cell;
 
-use super::datapath::Shared;
-use super::failsafe::octets;
-use super::flows::FlowTable;
-use super::maps::Plain;
+use super::flows::{FlowTable, Key};
+use super::shared::Shared;
 use super::ticks;
 use crate::datapath::DatapathError;
 
@@ -39,42 +37,6 @@ pub struct CtFlow {
     /// In the opener's direction, then in the other one.
     pub packets: [u64; 2],
     pub bytes: [u64; 2],
-}
-
-/// A key of either family.
-pub(super) trait Key: Plain + PartialEq {
-    /// Where the flow stands (`palisade_abi::flows`).
-    fn hash(&self, seed: u32) -> u64;
-
-    /// Addresses and ports, local first; protocol; kind. The ports are in
-    /// network byte order.
-    fn parts(&self) -> ([IpAddr; 2], [u16; 2], u8, u8);
-}
-
-impl Key for CtKey4 {
-    fn hash(&self, seed: u32) -> u64 {
-        hash4(self, seed)
-    }
-
-    fn parts(&self) -> ([IpAddr; 2], [u16; 2], u8, u8) {
-        let addresses = [self.local, self.remote];
-        let addresses = addresses.map(|word| IpAddr::V4(word.to_ne_bytes().into()));
-        let ports = [self.local_port, self.remote_port];
-        (addresses, ports, self.proto, self.kind)
-    }
-}
-
-impl Key for CtKey6 {
-    fn hash(&self, seed: u32) -> u64 {
-        hash6(self, seed)
-    }
-
-    fn parts(&self) -> ([IpAddr; 2], [u16; 2], u8, u8) {
-        let addresses = [self.local, self.remote];
-        let addresses = addresses.map(|words| IpAddr::V6(octets(words).into()));
-        let ports = [self.local_port, self.remote_port];
-        (addresses, ports, self.proto, self.kind)
-    }
 }
 
 /// Calls `each` for every flow until it says stop (false).

@@ -9,18 +9,10 @@ use palisade_abi::control::{ENDPOINTS_MAX, EndpointKey, EndpointValue, Mark};
 use parking_lot::Mutex;
 
 use super::audit::{AuditReport, Finding, Mending, Part};
-use super::datapath::Shared;
 use super::failsafe::{octets, words};
 use super::maps::{Map, MapName};
+use super::shared::{Said, Shared};
 use crate::datapath::{ControlDoor, ControlEndpoint, ControlFlows, ControlMark, DatapathError};
-
-/// What was said last, for all who hold the list. None: nothing in this life of
-/// the agent, so what an earlier one left is neither right nor wrong.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Said {
-    mark: Option<ControlMark>,
-    endpoints: Option<BTreeSet<ControlEndpoint>>,
-}
 
 /// The list in the kernel. Any thread; one writes or compares at a time.
 #[derive(Clone, Debug)]

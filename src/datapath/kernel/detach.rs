@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::layout::Layout;
-use super::open::lock;
+use super::lock::lock;
 use super::pins::{self, Pin, PinDir};
 use super::{bpffs, clsact, links, sys};
 use crate::datapath::DatapathError;

@@ -5,14 +5,15 @@
 //! does not make all of it memory of this process.
 
 use std::marker::PhantomData;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use palisade_abi::conntrack::{CtEntry, CtKey4, CtKey6};
 use palisade_abi::flows::{
-    BUSY, RANK_ALIVE, RANK_NEVER, Space, Tag, asks_elsewhere, goes_elsewhere,
+    BUSY, RANK_ALIVE, RANK_NEVER, Space, Tag, asks_elsewhere, goes_elsewhere, hash4, hash6,
 };
 
-use super::conntrack::Key;
+use super::failsafe::octets;
 use super::mapping::Mapping;
 use super::maps::{Map, MapName, Maps, Plain, bytes_of, kernel, prefix_of, value_of};
 use super::sys;
@@ -57,6 +58,42 @@ pub(crate) fn prepare(maps: &Maps, ways: u32) -> Result<Space, DatapathError> {
     };
     place.put(&0u32, &space)?;
     Ok(space)
+}
+
+/// A key of either family.
+pub(super) trait Key: Plain + PartialEq {
+    /// Where the flow stands (`palisade_abi::flows`).
+    fn hash(&self, seed: u32) -> u64;
+
+    /// Addresses and ports, local first; protocol; kind. The ports are in
+    /// network byte order.
+    fn parts(&self) -> ([IpAddr; 2], [u16; 2], u8, u8);
+}
+
+impl Key for CtKey4 {
+    fn hash(&self, seed: u32) -> u64 {
+        hash4(self, seed)
+    }
+
+    fn parts(&self) -> ([IpAddr; 2], [u16; 2], u8, u8) {
+        let addresses = [self.local, self.remote];
+        let addresses = addresses.map(|word| IpAddr::V4(word.to_ne_bytes().into()));
+        let ports = [self.local_port, self.remote_port];
+        (addresses, ports, self.proto, self.kind)
+    }
+}
+
+impl Key for CtKey6 {
+    fn hash(&self, seed: u32) -> u64 {
+        hash6(self, seed)
+    }
+
+    fn parts(&self) -> ([IpAddr; 2], [u16; 2], u8, u8) {
+        let addresses = [self.local, self.remote];
+        let addresses = addresses.map(|words| IpAddr::V6(octets(words).into()));
+        let ports = [self.local_port, self.remote_port];
+        (addresses, ports, self.proto, self.kind)
+    }
 }
 
 /// One table. Any thread; each call maps what it needs.

@@ -3,14 +3,14 @@
 //! In reading order: [`options`], `bpffs`, `pins` and `layout` (where things stand),
 //! `features` (what the kernel must have),
 //! `programs` and `maps` (what they are), `open` (the start), `takeover` (from
-//! another version of the layout), `datapath` (stage
+//! another version of the layout), `shared` (what every handle holds), `datapath` (stage
 //! and commit, over `slots`, `known` and `pool`, `ipcache4` with
 //! `ipcache4_ranges` and `ipcache4_space`, `ipcache` and `views` for IPv6,
 //! `settings`, `failsafe`, `control` (the agent's own traffic), `commit`),
 //! `adoption` (first enforcement), `attach` with `protect`, `hooks`, `links` and
 //! `clsact` (devices), `audit` (drift), `flows`, `conntrack` and `sweep` (the table
-//! of flows), `inspect` (reading), `detach` (the way out). `sys`, `mapping`, `meta` and
-//! `ticks` are their tools.
+//! of flows), `inspect` (reading), `detach` (the way out). `sys`, `mapping`, `meta`, `lock`
+//! and `ticks` are their tools.
 
 mod adoption;
 mod attach;
@@ -35,6 +35,7 @@ mod known;
 mod layout;
 mod links;
 mod loading;
+mod lock;
 mod mapping;
 mod maps;
 mod meta;
@@ -45,6 +46,7 @@ mod pool;
 mod programs;
 mod protect;
 mod settings;
+mod shared;
 mod slots;
 mod sweep;
 mod sys;

@@ -1,33 +1,31 @@
 //! The start: adopts what an earlier agent left in the kernel, creates what is
 //! missing, and leaves every verdict as it was.
 
-use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 
 use palisade_abi::commit::CommitWord;
 use parking_lot::Mutex;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
 use super::attach::Attachments;
 use super::audit::Trust;
 use super::bpffs;
 use super::commit::{CommitCell, Grace};
-use super::datapath::{KernelDatapath, Shared};
+use super::datapath::KernelDatapath;
 use super::features::Features;
 use super::flows;
 use super::ipcache;
 use super::ipcache4::{Ipcache4, RangeTables};
 use super::known::Known;
-use super::maps::{MapName, Maps, kernel};
+use super::lock::lock;
+use super::maps::{MapName, Maps};
 use super::meta;
 use super::options::KernelOptions;
 use super::programs;
+use super::shared::Shared;
 use super::slots::Tables;
 use super::takeover::{self, Steps, Takeover};
 use super::views::Views;
 use crate::datapath::{DatapathError, DatapathSettings, Realized};
-use crate::limits;
 
 /// What the start found and did.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -157,23 +155,6 @@ fn prepare_slots(shared: &Shared) -> Result<(), DatapathError> {
         shared.write_settings(slot, &DatapathSettings::default())?;
     }
     Ok(())
-}
-
-/// One agent per directory of pins; the lock ends with the process. None where
-/// another process holds it and goes on holding it: an agent that ends and a
-/// child that has not run its program yet hold it for a moment only.
-pub(crate) fn lock(dir: &Path) -> Result<Option<OwnedFd>, DatapathError> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(dir, flags, Mode::empty())
-        .map_err(|error| kernel(format!("open {}", dir.display()))(error.into()))?;
-    for _ in 0..limits::LOCK_TRIES {
-        match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(Some(fd)),
-            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(limits::LOCK_INTERVAL),
-            Err(error) => return Err(kernel(format!("lock {}", dir.display()))(error.into())),
-        }
-    }
-    Ok(None)
 }
 
 /// Kernels before 5.11 count maps against RLIMIT_MEMLOCK. Later ones do not

@@ -14,9 +14,8 @@ use std::time::Duration;
 
 use palisade_abi::flows::{BUSY, FREE, ONE_SIDED, Tag};
 
-use super::conntrack::Key;
-use super::datapath::Shared;
-use super::flows::FlowTable;
+use super::flows::{FlowTable, Key};
+use super::shared::Shared;
 use super::ticks;
 use crate::datapath::DatapathError;
 use crate::limits::{CT_SWEEP_MAX, CT_SWEEP_MIN};

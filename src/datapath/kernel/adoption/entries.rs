@@ -12,10 +12,9 @@ use palisade_abi::table::{Cell, action};
 use super::{Flow, Opener, Stage, kernel_table, sockets};
 use crate::datapath::DatapathError;
 use crate::datapath::devices;
-use crate::datapath::kernel::conntrack::Key;
-use crate::datapath::kernel::datapath::Shared;
 use crate::datapath::kernel::failsafe::words;
-use crate::datapath::kernel::flows::{FlowTable, Way};
+use crate::datapath::kernel::flows::{FlowTable, Key, Way};
+use crate::datapath::kernel::shared::Shared;
 use crate::datapath::kernel::ticks;
 
 /// What the adoption did.

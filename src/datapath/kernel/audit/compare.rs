@@ -10,8 +10,9 @@ use palisade_abi::ipcache::BUCKETS;
 use palisade_abi::table::{BLOCKS_MAX, IDENTITIES_MAX};
 
 use super::{AuditReport, Finding, Mending, Part};
-use crate::datapath::kernel::datapath::{KernelDatapath, enforced_of, watched_of};
+use crate::datapath::kernel::datapath::KernelDatapath;
 use crate::datapath::kernel::maps::MapName;
+use crate::datapath::kernel::shared::{enforced_of, watched_of};
 use crate::datapath::kernel::{failsafe, ipcache, meta, settings};
 use crate::datapath::{DatapathError, DatapathSettings};
 use crate::limits::{AUDIT_BLOCKS_MAX, AUDIT_BUCKETS_MAX, AUDIT_PREFIXES_MAX};

@@ -5,6 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use super::code::Instruction;
 use crate::datapath::kernel::sys::{self, MapShape};
+use crate::limits::PROGRAM_LOADS_MAX;
 
 // Commands and types of <linux/bpf.h>.
 const MAP_CREATE: libc::c_long = 0;
@@ -69,11 +70,26 @@ pub(super) struct Functions<'a> {
     pub(super) begin: &'a [[u32; 2]],
 }
 
-/// The same with the types of its functions.
+/// The same with the types of its functions. Again where a signal interrupted the
+/// verifier.
 pub(super) fn load_typed(
     code: &[Instruction],
     functions: Option<&Functions<'_>>,
 ) -> io::Result<OwnedFd> {
+    let mut loads = 1;
+    loop {
+        match load_once(code, functions) {
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock && loads < PROGRAM_LOADS_MAX =>
+            {
+                loads += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+fn load_once(code: &[Instruction], functions: Option<&Functions<'_>>) -> io::Result<OwnedFd> {
     let mut attr = ProgLoad {
         prog_type: PROG_TYPE_SCHED_CLS,
         insn_cnt: sys::length(code.len()),

@@ -106,5 +106,5 @@ pub(super) fn functions() -> io::Result<()> {
         btf: btf.as_fd(),
         begin: &[[0, TYPE_MAIN], [5, TYPE_READ]],
     };
-    super::probes::again_after_signals(|| calls::load_typed(&code, Some(&functions))).map(drop)
+    calls::load_typed(&code, Some(&functions)).map(drop)
 }

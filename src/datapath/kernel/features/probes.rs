@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use super::calls::load;
 use super::code::{
     DONE, EXIT, FRAME, Instruction, add, call, clear, copy, exchange_if, jump_if_less, map, set,
     skip_if_zero, skip_if_zero32,
@@ -10,7 +11,6 @@ use super::code::{
 use super::{calls, global};
 use crate::datapath::kernel::{clsact, links, sys};
 use crate::datapath::netns;
-use crate::limits::PROGRAM_LOADS_MAX;
 use crate::policy::Direction;
 
 /// One trial.
@@ -135,25 +135,6 @@ const fn array(flags: u32) -> (sys::MapShape, u32) {
 
 fn create((shape, flags): (sys::MapShape, u32)) -> io::Result<OwnedFd> {
     calls::map_create(shape, flags, None)
-}
-
-pub(super) fn load(code: &[Instruction]) -> io::Result<OwnedFd> {
-    again_after_signals(|| calls::load(code))
-}
-
-/// Loads; again where a signal interrupted the verifier.
-pub(super) fn again_after_signals(load: impl Fn() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
-    let mut loads = 1;
-    loop {
-        match load() {
-            Err(error)
-                if error.kind() == io::ErrorKind::WouldBlock && loads < PROGRAM_LOADS_MAX =>
-            {
-                loads += 1;
-            }
-            result => return result,
-        }
-    }
 }
 
 fn tail_calls() -> io::Result<()> {

@@ -142,7 +142,7 @@ fn a_helper_that_no_kernel_has_is_found_missing() {
         return;
     }
     const NO_HELPER: i32 = 1_000_000;
-    let answer = probes::load(&[call(NO_HELPER), DONE[0], DONE[1]]).map(drop);
+    let answer = calls::load(&[call(NO_HELPER), DONE[0], DONE[1]]).map(drop);
     let state = state_of(answer);
     assert!(matches!(state, FeatureState::Missing(_)), "{state:?}");
 }

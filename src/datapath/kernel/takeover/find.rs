@@ -6,7 +6,6 @@ use std::os::fd::AsFd;
 use palisade_abi::commit::CommitWord;
 
 use super::Steps;
-use super::flows::MAPS as FLOWS;
 use crate::datapath::DatapathError;
 use crate::datapath::kernel::maps::{Map, MapName, MapSpec, SPECS, kernel};
 use crate::datapath::kernel::options::KernelOptions;
@@ -14,6 +13,8 @@ use crate::datapath::kernel::pins::{self, Pin, PinDir};
 use crate::datapath::kernel::programs::map_pin;
 use crate::datapath::kernel::{clsact, sys};
 
+/// The maps of flows, which are shared together or not at all.
+pub(super) const FLOWS: [MapName; 3] = [MapName::CtSpace, MapName::Ct4, MapName::Ct6];
 /// Maps besides those of flows that are shared where they are alike: datagrams
 /// in pieces, and what was counted. (While programs run beside each other, each
 /// drop is counted once, by the one that drops; what passes is counted by both.)

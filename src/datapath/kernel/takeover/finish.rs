@@ -9,7 +9,7 @@ use super::{Other, Takeover, find};
 use crate::datapath::DatapathError;
 use crate::datapath::kernel::attach::Attachments;
 use crate::datapath::kernel::commit::Grace;
-use crate::datapath::kernel::datapath::Shared;
+use crate::datapath::kernel::shared::Shared;
 
 impl Takeover {
     /// Every step may be the last one of this life: the next start of either

@@ -10,14 +10,10 @@ use palisade_abi::flows::Tag;
 
 use super::{Other, Takeover, find};
 use crate::datapath::DatapathError;
-use crate::datapath::kernel::conntrack::Key;
-use crate::datapath::kernel::datapath::Shared;
-use crate::datapath::kernel::flows::FlowTable;
+use crate::datapath::kernel::flows::{FlowTable, Key};
 use crate::datapath::kernel::maps::MapName;
+use crate::datapath::kernel::shared::Shared;
 use crate::datapath::kernel::ticks;
-
-/// The maps of flows, which are shared together or not at all.
-pub(super) const MAPS: [MapName; 3] = [MapName::CtSpace, MapName::Ct4, MapName::Ct6];
 
 /// What became of the flows of other versions that are not shared.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

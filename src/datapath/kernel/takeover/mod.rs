@@ -30,10 +30,10 @@ mod steps;
 
 use palisade_abi::commit::{CommitWord, EPOCH_MASK};
 
-use super::datapath::Shared;
 use super::mapping::Mapping;
 use super::maps::{Map, MapName};
 use super::pins::PinDir;
+use super::shared::Shared;
 use crate::datapath::{DatapathError, GenerationNumber, Realized};
 use crate::events::Revision;
 
@@ -95,15 +95,15 @@ impl Takeover {
             generation: GenerationNumber(word.generation()),
             revision: Revision(0),
             nonce: 0,
-            enforced: super::datapath::enforced_of(word),
-            watched: super::datapath::watched_of(word),
+            enforced: super::shared::enforced_of(word),
+            watched: super::shared::watched_of(word),
         })
     }
 }
 
 impl Other {
     fn open(of: PinDir, shared: &Shared) -> Result<Self, DatapathError> {
-        let flows = flows::MAPS.map(|name| Ok((shared.maps.of(name).id, find::map(&of, name)?)));
+        let flows = find::FLOWS.map(|name| Ok((shared.maps.of(name).id, find::map(&of, name)?)));
         let flows: Vec<(u32, Option<Map>)> =
             flows.into_iter().collect::<Result<_, DatapathError>>()?;
         let is_ours = |(id, map): &(u32, Option<Map>)| map.as_ref().is_some_and(|it| it.id == *id);
