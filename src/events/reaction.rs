@@ -25,4 +25,12 @@ impl RuleReaction {
         self.to_bump.retain(|id| !self.to_regenerate.contains(id));
         self.causes.extend(later.causes);
     }
+
+    /// The same where none may wait.
+    pub fn merge_into(waiting: &mut Option<Self>, later: Self) {
+        match waiting {
+            Some(earlier) => earlier.merge(later),
+            None => *waiting = Some(later),
+        }
+    }
 }

@@ -2,7 +2,8 @@
 //! journal does exactly what was done when it was written.
 //!
 //! Owner: the worker of the RepositoryChangeQueue. Invariant: while a source
-//! has not said `in sync`, nothing is deleted; deletions wait, in order.
+//! has not said `in sync`, nothing is deleted but what an operator deletes by
+//! name, and options of this start wait where the kernel enforces; in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,6 +28,10 @@ pub enum JournalEvent {
         /// What it was configured with; None in journals of older agents.
         #[serde(default)]
         options: Option<Box<PolicyOptions>>,
+        /// The kernel enforces: the options count when every source has spoken,
+        /// since policies that go with them may be among what these tell.
+        #[serde(default)]
+        options_wait: bool,
         /// The audit options that it found; None in journals of older agents.
         #[serde(default)]
         audit: Option<AuditState>,
@@ -159,6 +164,12 @@ pub struct DeskRecord {
     /// What the agent was configured with; None in snapshots of older agents.
     #[serde(default)]
     pub options: Option<Box<PolicyOptions>>,
+    /// Options that wait for the sources.
+    #[serde(default)]
+    pub next_options: Option<Box<PolicyOptions>>,
+    /// An operator imported something while no source had ever told all.
+    #[serde(default)]
+    pub has_import: bool,
     #[serde(default)]
     pub circumstances: Circumstances,
 }
@@ -186,6 +197,8 @@ pub struct Desk {
     half_told: BTreeSet<SourceName>,
     known: Known,
     options: PolicyOptions,
+    next_options: Option<Box<PolicyOptions>>,
+    has_import: bool,
     circumstances: Circumstances,
     /// The labels that the host's endpoint in `circumstances` has.
     host_labels: Option<Arc<LabelSet>>,
@@ -203,6 +216,8 @@ impl Desk {
             half_told: BTreeSet::new(),
             known: Known::default(),
             options,
+            next_options: None,
+            has_import: false,
             circumstances: Circumstances::default(),
             host_labels: None,
         }
@@ -232,6 +247,8 @@ impl Desk {
             was_open: record.was_open,
             half_told: record.half_told,
             known: record.known,
+            next_options: record.next_options,
+            has_import: record.has_import,
             circumstances: record.circumstances,
             host_labels: None,
         })
@@ -248,6 +265,8 @@ impl Desk {
             half_told: self.half_told.clone(),
             known: self.known.clone(),
             options: Some(Box::new(self.options.clone())),
+            next_options: self.next_options.clone(),
+            has_import: self.has_import,
             circumstances: self.circumstances.clone(),
         }
     }
@@ -258,8 +277,9 @@ impl Desk {
         self.waiting.is_empty()
     }
 
-    /// Whether every source was ever in sync: then the repository is a whole,
-    /// which may be enforced before they speak again.
+    /// Whether every source was ever in sync, or an operator brought a policy
+    /// before any: then the repository is a whole, which may be enforced before
+    /// they speak again.
     #[must_use]
     pub fn was_open(&self) -> bool {
         self.was_open
@@ -284,6 +304,12 @@ impl Desk {
         &self.circumstances
     }
 
+    /// Whether options of this start wait for the sources.
+    #[must_use]
+    pub fn has_next_options(&self) -> bool {
+        self.next_options.is_some()
+    }
+
     /// Sources that have not said `in sync`.
     #[must_use]
     pub fn waiting(&self) -> &BTreeSet<SourceName> {
@@ -303,21 +329,32 @@ impl Desk {
         event: JournalEvent,
         see: &mut dyn FnMut(&Repository),
     ) -> Vec<Done> {
+        let done = self.act_on(sequence, event, see);
+        // Who imports while no source answers wants that enforced now.
+        self.was_open |= self.has_import
+            && self.half_told.is_empty()
+            && !self.waiting.contains(&SourceName::Local);
+        done
+    }
+
+    fn act_on(
+        &mut self,
+        sequence: Sequence,
+        event: JournalEvent,
+        see: &mut dyn FnMut(&Repository),
+    ) -> Vec<Done> {
         match event {
             JournalEvent::Started {
                 sources,
                 options,
+                options_wait,
                 audit,
                 endpoints,
                 ..
             } => {
                 self.waiting = sources;
-                if options.as_ref().is_some_and(|next| self.would_seal(next)) {
-                    // What lets anybody in may be what they have yet to tell.
-                    let others = self.waiting.iter().filter(|it| **it != SourceName::Local);
-                    self.half_told.extend(others);
-                }
-                let changed = options.and_then(|options| self.configure(*options, see));
+                self.next_options = None;
+                let changed = options.and_then(|next| self.find_options(next, options_wait, see));
                 let mut done = Vec::from_iter(changed);
                 done.extend(audit.and_then(|audit| self.find_audit(audit)));
                 done.extend(endpoints.into_iter().map(|one| self.begin_endpoint(one)));
@@ -339,6 +376,7 @@ impl Desk {
                     self.half_told.insert(source);
                 }
                 self.known.note(&change);
+                self.has_import |= is_import(&change);
                 vec![self.change(sequence, change, see)]
             }
             JournalEvent::Audit {
@@ -351,18 +389,35 @@ impl Desk {
         }
     }
 
-    /// Other options give other verdicts, so they are a revision of their own.
-    /// Labels of the node and the audit mode come by other ways.
-    fn configure(
+    /// Options of a start count at once, or when the sources have spoken.
+    fn find_options(
         &mut self,
-        mut options: PolicyOptions,
+        mut next: Box<PolicyOptions>,
+        wait: bool,
         see: &mut dyn FnMut(&Repository),
     ) -> Option<Done> {
-        options.node_labels.clone_from(&self.options.node_labels);
-        options.audit = self.options.audit;
-        if options == self.options {
+        // Labels of the node and the audit mode come by other ways.
+        next.node_labels.clone_from(&self.options.node_labels);
+        next.audit = self.options.audit;
+        let is_other = *next != self.options;
+        if wait && !self.waiting.is_empty() {
+            self.next_options = is_other.then_some(next);
             return None;
         }
+        if self.would_seal(&next) {
+            // What lets anybody in may be what they have yet to tell.
+            let others = self.waiting.iter().filter(|it| **it != SourceName::Local);
+            self.half_told.extend(others);
+        }
+        is_other.then(|| self.configure(*next, see)).flatten()
+    }
+
+    /// Other options give other verdicts, so they are a revision of their own.
+    fn configure(
+        &mut self,
+        options: PolicyOptions,
+        see: &mut dyn FnMut(&Repository),
+    ) -> Option<Done> {
         let mut record = self.repository.export();
         record.revision = record.revision.next();
         let revision = record.revision;
@@ -374,10 +429,11 @@ impl Desk {
         Some(Done::OptionsChanged { revision })
     }
 
-    /// Whether these options deny by default where those before did not.
+    /// Whether these options deny by default where nothing did so before.
     fn would_seal(&self, next: &PolicyOptions) -> bool {
         let always = EnforcementMode::Always;
-        next.enforcement == always && self.options.enforcement != always
+        let is_new = self.options.enforcement != always || !self.was_open;
+        next.enforcement == always && is_new
     }
 
     fn open_if_in_sync(&mut self, see: &mut dyn FnMut(&Repository)) -> Vec<Done> {
@@ -387,10 +443,11 @@ impl Desk {
         self.was_open = true;
         // Of a source that is configured no more, too.
         self.half_told.clear();
-        let mut done: Vec<Done> = std::mem::take(&mut self.deferred)
-            .into_iter()
-            .map(|(sequence, change)| self.apply(sequence, change, see))
-            .collect();
+        let next_options = self.next_options.take();
+        let changed = next_options.and_then(|next| self.configure(*next, see));
+        let mut done = Vec::from_iter(changed);
+        let deferred = std::mem::take(&mut self.deferred).into_iter();
+        done.extend(deferred.map(|(sequence, change)| self.apply(sequence, change, see)));
         done.push(Done::GateOpened);
         done
     }
@@ -409,6 +466,12 @@ impl Desk {
             change.key().is_some() && waiting.key() == change.key()
         };
         match &change {
+            // What an operator deletes by name, nobody else has yet to tell.
+            RepositoryChange::Delete { .. }
+                if source == SourceName::Api && !self.deferred.iter().any(same_key) =>
+            {
+                self.apply(sequence, change, see)
+            }
             RepositoryChange::Delete { .. } => {
                 self.deferred.push((sequence, change));
                 Done::Deferred { sequence }
@@ -488,6 +551,11 @@ impl Desk {
             applied: Box::new(applied),
         }
     }
+}
+
+/// Whether an operator brings a policy, or what policies talk about.
+fn is_import(change: &RepositoryChange) -> bool {
+    matches!(change, RepositoryChange::Upsert(resource) if resource.source == SourceName::Api)
 }
 
 /// Adds or replaces what the change brings: one revision. An invalid version is

@@ -41,6 +41,7 @@ fn started() -> JournalEvent {
     JournalEvent::Started {
         sources: BTreeSet::from([SourceName::Manifests, SourceName::Etcd]),
         options: None,
+        options_wait: false,
         audit: None,
         endpoints: Vec::new(),
         accepted_ms: 0,
@@ -166,6 +167,7 @@ fn other_options_are_a_revision_and_lasting() {
             node_labels: [("ignored".to_owned(), "here".to_owned())].into(),
             ..PolicyOptions::default()
         })),
+        options_wait: false,
         audit: None,
         endpoints: Vec::new(),
         accepted_ms: 0,

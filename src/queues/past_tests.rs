@@ -218,6 +218,7 @@ fn event(step: &Step) -> Option<JournalEvent> {
             return Some(JournalEvent::Started {
                 sources: BTreeSet::from([SourceName::Manifests, SourceName::Etcd]),
                 options: Some(Box::new(options(*version))),
+                options_wait: false,
                 audit: Some(AuditState::default()),
                 endpoints: vec![EndpointRecord {
                     id: HOST_ENDPOINT.0,

@@ -525,8 +525,9 @@ fn an_earlier_revision_can_be_had_and_a_lost_one_is_told() {
     disk.crash(0);
     let mut other = options();
     other.policy.enforcement = crate::policy::EnforcementMode::Always;
-    let agent = Stepped::start_with(other, &kernel, &disk);
+    let mut agent = Stepped::start_with(other, &kernel, &disk);
     check(&agent);
+    agent.in_sync(&["b"]);
     let newest = agent.pipeline.repository().revision;
     assert_eq!(newest, Revision(5), "other options are a revision");
     let words = |revision: u64| {

@@ -1,8 +1,8 @@
 //! The consumer of the RuleReactionQueue: `react_to_rule_updates`.
 //!
 //! Reactions that wait are merged; each affected endpoint gets one event, the
-//! others get their revision bumped. While a source is not in sync, reactions
-//! are kept, since nothing may be regenerated from half a desired state.
+//! others get their revision bumped. Reactions to what may not be built yet are
+//! kept, since nothing may be regenerated from half a desired state.
 
 use std::sync::Arc;
 
@@ -16,8 +16,10 @@ use crate::events::{EndpointId, EndpointRegenerationEvent, RuleReaction};
 #[derive(Debug)]
 pub struct ReactionWorker {
     shared: Arc<Shared>,
-    /// Merged, not yet with every endpoint.
+    /// Merged, to what may be built; not yet with every endpoint.
     waiting: Option<RuleReaction>,
+    /// Merged, to what may not be built yet.
+    held: Option<RuleReaction>,
 }
 
 impl ReactionWorker {
@@ -27,6 +29,7 @@ impl ReactionWorker {
         Self {
             shared,
             waiting: None,
+            held: None,
         }
     }
 
@@ -36,11 +39,20 @@ impl ReactionWorker {
         let mut taken = 0;
         while let Some(reaction) = self.shared.reactions.take() {
             taken += 1;
-            match &mut self.waiting {
-                Some(waiting) => waiting.merge(reaction.event.clone()),
-                None => self.waiting = Some(reaction.event.clone()),
+            let later = reaction.event.clone();
+            if self.held.is_none() && self.may_be_built(&later) {
+                RuleReaction::merge_into(&mut self.waiting, later);
+            } else {
+                RuleReaction::merge_into(&mut self.held, later);
             }
             reaction.answer(());
+        }
+        if let Some(held) = self.held.take() {
+            if self.may_be_built(&held) {
+                RuleReaction::merge_into(&mut self.waiting, held);
+            } else {
+                self.held = Some(held);
+            }
         }
         let told = self.react_to_rule_updates();
         if taken > 0 {
@@ -56,12 +68,13 @@ impl ReactionWorker {
         }
     }
 
+    fn may_be_built(&self, reaction: &RuleReaction) -> bool {
+        self.shared.buildable() >= Some(reaction.revision)
+    }
+
     /// Tells the endpoints; those whose queue is full are told later. False if
     /// nobody was told.
     fn react_to_rule_updates(&mut self) -> bool {
-        if !self.shared.is_open() {
-            return false;
-        }
         let Some(mut waiting) = self.waiting.take() else {
             return false;
         };

@@ -39,6 +39,11 @@ const RETENTION: Retention = Retention {
 pub struct RepositoryWorker {
     shared: Arc<Shared>,
     desk: Desk,
+    /// What is enforced now is known to this store, so that what follows from
+    /// it may be enforced before every source has spoken.
+    may_go_ahead: bool,
+    /// Whether what was published last may be enforced.
+    is_enforceable: bool,
     /// Taken, not yet on the disk.
     group: VecDeque<Taken<RepositoryEvent, ChangeOutcome>>,
     flushes: Attempts,
@@ -57,13 +62,21 @@ pub struct RepositoryWorker {
 impl RepositoryWorker {
     /// A worker at a restored desk; `applied`: the last event it has seen.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, desk: Desk, applied: Sequence, since_snapshot: usize) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        desk: Desk,
+        applied: Sequence,
+        since_snapshot: usize,
+        may_go_ahead: bool,
+    ) -> Self {
         Self {
             // The start is an event of the journal, accepted just now.
             newest_event_ms: shared.clock.wall_ms(),
             told_problem: shared.store.problem(),
             shared,
+            is_enforceable: is_enforceable(&desk, may_go_ahead),
             desk,
+            may_go_ahead,
             group: VecDeque::new(),
             flushes: Attempts::default(),
             flush_again_at: None,
@@ -223,16 +236,7 @@ impl RepositoryWorker {
                 ChangeOutcome::Deferred { revision }
             }
             Done::GateOpened | Done::OptionsChanged { .. } => {
-                let all = self.shared.endpoints.iter().map(|endpoint| endpoint.id());
-                merge(
-                    reaction,
-                    RuleReaction {
-                        revision,
-                        to_regenerate: all.collect(),
-                        to_bump: BTreeSet::new(),
-                        causes: BTreeSet::from([RegenerationCause::EndpointRestored]),
-                    },
-                );
+                RuleReaction::merge_into(reaction, self.of_all_endpoints());
                 ChangeOutcome::Unchanged { revision }
             }
             // Who set it has asked for the regeneration.
@@ -246,6 +250,16 @@ impl RepositoryWorker {
                 meters::policy_change(change.source(), operation(&change), success);
                 self.react_to(&change, *applied, since, reaction)
             }
+        }
+    }
+
+    fn of_all_endpoints(&self) -> RuleReaction {
+        let all = self.shared.endpoints.iter().map(|endpoint| endpoint.id());
+        RuleReaction {
+            revision: self.desk.repository.revision(),
+            to_regenerate: all.collect(),
+            to_bump: BTreeSet::new(),
+            causes: BTreeSet::from([RegenerationCause::EndpointRestored]),
         }
     }
 
@@ -269,7 +283,7 @@ impl RepositoryWorker {
                 let source = change.source();
                 self.shared.published.expect(revision, since, source);
                 let (to_regenerate, to_bump) = self.shared.endpoints.split(affected);
-                merge(
+                RuleReaction::merge_into(
                     reaction,
                     RuleReaction {
                         revision,
@@ -284,7 +298,13 @@ impl RepositoryWorker {
     }
 
     /// Publishes the repository, then sends the reaction on its way.
-    fn publish(&mut self, reaction: Option<RuleReaction>) {
+    fn publish(&mut self, mut reaction: Option<RuleReaction>) {
+        let was_enforceable = self.is_enforceable;
+        self.is_enforceable = is_enforceable(&self.desk, self.may_go_ahead);
+        if self.is_enforceable && !was_enforceable {
+            // What came meanwhile, in an earlier life, too.
+            RuleReaction::merge_into(&mut reaction, self.of_all_endpoints());
+        }
         let snapshot = self.desk.repository.snapshot();
         for endpoint in self.shared.endpoints.iter() {
             endpoint.desire(snapshot.revision);
@@ -292,7 +312,7 @@ impl RepositoryWorker {
         {
             let mut snapshots = self.shared.snapshots.write();
             snapshots.newest = Arc::clone(&snapshot);
-            if self.desk.is_open() {
+            if self.is_enforceable {
                 snapshots.buildable = Some(snapshot);
             }
         }
@@ -392,17 +412,16 @@ impl RepositoryWorker {
     }
 }
 
+/// Whether the desk holds a whole: every source is in sync, or none of them was cut
+/// off while it told, and nothing is enforced that this desk does not know.
+fn is_enforceable(desk: &Desk, may_go_ahead: bool) -> bool {
+    desk.is_open() || (may_go_ahead && desk.is_whole())
+}
+
 /// `events` of `behind` bytes lie behind a snapshot of `last` bytes.
 fn is_snapshot_due(events: usize, behind: u64, last: u64) -> bool {
     let is_much = behind >= last / SNAPSHOT_SHARE;
     events >= SNAPSHOT_EVENTS_MAX || (events >= SNAPSHOT_EVENTS_MIN && is_much)
-}
-
-fn merge(into: &mut Option<RuleReaction>, reaction: RuleReaction) {
-    match into {
-        Some(earlier) => earlier.merge(reaction),
-        None => *into = Some(reaction),
-    }
 }
 
 #[cfg(test)]

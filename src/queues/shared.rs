@@ -48,7 +48,8 @@ pub struct EndpointRoom {
 pub struct Snapshots {
     pub newest: Arc<PolicySnapshot>,
     /// None until it is safe to regenerate: every source is in sync, or the
-    /// repository was restored from the store.
+    /// repository is a whole without them. Behind `newest` while a source tells
+    /// what it holds.
     pub buildable: Option<Arc<PolicySnapshot>>,
     /// What the start has built from the store, before any source has spoken.
     pub ahead: Option<Revision>,
@@ -111,10 +112,14 @@ impl Shared {
         })
     }
 
-    /// Whether every source is in sync.
+    /// The newest revision that may be built.
     #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.waiting.read().is_empty()
+    pub fn buildable(&self) -> Option<Revision> {
+        let snapshots = self.snapshots.read();
+        snapshots
+            .buildable
+            .as_ref()
+            .map(|snapshot| snapshot.revision)
     }
 }
 

@@ -2,8 +2,10 @@
 //! decide what may be done before the sources have spoken.
 //!
 //! The restored repository is enforced at once where the kernel holds nothing,
-//! and where the kernel enforces an older revision of it: what was acknowledged
-//! waits for no source. Else nothing is rebuilt until every source is in sync.
+//! and where the kernel enforces an older revision of it, and so is what comes
+//! later: what was acknowledged waits for no source. Where the kernel enforces
+//! what this store does not know, or a source was cut off while it told, nothing
+//! is rebuilt until every source is in sync.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -78,7 +80,8 @@ pub(super) fn start(
     let mut restored = restore(&store, &options.policy);
     let realized = datapath.realized();
     let is_restored = restored.desk.was_open();
-    let mut is_trusted = restored.desk.is_whole() && !restored.is_broken;
+    let is_whole = restored.desk.is_whole();
+    let mut is_trusted = !restored.is_broken;
     let found = restored.desk.repository.revision();
     let counts_on = realized.filter(|realized| realized.revision > found);
     if let Some(realized) = counts_on {
@@ -112,9 +115,10 @@ pub(super) fn start(
     let adopted = adopt(&shared, &before, realized, &records);
     let is_due = match adopted {
         None => is_restored && realized.is_none(),
-        Some(found) => is_trusted && found.is_behind(&shared, &before),
+        Some(found) => is_trusted && is_whole && found.is_behind(&shared, &before),
     };
     first_builds(&shared, &restored, &before, is_due);
+    let may_go_ahead = is_trusted && (adopted.is_some() || realized.is_none());
 
     // What cannot be read must not stand in the way of what follows it; and a
     // first revision that is not 1 must be known to the next start.
@@ -127,6 +131,7 @@ pub(super) fn start(
         datapath,
         options.settings,
         options.build_permits,
+        may_go_ahead,
     );
     if begin_anew {
         workers.repository.begin_anew();
@@ -400,6 +405,7 @@ fn open_journal(
     let event = JournalEvent::Started {
         sources,
         options: Some(Box::new(options)),
+        options_wait: shared.published.realized().is_some(),
         audit: Some(shared.audit.state()),
         endpoints: shared
             .endpoints
@@ -422,6 +428,11 @@ fn open_journal(
     let done = restored.desk.take(restored.applied, event);
     for entry in telling.entries(&done) {
         shared.published.enter(entry);
+    }
+    if restored.desk.has_next_options() {
+        let message = "other options than before; they count when every source is in sync";
+        let published = &shared.published;
+        published.record("start", revision, "agent", message);
     }
     let gate_opened = done.contains(&Done::GateOpened);
     let newest = restored.desk.repository.snapshot();
@@ -545,6 +556,7 @@ fn hire(
     datapath: Box<dyn Datapath>,
     settings: crate::datapath::DatapathSettings,
     build_permits: usize,
+    may_go_ahead: bool,
 ) -> Workers {
     let permits = BuildPermits::new(build_permits);
     let offers = Arc::new(OfferBox::new(Arc::clone(&shared.signals.committer)));
@@ -574,6 +586,7 @@ fn hire(
             restored.desk,
             restored.applied,
             restored.replayed,
+            may_go_ahead,
         ),
         reaction: ReactionWorker::new(Arc::clone(shared)),
         endpoints,

@@ -81,11 +81,12 @@ impl Config {
         }
     }
 
-    /// The event of a start with it.
-    pub(crate) fn started(&self) -> JournalEvent {
+    /// The event of a start with it; `enforced`: the kernel held something.
+    pub(crate) fn started(&self, enforced: bool) -> JournalEvent {
         JournalEvent::Started {
             sources: self.sources(),
             options: Some(Box::new(self.policy())),
+            options_wait: enforced,
             audit: None,
             endpoints: Vec::new(),
             accepted_ms: 0,
@@ -122,6 +123,8 @@ pub(crate) struct Agent {
     pub(crate) has_adopted: bool,
     /// Whether somebody asked for a regeneration in this life.
     pub(crate) asked: bool,
+    /// Revisions that were published while it might enforce them.
+    pub(crate) enforceable: BTreeSet<Revision>,
 }
 
 /// How many workers there are.
@@ -153,7 +156,13 @@ impl Agent {
             kernel_at_start,
             restored,
             asked: false,
+            enforceable: BTreeSet::new(),
         }
+    }
+
+    /// The kernel holds nothing but what this agent's journal knows.
+    pub(crate) fn knows_the_kernel(&self) -> bool {
+        self.kernel_at_start.is_none() || self.has_adopted
     }
 
     /// One worker does one step.

@@ -45,6 +45,9 @@ impl World {
         if self.agent.pipeline.status().store_problem.is_none() {
             self.lasting = self.lasting.max(snapshot.revision);
         }
+        if self.agent.knows_the_kernel() && self.plain.may_be_enforced() {
+            self.agent.enforceable.insert(snapshot.revision);
+        }
         for (number, entry) in &snapshot.rules {
             let meant = self
                 .rules
@@ -116,8 +119,9 @@ impl World {
         }
     }
 
-    /// While a source has not told everything, nothing is deleted, and what is
-    /// enforced is what was enforced or what was restored.
+    /// While a source has not told everything, nothing is deleted but by name, and
+    /// what is enforced is what was enforced, what was restored, or what came while
+    /// no source was in the middle of telling.
     fn check_gate(&self, enforced: Option<Realized>) {
         let pipeline = &self.agent.pipeline;
         let newest = pipeline.repository();
@@ -128,14 +132,19 @@ impl World {
         {
             return;
         }
-        for key in restored.policies.keys() {
-            assert!(newest.policies.contains_key(key), "{key} was deleted");
+        for (key, stored) in &restored.policies {
+            let is_here = newest.policies.contains_key(key);
+            let by_name = stored.resource.source == SourceName::Api;
+            assert!(is_here || by_name, "{key} was deleted");
         }
-        for key in restored.objects.keys() {
-            assert!(newest.objects.contains_key(key), "{key} was deleted");
+        for (key, stored) in &restored.objects {
+            let is_here = newest.objects.contains_key(key);
+            let by_name = stored.resource.source == SourceName::Api;
+            assert!(is_here || by_name, "{key} was deleted");
         }
         let enforced = enforced.map(|realized| realized.revision);
-        if enforced == self.agent.kernel_at_start {
+        let is_allowed = |revision| self.agent.enforceable.contains(&revision);
+        if enforced == self.agent.kernel_at_start || enforced.is_some_and(is_allowed) {
             return;
         }
         let of_store = [restored.revision, self.agent.journaled];
@@ -143,8 +152,7 @@ impl World {
             of_store.map(Some).contains(&enforced),
             "{enforced:?} of {of_store:?}"
         );
-        let is_known = self.agent.kernel_at_start.is_none() || self.agent.has_adopted;
-        let may = is_known || self.agent.asked;
+        let may = self.agent.knows_the_kernel() || self.agent.asked;
         assert!(may, "regenerated before every source was in sync");
     }
 

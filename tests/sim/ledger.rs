@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use palisade::events::{Body, RepositoryChange, ResourceKey, SourceName};
-use palisade::policy::{PolicyOptions, PolicySnapshot};
+use palisade::policy::{EnforcementMode, PolicyOptions, PolicySnapshot};
 use palisade::queues::JournalEvent;
 use palisade_state::Store;
 
@@ -145,14 +145,18 @@ fn same(one: &JournalEvent, other: &JournalEvent) -> bool {
         }
         (
             JournalEvent::Started {
-                sources, options, ..
+                sources,
+                options,
+                options_wait,
+                ..
             },
             JournalEvent::Started {
                 sources: found,
                 options: with,
+                options_wait: wait,
                 ..
             },
-        ) => sources == found && options == with,
+        ) => sources == found && options == with && options_wait == wait,
         (
             JournalEvent::Audit { endpoint, .. },
             JournalEvent::Audit {
@@ -165,13 +169,22 @@ fn same(one: &JournalEvent, other: &JournalEvent) -> bool {
 
 /// What must be in force: the resources by the words of the contract. The first
 /// source to own a key keeps it, an invalid version changes nothing, and nothing
-/// is deleted while a source has not told everything.
+/// is deleted while a source has not told everything, but what an operator deletes
+/// by name.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Plain {
     resources: BTreeMap<ResourceKey, (SourceName, Body)>,
     local: Vec<IpAddr>,
     options: PolicyOptions,
+    /// Options that count when every source has told everything.
+    next_options: Option<PolicyOptions>,
     waiting: BTreeSet<SourceName>,
+    /// Those that have told something after a start and not everything, and those
+    /// that stricter options wait for.
+    half_told: BTreeSet<SourceName>,
+    /// All have once told everything, or an operator brought something before.
+    was_whole: bool,
+    has_import: bool,
     deferred: Vec<RepositoryChange>,
 }
 
@@ -181,7 +194,11 @@ impl Plain {
             resources: BTreeMap::new(),
             local: Vec::new(),
             options: options.clone(),
+            next_options: None,
             waiting: BTreeSet::new(),
+            half_told: BTreeSet::new(),
+            was_whole: false,
+            has_import: false,
             deferred: Vec::new(),
         }
     }
@@ -189,27 +206,61 @@ impl Plain {
     pub(crate) fn take(&mut self, event: &JournalEvent) {
         match event {
             JournalEvent::Started {
-                sources, options, ..
+                sources,
+                options,
+                options_wait,
+                ..
             } => {
                 self.waiting.clone_from(sources);
-                if let Some(options) = options {
-                    self.options = PolicyOptions::clone(options);
+                self.next_options = options.as_deref().cloned();
+                if !options_wait || self.waiting.is_empty() {
+                    self.take_options();
                 }
                 self.open();
             }
             JournalEvent::InSync { source, .. } => {
+                self.half_told.remove(source);
                 if self.waiting.remove(source) {
                     self.open();
                 }
             }
-            JournalEvent::Change { change, .. } => self.change(change),
+            JournalEvent::Change { change, .. } => {
+                let source = change.source();
+                if source != SourceName::Local && self.waiting.contains(&source) {
+                    self.half_told.insert(source);
+                }
+                let is_upsert = matches!(change, RepositoryChange::Upsert(_));
+                self.has_import |= is_upsert && source == SourceName::Api;
+                self.change(change);
+            }
             // Verdicts depend on it, the repository does not.
             JournalEvent::Audit { .. } => {}
         }
+        self.was_whole |= self.has_import && self.half_told.is_empty();
+    }
+
+    /// Options that deny by default need the policies that let anybody in.
+    fn take_options(&mut self) {
+        let always = EnforcementMode::Always;
+        if let Some(next) = self.next_options.take() {
+            let is_new = self.options.enforcement != always || !self.was_whole;
+            if next.enforcement == always && is_new {
+                self.half_told.extend(self.waiting.iter());
+            }
+            self.options = next;
+        }
+    }
+
+    /// Whether what is in force may be enforced now.
+    pub(crate) fn may_be_enforced(&self) -> bool {
+        self.waiting.is_empty() || (self.was_whole && self.half_told.is_empty())
     }
 
     fn open(&mut self) {
         if self.waiting.is_empty() {
+            self.take_options();
+            self.was_whole = true;
+            self.half_told.clear();
             for change in std::mem::take(&mut self.deferred) {
                 self.apply(&change);
             }
@@ -229,7 +280,11 @@ impl Plain {
                 return self.apply(change);
             }
         }
+        let is_behind = self.deferred.iter().any(|one| one.key() == change.key());
         match change {
+            RepositoryChange::Delete { source, .. } if *source == SourceName::Api && !is_behind => {
+                self.apply(change);
+            }
             RepositoryChange::Upsert(_) | RepositoryChange::Delete { .. } => {
                 self.deferred.push(change.clone());
             }

@@ -23,6 +23,8 @@ const A: &str = "a";
 const B: &str = "b";
 const C: &str = "c";
 const PORTS: [(&str, u16); 3] = [(A, 1), (B, 2), (C, 3)];
+/// The port of a policy that an operator imports.
+const IMPORTED: u16 = 7;
 
 /// A machine with its disk, between two lives of the agent.
 #[derive(Clone)]
@@ -71,19 +73,23 @@ impl Machine {
         }
     }
 
+    fn is_open(&self, port: u16) -> bool {
+        let sample = Sample {
+            direction: Direction::Ingress,
+            peer: "192.0.2.1".parse().expect("an address"),
+            packet: Packet::Port { proto: 6, port },
+        };
+        let enforced = self.kernel.enforced();
+        enforced.is_none_or(|(_, generation)| of_kernel(&generation, &sample) == Fate::Passes)
+    }
+
     /// What the kernel lets in: the newest policy whose port is open.
     fn enforced(&self) -> Option<&'static str> {
-        let (_, generation) = self.kernel.enforced()?;
-        let is_open = |port: u16| {
-            let sample = Sample {
-                direction: Direction::Ingress,
-                peer: "192.0.2.1".parse().expect("an address"),
-                packet: Packet::Port { proto: 6, port },
-            };
-            of_kernel(&generation, &sample) == Fate::Passes
-        };
-        assert!(!is_open(9), "what no policy allows");
-        let open = PORTS.iter().filter(|(_, port)| is_open(*port));
+        if self.is_open(9) {
+            assert!(PORTS.iter().all(|(_, port)| self.is_open(*port)));
+            return None;
+        }
+        let open = PORTS.iter().filter(|(_, port)| self.is_open(*port));
         let open: Vec<&str> = open.map(|(name, _)| *name).collect();
         let all = PORTS.map(|(name, _)| name);
         assert!(all.starts_with(&open), "{open:?} is a mix");
@@ -101,6 +107,10 @@ fn key(name: &str) -> ResourceKey {
 
 fn tell(agent: &mut Agent, name: &str) {
     let (_, port) = PORTS.iter().find(|(known, _)| *known == name).expect("one");
+    tell_from(agent, SourceName::Manifests, name, *port);
+}
+
+fn tell_from(agent: &mut Agent, source: SourceName, name: &str, port: u16) {
     let ports = json!([{"ports": [{"port": port.to_string(), "protocol": "TCP"}]}]);
     let body = json!({
         "apiVersion": "cilium.io/v2",
@@ -108,7 +118,7 @@ fn tell(agent: &mut Agent, name: &str) {
         "metadata": {"name": name},
         "spec": {"nodeSelector": {}, "ingress": [{"toPorts": ports}]},
     });
-    let resource = objects::resource(&key(name), &body, SourceName::Manifests);
+    let resource = objects::resource(&key(name), &body, source);
     let change = RepositoryChange::Upsert(resource);
     let submission = agent.pipeline.submit(change).expect("taken");
     agent.submissions.push(submission);
@@ -329,6 +339,7 @@ fn row(machine: &Machine, pins: Pins, does: Does) {
         }
     }
     assert!(!agent.pipeline.is_about_to_enforce());
+    import_and_delete(machine, &mut agent, does);
     let waits = agent.pipeline.status().waiting_for;
     assert_eq!(waits, [SourceName::Manifests], "nobody has spoken");
     let before = machine.kernel.realized();
@@ -345,6 +356,39 @@ fn row(machine: &Machine, pins: Pins, does: Does) {
     // The records name what the kernel holds: the next start adopts it.
     let next = machine.start();
     assert_eq!(told(&next), realized.revision);
+}
+
+/// What an operator imports and deletes while no source speaks is enforced, but
+/// where the kernel holds what nobody knows: what is not known to be in it would
+/// be taken out.
+fn import_and_delete(machine: &Machine, agent: &mut Agent, does: Does) {
+    let found = machine.kernel.realized();
+    tell_from(agent, SourceName::Api, "imported", IMPORTED);
+    machine.drive(agent);
+    let newest = agent.pipeline.repository().revision;
+    let is_enforced = || machine.kernel.realized().map(|it| it.revision) == Some(newest);
+    if does == Does::Keeps {
+        assert_eq!(machine.kernel.realized(), found);
+    } else {
+        assert!(is_enforced() && machine.is_open(IMPORTED));
+    }
+    let deletion = RepositoryChange::Delete {
+        key: key("imported"),
+        source: SourceName::Api,
+    };
+    let deletion = agent.pipeline.submit(deletion).expect("taken");
+    machine.drive(agent);
+    let outcome = deletion.try_outcome();
+    let Some(ChangeOutcome::Applied { revision, .. }) = outcome else {
+        panic!("{outcome:?}");
+    };
+    let realized = machine.kernel.realized();
+    if does == Does::Keeps {
+        assert_eq!(realized, found);
+    } else {
+        assert_eq!(realized.map(|it| it.revision), Some(revision));
+        assert_eq!(machine.is_open(IMPORTED), does == Does::Waits);
+    }
 }
 
 /// Where a life ends.

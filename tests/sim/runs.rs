@@ -96,6 +96,7 @@ fn every_seed_is_safe_and_converges() {
     );
     println!("{seeds} seeds: {total:?}");
     assert!(total.rebuilt > 0, "no old revision was ever compared");
+    assert!(total.alone > 0, "no source was ever away");
     assert!(total.forgetful > 0, "no disk was ever given up");
     assert!(total.deaths > 0 && total.commits > 0);
     let met = total.met.count_ones();

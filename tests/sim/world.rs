@@ -84,6 +84,8 @@ pub(crate) struct Counts {
     pub(crate) commits: u64,
     /// Old revisions that were rebuilt and compared.
     pub(crate) rebuilt: u64,
+    /// Worlds that came to rest before a source spoke again.
+    pub(crate) alone: u64,
     /// Lives that went on without history.
     pub(crate) forgetful: u64,
     /// Kinds of faults: see `Trouble::met`.
@@ -98,6 +100,7 @@ impl Counts {
         self.faults += other.faults;
         self.commits += other.commits;
         self.rebuilt += other.rebuilt;
+        self.alone += other.alone;
         self.forgetful += other.forgetful;
         self.met |= other.met;
     }
@@ -125,7 +128,7 @@ impl World {
         let store = Store::on(disk.clone()).expect("an empty disk opens");
         let agent = Agent::start(&config, &kernel, store, &clock);
         let mut ledger = Ledger::default();
-        ledger.add(1, config.started());
+        ledger.add(1, config.started(false));
         let plain = ledger.state(1, &config.policy());
         let trouble = Trouble::begin(seed, plant, &clock, &disk, &kernel);
         let mut sources = Vec::from(
@@ -436,11 +439,12 @@ impl World {
         }
         let before = self.ledger.last();
         self.plain = self.ledger.state(before, &self.config.policy());
-        if *self.plain.options() != self.config.policy() {
+        let options = self.plain.options().clone();
+        let started = self.config.started(agent.kernel_at_start.is_some());
+        self.plain.take(&started);
+        if *self.plain.options() != options {
             agent.journaled = Revision(agent.restored.revision.0 - 1);
         }
-        let started = self.config.started();
-        self.plain.take(&started);
         self.ledger.push(started);
         self.applied = self.ledger.last();
         self.group = None;
@@ -455,6 +459,7 @@ impl World {
             // What the agent asks the operator for.
             self.end(End::Stopped);
         }
+        self.rest_alone();
         for source in &mut self.sources {
             source.correct(&mut self.random);
         }
@@ -468,6 +473,27 @@ impl World {
         self.check_converged();
         let trouble = self.trouble.lock();
         (self.counts.faults, self.counts.met) = (trouble.count, trouble.met);
+    }
+
+    /// What is known is enforced although no source says a word.
+    fn rest_alone(&mut self) {
+        for _ in 0..3 {
+            let mut busy = true;
+            while std::mem::take(&mut busy) {
+                for worker in 0..WORKERS {
+                    busy |= self.work(worker);
+                    self.settle();
+                }
+            }
+            self.clock.advance(std::time::Duration::from_secs(130));
+        }
+        self.settle();
+        if self.agent.knows_the_kernel() && self.plain.may_be_enforced() {
+            self.counts.alone += 1;
+            let newest = self.agent.pipeline.repository().revision;
+            let realized = self.kernel.realized().map(|realized| realized.revision);
+            assert_eq!(realized, Some(newest), "it waits for a source");
+        }
     }
 
     /// Until nobody has anything to do.
