@@ -80,6 +80,13 @@ impl Node {
         write_manifest(&self.sandbox, name, text).expect("a manifest");
     }
 
+    /// Writes a file that the agent does not look at; its path.
+    pub(crate) fn scratch(&self, name: &str, text: &str) -> String {
+        let file = self.sandbox.path(name);
+        std::fs::write(&file, text).expect("a file");
+        file.to_string_lossy().into_owned()
+    }
+
     pub(crate) fn remove_manifest(&self, name: &str) {
         let path = self.sandbox.path("manifests").join(name);
         std::fs::remove_file(path).expect("the manifest was there");

@@ -92,6 +92,67 @@ fn a_killed_etcd_changes_nothing_and_is_followed_again() {
     fleet.wait_open(1, &[HTTP]);
 }
 
+/// What an operator does by hand while etcd was never heard of, over restarts, too.
+#[test]
+fn what_is_imported_without_etcd_is_enforced_now_and_joined_later() {
+    let Some(program) = program() else { return };
+    let mut fleet = Fleet::bare(program, &["web"], false);
+    fleet.policy("http", "web", &[HTTP]);
+    fleet.store.kill();
+    let url = fleet.store.url();
+    fleet.nodes[0].add_arguments(&["--etcd", &url]);
+    fleet.nodes[0].launch();
+    until("the agent answers", || {
+        fleet.nodes[0].agent().host_endpoint().ok()
+    });
+    assert!(fleet.is_open(0, &[SSH, HTTP]), "nothing is known yet");
+
+    let closed = import(&mut fleet, "ssh", &[]);
+    fleet.nodes[0].json(&["policy", "wait", &closed]);
+    assert!(fleet.is_open(0, &[]), "enforced, no source is waited for");
+    let opened = import(&mut fleet, "ssh", &[SSH]);
+    fleet.nodes[0].json(&["policy", "wait", &opened]);
+    assert!(fleet.is_open(0, &[SSH]));
+    let status = fleet.nodes[0].json(&["status"]);
+    assert_eq!(status["ready"], false, "etcd is away: {status}");
+    assert_eq!(status["enforcing"]["ingress"], "enabled", "{status}");
+    let realized = &status["realized"];
+    assert_eq!(
+        realized["revision"], realized["newest_revision"],
+        "{status}"
+    );
+    assert_eq!(fleet.nodes[0].source()["in_sync"], false);
+    let dump = fleet.nodes[0].json(&["policy", "get", "ssh"]);
+    assert_eq!(dump["policies"][0]["source"], "api", "{dump}");
+
+    fleet.nodes[0].kill();
+    fleet.nodes[0].launch();
+    until("the agent answers", || {
+        fleet.nodes[0].agent().host_endpoint().ok()
+    });
+    let deleted = fleet.nodes[0].json(&["policy", "delete", "ssh"]);
+    fleet.nodes[0].json(&["policy", "wait", &deleted["revision"].to_string()]);
+    assert!(fleet.is_open(0, &[SSH, HTTP]), "deleted by name: {deleted}");
+    let again = import(&mut fleet, "ssh", &[SSH]);
+    fleet.nodes[0].json(&["policy", "wait", &again]);
+    assert!(fleet.is_open(0, &[SSH]));
+
+    fleet.restart_store();
+    fleet.wait_open(0, &[SSH, HTTP]);
+    until("it is ready", || {
+        let status = fleet.nodes[0].json(&["status"]);
+        (status["ready"] == true).then_some(())
+    });
+}
+
+/// Imports a policy by hand; its revision.
+fn import(fleet: &mut Fleet, name: &str, ports: &[u16]) -> String {
+    let policy = crate::fleet::policy(name, "web", ports);
+    let file = fleet.nodes[0].scratch("import.json", &policy.to_string());
+    let reply = fleet.nodes[0].json(&["policy", "import", &file]);
+    reply["revision"].to_string()
+}
+
 #[test]
 fn another_store_in_the_same_place_is_listed_anew() {
     let Some(program) = program() else { return };
