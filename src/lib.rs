@@ -4,6 +4,7 @@
 //! only rooms above it); ARCHITECTURE.md walks one event through all of them.
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
+pub mod catalogue;
 pub mod clock;
 pub mod events;
 pub mod identity;
@@ -12,14 +13,16 @@ pub mod policy;
 
 pub mod datapath;
 pub mod endpoint;
-pub mod lab;
 pub mod queues;
 
-pub mod api;
 pub mod config;
+pub mod model;
+pub mod sources;
+
+pub mod api;
 pub mod metrics;
 pub mod monitor;
-pub mod sources;
 
 pub mod cli;
 pub mod daemon;
+pub mod lab;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use palisade::metrics::catalogue::{ALL, Kind};
+use palisade::catalogue::{ALL, Kind};
 
 /// Set to write the documents instead of comparing them.
 const UPDATE: &str = "PALISADE_UPDATE_DOCS";
@@ -18,7 +18,7 @@ fn metrics_page() -> String {
 Served on `--metrics-addr` and printed by `palisade metrics list`. Every name gets the prefix `palisade_`, or the one
 of `--metrics-prefix` (`cilium_`, so that dashboards made for Cilium work).
 
-This page is checked against the catalogue in `src/metrics/catalogue.rs`; `PALISADE_UPDATE_DOCS=1 cargo test --test docs`
+This page is checked against the catalogue in `src/catalogue.rs`; `PALISADE_UPDATE_DOCS=1 cargo test --test docs`
 writes it anew.
 
 | name | kind | unit | labels | what |

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::model::{ControlLine, ControlStatus};
 use super::noted::NotedPolicies;
 use crate::clock::Clock;
 use crate::datapath::kernel::{ControlList, Inspector, StartReport};
 use crate::datapath::{ControlMark, DatapathError};
 use crate::metrics::{Collector, KernelCounters, Metrics, Occupancy, kernel_counters};
+use crate::model::{ControlLine, ControlStatus};
 use crate::monitor::Monitor;
 use crate::policy::FailsafeEntry;
 use crate::queues::{Drift, Pipeline};

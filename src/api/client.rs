@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
-use super::model::ApiError;
 use crate::limits::API_BODY_BYTES_MAX;
+use crate::model::ApiError;
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]

@@ -1,13 +1,12 @@
 //! The API: HTTP with JSON over a Unix socket, version in the path.
 //!
-//! Reading order: `model` (what goes over the wire), `question` (a flow, as
-//! text), `client` (for the command line), `agent` (what the handlers read),
-//! `server` (paths and handlers). Handlers read the agent's shared state and
-//! the kernel through the datapath room; nothing here touches the store.
+//! Reading order: `question` (a flow, as text), `client` (for the command line),
+//! `agent` (what the handlers read), `server` (paths and handlers). What goes over
+//! the wire: `crate::model`. Handlers read the agent's shared state and the kernel
+//! through the datapath room; nothing here touches the store.
 
 mod agent;
 pub mod client;
-pub mod model;
 mod noted;
 pub mod question;
 mod server;

@@ -4,9 +4,7 @@ use super::CliError;
 use super::args::BpfCommand;
 use super::output::{Output, Table};
 use crate::api::client::Client;
-use crate::api::model::{
-    BpfCounter, BpfCtEntry, BpfIpcacheEntry, BpfPolicyEntry, BpfRule, RuleOfCell,
-};
+use crate::model::{BpfCounter, BpfCtEntry, BpfIpcacheEntry, BpfPolicyEntry, BpfRule, RuleOfCell};
 
 pub(super) fn run(client: &Client, out: Output, command: &BpfCommand) -> Result<(), CliError> {
     match command {

@@ -6,8 +6,8 @@ use super::CliError;
 use super::args::EndpointCommand;
 use super::output::{Output, Table, timestamp};
 use crate::api::client::Client;
-use crate::api::model::{Endpoint, EndpointConfig, EndpointDetail, LogLine};
 use crate::endpoint::Enforcement;
+use crate::model::{Endpoint, EndpointConfig, EndpointDetail, LogLine};
 
 pub(super) fn run(client: &Client, out: Output, command: &EndpointCommand) -> Result<(), CliError> {
     match command {

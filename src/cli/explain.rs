@@ -7,9 +7,9 @@ use super::monitor::rule_words;
 use super::output::{Output, Table};
 use super::{CliError, validate};
 use crate::api::client::Client;
-use crate::api::model::{DecidingRule, Explanation};
 use crate::api::question::question;
 use crate::events::EndpointId;
+use crate::model::{DecidingRule, Explanation};
 use crate::policy::{Query, Repository, Subject, explain, why_not};
 
 pub(super) fn run(socket: &Path, out: Output, options: &ExplainOptions) -> Result<(), CliError> {

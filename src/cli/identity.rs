@@ -4,7 +4,7 @@ use super::CliError;
 use super::args::{IdentityCommand, IpCommand};
 use super::output::{Output, Table};
 use crate::api::client::Client;
-use crate::api::model::{Identity, IpEntry};
+use crate::model::{Identity, IpEntry};
 
 pub(super) fn identities(
     client: &Client,

@@ -4,8 +4,8 @@ use super::CliError;
 use super::args::MonitorOptions;
 use super::output::{Output, timestamp};
 use crate::api::client::Client;
-use crate::api::model::{Decision, EventKind, MonitorEvent, Peer, RuleName};
 use crate::identity::Reserved;
+use crate::model::{Decision, EventKind, MonitorEvent, Peer, RuleName};
 
 pub(super) fn run(client: &Client, out: Output, options: &MonitorOptions) -> Result<(), CliError> {
     let mut query = Vec::new();

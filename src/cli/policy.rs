@@ -8,8 +8,8 @@ use super::args::PolicyCommand;
 use super::output::{Output, Table};
 use super::{CliError, diff, explain, validate};
 use crate::api::client::Client;
-use crate::api::model::{ChangeReply, PolicyDump, Selector, WaitReply};
 use crate::limits::{API_BODY_BYTES_MAX, MANIFEST_FILE_BYTES_MAX};
+use crate::model::{ChangeReply, PolicyDump, Selector, WaitReply};
 use crate::sources::manifests::read_capped;
 
 pub(super) fn run(socket: &Path, out: Output, command: &PolicyCommand) -> Result<(), CliError> {

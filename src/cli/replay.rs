@@ -11,8 +11,8 @@ use super::args::ReplayOptions;
 use super::identity::identity_table;
 use super::output::Output;
 use super::policy::dump_text;
-use crate::api::model::{Identity, PolicyDump};
 use crate::events::{EndpointId, Revision};
+use crate::model::{Identity, PolicyDump};
 use crate::policy::PolicyOptions;
 use crate::queues::rebuild;
 

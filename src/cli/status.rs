@@ -4,11 +4,11 @@ use super::CliError;
 use super::args::{HistoryOptions, MetricsCommand, StatusOptions};
 use super::output::{Output, Table, timestamp};
 use crate::api::client::Client;
-use crate::api::model::{
+use crate::endpoint::Enforcement;
+use crate::model::{
     ControlStatus, DriftStatus, FeatureLine, HistoryLine, KernelStatus, KindLine, ProtectionStatus,
     Severity, Status,
 };
-use crate::endpoint::Enforcement;
 
 pub(super) fn status(
     client: &Client,

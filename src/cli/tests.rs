@@ -5,12 +5,12 @@ use super::endpoint::list_table;
 use super::identity::identity_table;
 use super::monitor::event_line;
 use super::output::{Table, timestamp};
-use crate::api::model::{
+use crate::endpoint::{EndpointKind, Enforcement};
+use crate::events::EndpointState;
+use crate::model::{
     BpfRule, Decision, Endpoint, EndpointPolicy, EndpointRevision, Identity, MonitorEvent, Peer,
     RuleName,
 };
-use crate::endpoint::{EndpointKind, Enforcement};
-use crate::events::EndpointState;
 
 fn host(ingress: Enforcement, egress: Enforcement) -> Endpoint {
     Endpoint {

@@ -7,7 +7,7 @@ use metrics::{counter, gauge, histogram};
 use palisade_abi::reason;
 use parking_lot::Mutex;
 
-use super::catalogue as names;
+use crate::catalogue as names;
 use crate::clock::Clock;
 use crate::endpoint::{EndpointPolicyStatus, EndpointStatus, Enforcement};
 use crate::events::EndpointState;

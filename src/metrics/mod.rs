@@ -1,10 +1,8 @@
-//! Metrics: the catalogue, the recorder behind the `metrics` facade, and the
-//! collector that reads the rest of the agent when somebody asks.
+//! Metrics: the recorder behind the `metrics` facade, and the collector that reads
+//! the rest of the agent when somebody asks. What there is: `crate::catalogue`.
 //!
-//! Reading order: `catalogue`, `recorder`, `collect`, `kernel`
-//! (the kernel's counters), `sweep`.
+//! Reading order: `recorder`, `collect`, `kernel` (the kernel's counters), `sweep`.
 
-pub mod catalogue;
 mod collect;
 mod kernel;
 mod recorder;

@@ -4,7 +4,7 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use metrics_util::layers::{Layer, PrefixLayer};
 
-use super::catalogue::{ALL, BUCKETS_S, Kind};
+use crate::catalogue::{ALL, BUCKETS_S, Kind};
 
 /// Why metrics could not be set up.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
 
-use super::catalogue as names;
+use crate::catalogue as names;
 use crate::datapath::kernel::CtOccupancy;
 use crate::endpoint::meters::outcome;
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::catalogue::{ALL, Kind};
 use super::collect::enforcement_label;
+use crate::catalogue::{ALL, Kind};
 use crate::endpoint::{EndpointPolicyStatus, Enforcement};
 
 #[test]

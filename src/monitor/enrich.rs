@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use palisade_abi::event::{Event, flags, kind};
 use palisade_abi::{direction, proto, reason};
 
-use crate::api::model::{Decision, Peer, RuleName};
 use crate::datapath::kernel::octets;
 use crate::identity::{IdentityNumber, LabelSet, Reserved};
+use crate::model::{Decision, Peer, RuleName};
 use crate::policy::{EnforcementMode, RuleEntry, RuleNumber, protocol_name};
 use crate::queues::GenerationNames;
 

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::enrich::is_policy;
-use crate::api::model::{AgentNote, Decision, EventKind, MonitorEvent};
 use crate::limits::MONITOR_BUFFER_MAX;
+use crate::model::{AgentNote, Decision, EventKind, MonitorEvent};
 
 /// What a reader wants to see.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

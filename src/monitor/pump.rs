@@ -8,13 +8,13 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::{Monitor, enrich};
-use crate::api::model::AgentNote;
 use crate::clock::Clock;
 use crate::datapath::GenerationNumber;
 use crate::datapath::events::EventReader;
 use crate::datapath::kernel::{Inspector, LostEvents};
 use crate::events::HistoryEntry;
 use crate::limits::{KERNEL_EVENTS_BATCH_MAX, KERNEL_EVENTS_POLL, MONITOR_NOTES_POLL};
+use crate::model::AgentNote;
 use crate::queues::{GenerationNames, Pipeline};
 use crate::sources::local::DeviceBoard;
 

@@ -4,10 +4,10 @@ use palisade_abi::event::{Event, kind};
 use palisade_abi::reason;
 
 use super::*;
-use crate::api::model::{EventKind, MonitorEvent};
 use crate::datapath::GenerationNumber;
 use crate::events::{ResourceKey, ResourceKind, Revision};
 use crate::limits::MONITOR_BUFFER_MAX;
+use crate::model::{EventKind, MonitorEvent};
 use crate::policy::{PolicyOptions, Repository, RuleEntry, RuleNumber, RuleRef, Section};
 use crate::queues::GenerationNames;
 

@@ -104,10 +104,7 @@ pub(super) fn start(
         is_restored,
         Audit::new(audit_flag, audit),
     );
-    for entry in std::mem::take(&mut restored.untold) {
-        shared.published.enter(entry);
-    }
-    tell(&shared, &restored, realized, &records);
+    tell(&shared, &mut restored, realized, &records);
     note_boot(&shared, &options.boot_id);
 
     let before = Arc::clone(&shared.snapshots.read().newest);
@@ -309,10 +306,13 @@ fn share(
 /// What was found, for the history.
 fn tell(
     shared: &Shared,
-    restored: &Restored,
+    restored: &mut Restored,
     realized: Option<Realized>,
     records: &GenerationsRecord,
 ) {
+    for entry in std::mem::take(&mut restored.untold) {
+        shared.published.enter(entry);
+    }
     let revision = restored.desk.repository.revision();
     let record = |event: &str, subject: &str, message: String| {
         shared.published.record(event, revision, subject, message);

@@ -14,15 +14,20 @@ const INLINE_TESTS_LINES_MAX: usize = 100;
 /// Rooms from the bottom to the top: a room names only rooms of its own layer
 /// and of those before it.
 const LAYERS: &[&[&str]] = &[
-    &["limits", "clock"],
+    &["limits", "clock", "catalogue"],
     &["events"],
     &["identity"],
     &["policy"],
     &["datapath"],
     &["endpoint"],
     &["queues"],
-    &["sources", "api", "monitor", "metrics", "config"],
-    &["daemon", "cli", "lab"],
+    &["model", "config"],
+    &["sources"],
+    &["monitor"],
+    &["metrics"],
+    &["api"],
+    &["daemon", "lab"],
+    &["cli"],
 ];
 /// Lowest layer that may name the state crate.
 const STATE_LAYER: usize = 4;

@@ -2,8 +2,8 @@
 //! what the agent believes.
 
 use crate::api::Agent;
-use crate::api::model::Check;
 use crate::datapath::kernel::{AuditReport, Mending, Part};
+use crate::model::Check;
 use crate::policy::Direction;
 use crate::queues::drift_line;
 

@@ -8,14 +8,12 @@ use imbl::OrdSet;
 
 use super::reply::{Refusal, Reply, blocking};
 use crate::api::Agent;
-use crate::api::model::{
-    Endpoint, EndpointConfig, EndpointDetail, Enforcing, FailsafeFlow, LogLine,
-};
 use crate::config::format_failsafe;
 use crate::endpoint::{AuditSetting, EndpointStatus};
 use crate::events::{EndpointId, ResourceKey};
 use crate::limits::ENDPOINT_CONFIG_WAIT;
 use crate::metrics::{current_names, rule_hits};
+use crate::model::{Endpoint, EndpointConfig, EndpointDetail, Enforcing, FailsafeFlow, LogLine};
 use crate::policy::{Direction, Section};
 use crate::queues::GenerationNames;
 

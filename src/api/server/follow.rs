@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::reply::Refusal;
 use crate::api::Agent;
-use crate::api::model::EventKind;
+use crate::model::EventKind;
 use crate::monitor::{Filter, Subscription};
 
 #[derive(Deserialize)]

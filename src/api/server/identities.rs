@@ -10,9 +10,9 @@ use serde::Deserialize;
 
 use super::reply::{Refusal, Reply};
 use crate::api::Agent;
-pub(super) use crate::api::model::labels_of as labels;
-use crate::api::model::{Identity, IpEntry};
 use crate::identity::{IdentityNumber, IpcacheEntry, Reserved};
+pub(super) use crate::model::labels_of as labels;
+use crate::model::{Identity, IpEntry};
 use crate::policy::PolicySnapshot;
 
 pub(super) async fn list(State(agent): State<Arc<Agent>>) -> Json<Vec<Identity>> {

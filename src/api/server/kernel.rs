@@ -11,14 +11,12 @@ use palisade_abi::table::{Cell, Word, action, column};
 use super::identities::labels;
 use super::reply::{Refusal, Reply, blocking};
 use crate::api::Agent;
-use crate::api::model::{
-    BpfCounter, BpfCtEntry, BpfIpcacheEntry, BpfPolicyEntry, BpfRule, RuleOfCell,
-};
 use crate::datapath::DatapathError;
 use crate::datapath::kernel::{CtFlow, TableCopy};
 use crate::identity::IdentityNumber;
 use crate::limits::API_FLOWS_MAX;
 use crate::metrics::{current_names, rule_hits, rule_name};
+use crate::model::{BpfCounter, BpfCtEntry, BpfIpcacheEntry, BpfPolicyEntry, BpfRule, RuleOfCell};
 use crate::policy::{Direction, RuleEntry, RuleNumber, protocol_name};
 use crate::queues::GenerationNames;
 

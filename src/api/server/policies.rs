@@ -10,11 +10,11 @@ use serde::Deserialize;
 
 use super::reply::{Refusal, Reply, blocking};
 use crate::api::Agent;
-use crate::api::model::{ChangeReply, Explanation, PolicyDump, Selector, WaitReply};
 use crate::api::question::question;
 use crate::endpoint::HOST_ENDPOINT;
 use crate::events::{RepositoryChange, ResourceKey, ResourceKind, Revision, SourceName};
 use crate::limits::API_WAIT_MAX;
+use crate::model::{ChangeReply, Explanation, PolicyDump, Selector, WaitReply};
 use crate::policy::diff::PolicyDiff;
 use crate::policy::{self, Subject, documents};
 use crate::queues::ChangeOutcome;

@@ -1,9 +1,9 @@
 //! Everything an operator should look at, from every room.
 
 use crate::api::Agent;
-use crate::api::model::{Problem, Severity};
 use crate::api::noted::Noted;
 use crate::endpoint::EndpointStatus;
+use crate::model::{Problem, Severity};
 use crate::policy::Refusal;
 use crate::policy::language::FieldError;
 use crate::queues::{PipelineStatus, drift_line};

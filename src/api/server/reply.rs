@@ -4,7 +4,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use crate::api::model::ApiError;
+use crate::model::ApiError;
 use crate::queues::{PastError, SubmitError};
 
 /// What a handler gives.

@@ -11,16 +11,16 @@ use serde::Deserialize;
 use super::reply::{Refusal, Reply, blocking};
 use super::{checks, problems};
 use crate::api::Agent;
-use crate::api::model::{
-    ControlStatus, DeviceStatus, DriftLine, DriftStatus, EnforcementStatus, FeatureLine,
-    HistoryLine, KernelStatus, KindLine, MapMemory, MapUse, ProgramLine, ProtectionStatus,
-    QueueLine, RealizedLine, SourceLine, Status,
-};
 use crate::datapath::kernel::{Feature, FeatureState, Mechanism, Mending};
 use crate::endpoint::HOST_ENDPOINT;
 use crate::endpoint::{EndpointStatus, Enforcement};
 use crate::events::ResourceKey;
 use crate::metrics::current_names;
+use crate::model::{
+    ControlStatus, DeviceStatus, DriftLine, DriftStatus, EnforcementStatus, FeatureLine,
+    HistoryLine, KernelStatus, KindLine, MapMemory, MapUse, ProgramLine, ProtectionStatus,
+    QueueLine, RealizedLine, SourceLine, Status,
+};
 use crate::policy::Direction;
 use crate::queues::drift_line;
 use crate::sources::KindReport;

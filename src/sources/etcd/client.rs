@@ -18,9 +18,9 @@ use super::wire::{
     LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, RangeRequest, RangeResponse,
     TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest, WatchResponse, WriteResponse,
 };
+use crate::catalogue::KVSTORE_OPERATION;
 use crate::clock::{Clock as _, SystemClock};
 use crate::limits::{ETCD_ANSWER, ETCD_MESSAGE_BYTES_MAX};
-use crate::metrics::catalogue::KVSTORE_OPERATION;
 
 /// Why a call failed.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -20,8 +20,8 @@ use super::wire::{
     DELETE, KeyValue, RangeRequest, RangeResponse, ResponseHeader, WatchCreateRequest,
     WatchResponse, end_of,
 };
+use crate::catalogue::{SOURCE_ERRORS, SOURCE_EVENTS, SOURCE_RESYNCS};
 use crate::limits::ETCD_PAGE_MAX;
-use crate::metrics::catalogue::{SOURCE_ERRORS, SOURCE_EVENTS, SOURCE_RESYNCS};
 use crate::sources::remote::Pace;
 
 /// What a feed does next.

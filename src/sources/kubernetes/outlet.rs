@@ -17,7 +17,7 @@ use super::needs::Scope;
 use super::report::NODES;
 use super::tally::{Word, lines};
 use super::trim::trim;
-use crate::metrics::catalogue::{SOURCE_ERRORS, SOURCE_EVENTS, SOURCE_RESYNCS};
+use crate::catalogue::{SOURCE_ERRORS, SOURCE_EVENTS, SOURCE_RESYNCS};
 
 /// Where a feed leads.
 pub(super) enum Outlet {
