@@ -265,5 +265,9 @@ pub(crate) fn median(mut costs: Vec<Cost>) -> Cost {
 /// Rows, columns in use and blocks.
 fn size_of(table: &VerdictTable) -> [usize; 3] {
     let columns: BTreeSet<u32> = table.columns.iter().flatten().copied().collect();
-    [table.cells.len(), columns.len(), table.block_count()]
+    [
+        table.different_rows().0.len(),
+        columns.len(),
+        table.block_count(),
+    ]
 }

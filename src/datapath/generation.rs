@@ -79,10 +79,9 @@ pub struct Realized {
 pub struct StageReport {
     /// Map elements and table blocks written.
     pub writes: usize,
-    /// Verdicts, equal ones included.
-    pub cells: usize,
     /// Blocks of verdicts in use in the slot.
     pub blocks: usize,
+    /// Identities with a row, of both directions.
     pub rows: usize,
     pub prefixes: usize,
     /// What [`Realized`] will show once this is committed.

@@ -151,19 +151,13 @@ fn audit_by_policies_is_told_from_audit_mode() {
     use crate::endpoint::committer::policy_status;
     use crate::policy::{DirectionPolicy, EndpointPolicy, RuleCatalogue, VerdictTable};
     let direction = |enforced, watched, audit| {
-        let table = VerdictTable {
-            rows: Vec::new(),
-            columns: Default::default(),
-            column_count: 0,
-            cells: Vec::new(),
-        };
         Arc::new(DirectionPolicy {
             enforced,
             watched,
             audit,
             enforcing: Default::default(),
             auditing: Default::default(),
-            table,
+            table: VerdictTable::default(),
         })
     };
     for (ingress, egress, mode, words, in_force) in [

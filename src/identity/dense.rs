@@ -152,6 +152,23 @@ impl<K: DenseKey, V> DenseMap<K, V> {
             }
         }
     }
+    /// The largest key.
+    #[must_use]
+    pub fn last(&self) -> Option<K> {
+        let mut node = self.root.as_deref()?;
+        let mut number = 0;
+        loop {
+            let place = match node {
+                Node::Leaf(values) => values.iter().rposition(Option::is_some)?,
+                Node::Branch(nodes) => nodes.iter().rposition(Option::is_some)?,
+            };
+            number = number << BITS | u32::try_from(place).ok()?;
+            match node {
+                Node::Leaf(_) => return Some(K::of_number(number)),
+                Node::Branch(nodes) => node = nodes[place].as_deref()?,
+            }
+        }
+    }
     /// Whether a key is there.
     #[must_use]
     pub fn contains_key(&self, key: &K) -> bool {
@@ -220,15 +237,35 @@ impl<K: DenseKey, V: Clone> DenseMap<K, V> {
     }
 }
 
+impl<K: DenseKey, V> DenseMap<K, V> {
+    /// What is different in `after`, by rising key, where `same` tells two
+    /// values. Costs what the two maps do not share.
+    pub fn diff_by<'a>(
+        &'a self,
+        after: &'a Self,
+        mut same: impl FnMut(&V, &V) -> bool,
+    ) -> Vec<Difference<'a, K, V>> {
+        let mut found = Vec::new();
+        let mut see = |number, before: Option<&'a V>, after: Option<&'a V>| {
+            let same = match (before, after) {
+                (Some(before), Some(after)) => same(before, after),
+                (before, after) => before.is_none() && after.is_none(),
+            };
+            if !same {
+                found.push((K::of_number(number), before, after));
+            }
+        };
+        let height = self.height.max(after.height);
+        compare(Part::of(self), Part::of(after), height, 0, &mut see);
+        found
+    }
+}
+
 impl<K: DenseKey, V: PartialEq> DenseMap<K, V> {
     /// What is different in `after`, by rising key. Costs what the two do not
     /// share.
     pub fn diff<'a>(&'a self, after: &'a Self) -> Vec<Difference<'a, K, V>> {
-        let mut found = Vec::new();
-        let height = self.height.max(after.height);
-        let (one, other) = (Part::of(self), Part::of(after));
-        compare(one, other, height, 0, &mut found);
-        found
+        self.diff_by(after, V::eq)
     }
 }
 
@@ -279,12 +316,13 @@ impl<'a, V> Part<'a, V> {
     }
 }
 
-fn compare<'a, K: DenseKey, V: PartialEq>(
+/// Shows the places of nodes that the two do not share.
+fn compare<'a, V>(
     one: Part<'a, V>,
     other: Part<'a, V>,
     height: u32,
     first: u32,
-    found: &mut Vec<Difference<'a, K, V>>,
+    see: &mut impl FnMut(u32, Option<&'a V>, Option<&'a V>),
 ) {
     let same = match (one.node, other.node) {
         (None, None) => true,
@@ -297,14 +335,11 @@ fn compare<'a, K: DenseKey, V: PartialEq>(
     for (number, place) in (0..).zip(0..WIDTH) {
         let number = first | number << (BITS * height);
         if height == 0 {
-            let (before, after) = (one.value(place), other.value(place));
-            if before != after {
-                found.push((K::of_number(number), before, after));
-            }
+            see(number, one.value(place), other.value(place));
             continue;
         }
         let (one, other) = (one.below(place, height), other.below(place, height));
-        compare(one, other, height - 1, number, found);
+        compare(one, other, height - 1, number, see);
     }
 }
 
@@ -388,6 +423,8 @@ mod tests {
                 }
                 assert_eq!(map.get(&index), model.get(&key));
                 assert_eq!(map.len(), model.len());
+                let last = model.keys().next_back().copied();
+                assert_eq!(map.last(), last.map(IdentityIndex));
             };
             for (key, value) in steps {
                 step(&mut map, &mut model, key, value);

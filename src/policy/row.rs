@@ -127,9 +127,9 @@ impl Row {
 }
 
 /// Different blocks of rows, told apart by where they are in memory.
-pub(crate) fn block_count(rows: &[Row]) -> usize {
+pub(crate) fn block_count<'a>(rows: impl Iterator<Item = &'a Row>) -> usize {
     let mut seen = HashSet::new();
-    let mut next: Vec<&Row> = rows.iter().collect();
+    let mut next: Vec<&Row> = rows.collect();
     while let Some(part) = next.pop() {
         if let Part::Block(parts) = part
             && seen.insert(Arc::as_ptr(parts).addr())

@@ -3,6 +3,7 @@
 //! Invariant: two equal sets of (rules, identities, options) give equal tables,
 //! bit for bit; so a restart that finds the same table in the kernel writes nothing.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -10,7 +11,7 @@ use palisade_abi::table::Cell;
 use serde::{Deserialize, Serialize};
 
 use crate::events::{EndpointId, ResourceKey, Revision};
-use crate::identity::IdentityIndex;
+use crate::identity::{DenseMap, IdentityIndex};
 use crate::policy::row::{Row, block_count};
 
 /// The way of a packet as seen from the endpoint. Its number is the ABI's.
@@ -181,45 +182,93 @@ pub struct DirectionPolicy {
 }
 
 /// The lookups of `palisade_abi::table`, as data. Two tables share what they
-/// have in common: columns while the ports in use stay, and parts of rows.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+/// have in common: columns while the ports in use stay, the rows of identities
+/// that did not change, and parts of rows.
+#[derive(Clone, Debug, Default)]
 pub struct VerdictTable {
-    /// Row of each identity, by index; what is past the end has row 0, the row
-    /// of the unknown identity.
-    pub rows: Vec<u32>,
+    /// Row of each identity, of `column_count` columns; who has none has that
+    /// of the unknown identity, the first.
+    pub rows: DenseMap<IdentityIndex, Row>,
     /// Column of each key, for each class of `palisade_abi::table::column`.
     /// TCP, UDP, SCTP: 65,536 keys each; OTHER: `OTHER_KEYS`.
     pub columns: Arc<[Vec<u32>; 4]>,
     /// The numbers of columns are below it; not every number is a column's.
     pub column_count: u32,
-    /// The distinct rows, of `column_count` columns each.
-    pub cells: Vec<Row>,
 }
 
+impl PartialEq for VerdictTable {
+    /// Costs what the two do not share.
+    fn eq(&self, other: &Self) -> bool {
+        // Many identities may have one row: it is compared once.
+        let mut equal = HashSet::new();
+        let same = |one: &Row, other: &Row| {
+            let pair = (one.identity(), other.identity());
+            pair.0 == pair.1 || equal.contains(&pair) || (one == other && equal.insert(pair))
+        };
+        self.column_count == other.column_count
+            && self.columns == other.columns
+            && self.rows.len() == other.rows.len()
+            && self.rows.diff_by(&other.rows, same).is_empty()
+    }
+}
+impl Eq for VerdictTable {}
+
 impl VerdictTable {
-    /// Cells of all rows.
+    /// The row of an identity, or of nobody; None only where there is no row.
+    #[must_use]
+    pub fn row(&self, identity: IdentityIndex) -> Option<&Row> {
+        let row = self.rows.get(&identity);
+        row.or_else(|| self.rows.get(&IdentityIndex(0)))
+    }
+
+    /// The rows of the first `count` indexes.
+    pub(crate) fn rows_by_index(&self, count: usize) -> impl Iterator<Item = Option<&Row>> {
+        let unknown = self.rows.get(&IdentityIndex(0));
+        let mut live = self.rows.iter().peekable();
+        (0..count).map(move |index| {
+            let own = live.next_if(|(live, _)| live.0 as usize == index);
+            own.map(|(_, row)| row).or(unknown)
+        })
+    }
+
+    /// The different rows, in the order of the first identities that have them,
+    /// and which of them each index has.
+    #[must_use]
+    pub fn different_rows(&self) -> (Vec<&Row>, Vec<u32>) {
+        let count = self.rows.last().map_or(0, |last| last.0 as usize + 1);
+        let (mut numbers, mut rows) = (HashMap::new(), Vec::new());
+        let of_index = self.rows_by_index(count).flatten().map(|row| {
+            *numbers.entry(row.identity()).or_insert_with(|| {
+                rows.push(row);
+                u32::try_from(rows.len() - 1).unwrap_or(u32::MAX)
+            })
+        });
+        let of_index = of_index.collect();
+        (rows, of_index)
+    }
+
+    /// Cells of all different rows.
     #[must_use]
     pub fn cell_count(&self) -> usize {
-        self.cells.len() * self.column_count as usize
+        self.different_rows().0.len() * self.column_count as usize
     }
 
     /// Different blocks of all rows, counted by their places in memory.
     #[must_use]
     pub fn block_count(&self) -> usize {
-        block_count(&self.cells)
+        block_count(self.rows.values())
     }
 
     /// The verdict, read as the datapath reads it. `class` and `key` are those
     /// of `palisade_abi::table::column`.
     #[must_use]
     pub fn lookup(&self, identity: IdentityIndex, class: u32, key: u16) -> Cell {
-        let row = self.rows.get(identity.0 as usize).copied().unwrap_or(0);
         let column = self.columns[class as usize]
             .get(key as usize)
             .copied()
             .unwrap_or(0);
-        let row = self.cells.get(row as usize);
-        row.and_then(|row| row.get(self.column_count as usize, column as usize))
+        self.row(identity)
+            .and_then(|row| row.get(self.column_count as usize, column as usize))
             .unwrap_or_default()
     }
 }

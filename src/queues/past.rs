@@ -217,7 +217,8 @@ pub fn fingerprint(policy: &EndpointPolicy) -> String {
             hash.update([0]);
         }
         hash.update(of.table.column_count.to_le_bytes());
-        let lengths = [of.table.rows.len(), of.table.cells.len()];
+        let (rows, of_index) = of.table.different_rows();
+        let lengths = [of_index.len(), rows.len()];
         hash.update(
             lengths
                 .map(|length| length as u64)
@@ -225,14 +226,14 @@ pub fn fingerprint(policy: &EndpointPolicy) -> String {
                 .concat(),
         );
         let mut bytes = Vec::new();
-        for row in of.table.rows.iter() {
+        for row in of_index {
             bytes.extend(row.to_le_bytes());
         }
         for column in of.table.columns.iter().flat_map(|class| class.iter()) {
             bytes.extend(column.to_le_bytes());
         }
         hash.update(&bytes);
-        for row in &of.table.cells {
+        for row in rows {
             bytes.clear();
             for (run, cell) in row.runs(of.table.column_count as usize) {
                 bytes.extend((run.end as u64).to_le_bytes());

@@ -371,19 +371,22 @@ fn spoil(policy: &mut EndpointPolicy, seed: u64) {
         let mut used: Vec<u32> = table.columns.iter().flatten().copied().collect();
         used.sort_unstable();
         used.dedup();
-        if table.cells.is_empty() || used.is_empty() {
+        let indexes: Vec<_> = table.rows.iter().map(|(index, _)| index).collect();
+        if indexes.is_empty() || used.is_empty() {
             continue;
         }
         let mut random = Random::new(seed);
-        let row = random.below(table.cells.len());
+        let index = indexes[random.below(indexes.len())];
         let cell = used[random.below(used.len())] as usize;
-        let mut cells = table.cells[row].cells(columns);
+        let mut cells = table
+            .row(index)
+            .map_or_else(Vec::new, |row| row.cells(columns));
         let is = cells[cell];
         let wrong = match is.action() {
             action::ALLOW => action::NO_MATCH,
             _ => action::ALLOW,
         };
         cells[cell] = Cell::new(wrong, false, is.rule());
-        table.cells[row] = Row::of(&cells);
+        table.rows.insert(index, Row::of(&cells));
     }
 }

@@ -22,13 +22,14 @@ pub(crate) fn tcp_ports(ports: &[u16]) -> VerdictTable {
     }
     let other = vec![0u32; column::OTHER_KEYS];
     let none = Cell::new(action::NO_MATCH, false, 0);
+    let rows = [[none, none], [none, Cell::new(action::ALLOW, false, RULE)]];
     VerdictTable {
-        rows: vec![0, 1],
+        rows: (0..)
+            .map(IdentityIndex)
+            .zip(rows.map(|cells| Row::of(&cells)))
+            .collect(),
         columns: Arc::new([tcp, vec![0; 65_536], vec![0; 65_536], other]),
         column_count: 2,
-        cells: [[none, none], [none, Cell::new(action::ALLOW, false, RULE)]]
-            .map(|cells| Row::of(&cells))
-            .into(),
     }
 }
 
@@ -40,11 +41,12 @@ pub(crate) fn watched(mut generation: Generation) -> Generation {
             let direction = Arc::make_mut(direction);
             direction.watched = std::mem::take(&mut direction.enforced);
             let columns = direction.table.column_count as usize;
-            for row in &mut direction.table.cells {
+            let rows = direction.table.rows.iter().map(|(index, row)| {
                 let cells = row.cells(columns).into_iter();
                 let audited = cells.map(|cell| Cell::new(cell.action(), true, cell.rule()));
-                *row = Row::of(&audited.collect::<Vec<_>>());
-            }
+                (index, Row::of(&audited.collect::<Vec<_>>()))
+            });
+            direction.table.rows = rows.collect();
         }
     }
     generation

@@ -24,7 +24,7 @@ fn a_flip_makes_the_staged_tables_current_and_nothing_before_it() {
         let first = generation(3, Some(tcp_ports(&[22])), None);
         let report = datapath.stage(&first).expect("stage");
         assert!(
-            report.writes > 0 && report.cells == 8 && report.prefixes == 2,
+            report.writes > 0 && report.rows == 4 && report.prefixes == 2,
             "{report:?}"
         );
         assert_eq!(inspector.commit_state().generation.0, 0);

@@ -25,10 +25,15 @@ fn with_ipcache(ipcache4: OrdMap<Ipv4Net, IpcacheEntry>) -> Generation {
     }
 }
 
-/// A row of two columns that no other number has.
-fn one_block(number: u32) -> Row {
+/// A row of 64 columns: five blocks that no other number has.
+fn five_blocks(number: u32) -> Row {
     let cell = |rule| Cell::new(action::ALLOW, false, rule);
-    Row::of(&[cell(number / 1_024 + 2_000), cell(number % 1_024)])
+    let mut cells = Vec::new();
+    for part in 0..4 {
+        cells.push(cell(number / 1_024 + 2_000 + 500 * part));
+        cells.extend([cell(number % 1_024); 15]);
+    }
+    Row::of(&cells)
 }
 
 fn too_much() -> Vec<(&'static str, Generation)> {
@@ -58,17 +63,24 @@ fn too_much() -> Vec<(&'static str, Generation)> {
     vec![
         (
             "blocks",
-            ingress(|table| table.cells = (0..=BLOCKS_MAX).map(one_block).collect()),
+            ingress(|table| {
+                let rows = (0..=BLOCKS_MAX / 5).map(five_blocks);
+                table.column_count = 64;
+                table.rows = (0..).map(IdentityIndex).zip(rows).collect();
+            }),
         ),
         (
             "identities",
-            ingress(|table| table.rows = vec![0; IDENTITIES_MAX + 1]),
+            ingress(|table| {
+                let row = table.row(IdentityIndex(0)).cloned().expect("a row");
+                table.rows.insert(IdentityIndex(largest), row);
+            }),
         ),
         (
             "rule",
             ingress(|table| {
                 let cell = Cell::new(action::ALLOW, false, RULES_MAX);
-                table.cells[0] = Row::of(&[cell, cell]);
+                table.rows.insert(IdentityIndex(0), Row::of(&[cell, cell]));
             }),
         ),
         (
@@ -128,12 +140,8 @@ fn a_generation_that_does_not_fit_changes_nothing() {
 fn a_table_that_points_outside_of_itself_is_refused() {
     in_world(|world| {
         let (mut datapath, _) = world.open();
-        for generation in [
-            ingress(|table| table.rows.push(2)),
-            ingress(|table| Arc::make_mut(&mut table.columns)[1][5] = 2),
-        ] {
-            let error = datapath.stage(&generation).expect_err("outside");
-            assert!(error.to_string().contains("points outside"), "{error}");
-        }
+        let generation = ingress(|table| Arc::make_mut(&mut table.columns)[1][5] = 2);
+        let error = datapath.stage(&generation).expect_err("outside");
+        assert!(error.to_string().contains("points outside"), "{error}");
     });
 }

@@ -309,7 +309,6 @@ impl Datapath for KernelDatapath {
         let tables = Direction::BOTH.map(|direction| &host.direction(direction).table);
         Ok(StageReport {
             writes,
-            cells: tables.iter().map(|table| table.cell_count()).sum(),
             blocks,
             rows: tables.iter().map(|table| table.rows.len()).sum(),
             prefixes: generation.ipcache4.len() + generation.ipcache6.len(),

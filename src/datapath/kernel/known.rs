@@ -5,44 +5,42 @@
 //! Nothing is known at the start, and after a generation did not fit or memory
 //! was not what was written; then the slot is read first.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use palisade_abi::table::{BLOCKS_MAX, RULES_MAX, Word};
+use palisade_abi::table::{BLOCKS_MAX, IDENTITIES_MAX, RULES_MAX, Word};
 
 use super::pool::{Entered, Memory, Pool};
 use crate::datapath::DatapathError;
-use crate::policy::row::{Identity, shift};
-use crate::policy::{Direction, DirectionPolicy, EndpointPolicy, VerdictTable};
+use crate::identity::IdentityIndex;
+use crate::policy::row::shift;
+use crate::policy::{Direction, DirectionPolicy, EndpointPolicy, Row, VerdictTable};
 
 /// One slot's tables.
 #[derive(Debug)]
 pub(crate) struct Slot {
+    /// Each of `words` is one use of its block.
     pub(crate) pool: Pool,
-    /// By direction, the words of the rows of `held`, by row; of the rows that
-    /// were found, in any order, where nothing is held.
-    pub(crate) roots: [Vec<Word>; 2],
+    /// By direction and identity.
+    pub(crate) words: [Vec<Word>; 2],
     held: Option<[Arc<DirectionPolicy>; 2]>,
     /// Over the rows by identity and the columns.
     pub(crate) sum: u64,
 }
 
 /// What of one direction is to be written, besides fresh blocks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Unlike {
+#[derive(Debug)]
+pub(crate) struct Unlike<'a> {
     pub(crate) columns: bool,
-    /// Identities whose rows may differ: those before this one.
-    pub(crate) rows: usize,
-    /// And all after them, which nobody has.
-    pub(crate) rest: bool,
+    /// Identities whose rows may differ, with what is theirs.
+    pub(crate) rows: Vec<(usize, Option<&'a Row>)>,
 }
 
 impl Slot {
     /// What was found in memory.
-    pub(crate) fn found(memory: &impl Memory, roots: [Vec<Word>; 2], sum: u64) -> Self {
+    pub(crate) fn found(memory: &impl Memory, words: [Vec<Word>; 2], sum: u64) -> Self {
         Self {
-            pool: Pool::learn(memory, roots.iter().flatten().copied()),
-            roots,
+            pool: Pool::learn(memory, words.iter().flatten().copied()),
+            words,
             held: None,
             sum,
         }
@@ -53,30 +51,27 @@ impl Slot {
         self.sum.wrapping_add(self.pool.sum())
     }
 
-    /// Makes the blocks those of `next`, which must fit. After an error the slot
-    /// is to be forgotten; nothing was written.
-    pub(crate) fn plan(
+    /// Makes the blocks and words those of `next`, which must fit. After an
+    /// error the slot is to be forgotten; nothing was written.
+    pub(crate) fn plan<'a>(
         &mut self,
         memory: &impl Memory,
-        next: &EndpointPolicy,
-    ) -> Result<[Unlike; 2], DatapathError> {
+        next: &'a EndpointPolicy,
+    ) -> Result<[Unlike<'a>; 2], DatapathError> {
         let held = self.held.take();
-        let held = [0, 1].map(|place| held.as_ref().map(|held| Arc::clone(&held[place])));
-        let kept = [0, 1].map(|place| {
-            let held = held[place].as_ref().map(|held| &held.table);
-            self.keep(memory, place, held, &next.directions[place].table)
+        let unlike = [0, 1].map(|place| {
+            let held = held.as_ref().map(|held| &held[place].table);
+            unlike(held, &next.directions[place].table)
         });
-        for (place, kept) in kept.into_iter().enumerate() {
+        // What goes makes room first.
+        for (words, unlike) in self.words.iter().zip(&unlike) {
+            for (index, _) in &unlike.rows {
+                self.pool.leave(memory, words[*index]);
+            }
+        }
+        for (place, unlike) in unlike.iter().enumerate() {
             let table = &next.directions[place].table;
-            let columns = table.column_count as usize;
-            let mut entered = Entered::new();
-            let words = table.cells.iter().zip(kept).map(|(row, kept)| {
-                kept.unwrap_or_else(|| {
-                    let pool = &mut self.pool;
-                    pool.enter(memory, row, columns, shift(columns), &mut entered)
-                })
-            });
-            self.roots[place] = words.collect();
+            self.enter(memory, place, table.column_count as usize, unlike);
             self.fits(Direction::BOTH[place], table)?;
         }
         let needed = self.pool.in_use();
@@ -87,46 +82,18 @@ impl Slot {
                 max: BLOCKS_MAX as usize,
             });
         }
-        Ok([0, 1].map(|place| {
-            let held = held[place].as_ref().map(|held| &held.table);
-            unlike(held, &next.directions[place].table)
-        }))
+        Ok(unlike)
     }
 
-    /// The words of the rows that stay, as far as a glance tells; all others go.
-    fn keep(
-        &mut self,
-        memory: &impl Memory,
-        place: usize,
-        held: Option<&VerdictTable>,
-        next: &VerdictTable,
-    ) -> Vec<Option<Word>> {
-        let roots = std::mem::take(&mut self.roots[place]);
-        let held = held.filter(|held| held.column_count == next.column_count);
-        let held = held.map_or(&[][..], |held| held.cells.as_slice());
-        let mut stays = vec![false; roots.len()];
-        let mut known: HashMap<Identity<_>, Word> = HashMap::new();
-        let kept = next.cells.iter().enumerate().map(|(number, row)| {
-            let identity = row.identity();
-            if held.get(number).map(|held| held.identity()) == Some(identity) {
-                stays[number] = true;
-                return Some(roots[number]);
-            }
-            if known.is_empty() {
-                let identities = held.iter().map(|row| row.identity());
-                known = identities.zip(roots.iter().copied()).collect();
-            }
-            let word = known.get(&identity).copied()?;
-            self.pool.keep(word);
-            Some(word)
-        });
-        let kept = kept.collect();
-        for (word, stays) in roots.into_iter().zip(stays) {
-            if !stays {
-                self.pool.leave(memory, word);
-            }
+    /// Gives identities the words of their rows.
+    fn enter(&mut self, memory: &impl Memory, place: usize, columns: usize, unlike: &Unlike<'_>) {
+        let mut entered = Entered::new();
+        for (index, row) in &unlike.rows {
+            self.words[place][*index] = row.map_or_else(Word::default, |row| {
+                let pool = &mut self.pool;
+                pool.enter(memory, row, columns, shift(columns), &mut entered)
+            });
         }
-        kept
     }
 
     /// Refuses rules that cannot be counted, and rows of another width.
@@ -166,19 +133,29 @@ fn same_tables(one: &[Arc<DirectionPolicy>; 2], other: &[Arc<DirectionPolicy>; 2
     both.all(|(one, other)| Arc::ptr_eq(one, other) || one.table == other.table)
 }
 
-fn unlike(held: Option<&VerdictTable>, next: &VerdictTable) -> Unlike {
+/// Costs what the two do not share, unless that is everyone's.
+fn unlike<'a>(held: Option<&VerdictTable>, next: &'a VerdictTable) -> Unlike<'a> {
+    let everyone = || next.rows_by_index(IDENTITIES_MAX).enumerate().collect();
     let Some(held) = held else {
         return Unlike {
             columns: true,
-            rows: next.rows.len(),
-            rest: true,
+            rows: everyone(),
         };
     };
-    let first = |table: &VerdictTable| table.cells.first().map(|row| row.identity());
+    let is_same = |one: &Row, other: &Row| one.identity() == other.identity();
+    let changed = held.rows.diff_by(&next.rows, is_same);
+    // Who is not there has the row of the unknown identity.
+    let is_everyone = matches!(changed.first(), Some((IdentityIndex(0), ..)));
+    let rows = if is_everyone || held.column_count != next.column_count {
+        everyone()
+    } else {
+        let rows = changed.into_iter();
+        rows.map(|(index, ..)| (index.0 as usize, next.row(index)))
+            .collect()
+    };
     Unlike {
         columns: !Arc::ptr_eq(&held.columns, &next.columns),
-        rows: held.rows.len().max(next.rows.len()),
-        rest: held.column_count != next.column_count || first(held) != first(next),
+        rows,
     }
 }
 
@@ -226,3 +203,7 @@ impl Known {
         Some(same_tables(one.held.as_ref()?, other.held.as_ref()?))
     }
 }
+
+#[cfg(test)]
+#[path = "known_tests.rs"]
+mod tests;

@@ -233,24 +233,30 @@ impl Pool {
 
     /// One use less of a word; what only it used goes with it.
     pub(crate) fn leave(&mut self, memory: &impl Memory, word: Word) {
-        let mut next = vec![word];
+        let mut next = Vec::new();
+        self.leave_one(memory, word, &mut next);
         while let Some(word) = next.pop() {
-            let place = place(word);
-            if !word.is_link() || self.links.get(place).is_none_or(|links| *links == 0) {
-                continue;
-            }
-            self.links[place] -= 1;
-            if self.links[place] > 0 {
-                continue;
-            }
-            let block = self.content(memory, place);
-            self.in_use -= 1;
-            self.sum = self.sum.wrapping_sub(weight(place, self.marks[place]));
-            if !std::mem::replace(&mut self.is_idle[place], true) {
-                self.idle.push_back(small(place));
-            }
-            next.extend(block.map(Word));
+            self.leave_one(memory, word, &mut next);
         }
+    }
+
+    /// The same; the words that a block used go to `next`.
+    fn leave_one(&mut self, memory: &impl Memory, word: Word, next: &mut Vec<Word>) {
+        let place = place(word);
+        if !word.is_link() || self.links.get(place).is_none_or(|links| *links == 0) {
+            return;
+        }
+        self.links[place] -= 1;
+        if self.links[place] > 0 {
+            return;
+        }
+        let block = self.content(memory, place);
+        self.in_use -= 1;
+        self.sum = self.sum.wrapping_sub(weight(place, self.marks[place]));
+        if !std::mem::replace(&mut self.is_idle[place], true) {
+            self.idle.push_back(small(place));
+        }
+        next.extend(block.map(Word));
     }
 
     fn content(&self, memory: &impl Memory, place: usize) -> Block {

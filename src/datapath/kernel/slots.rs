@@ -20,8 +20,8 @@ use crate::datapath::DatapathError;
 use crate::policy::row::shift;
 use crate::policy::{Direction, EndpointPolicy, VerdictTable};
 
-/// Rows and columns compared and written at once: a page of words.
-const CHUNK: usize = 1_024;
+/// Rows and columns that count as one write: a page of words.
+const PAGE: usize = 1_024;
 /// Keys of a column class.
 const KEYS: usize = 65_536;
 
@@ -37,8 +37,8 @@ pub(crate) struct Tables {
 }
 
 /// Refuses a table that does not fit the maps or contradicts itself; columns
-/// that a slot is known to hold were looked at before, and the rows of cells
-/// are when they are entered.
+/// that a slot is known to hold were looked at before, and rows are when they
+/// are entered.
 pub(crate) fn check(
     direction: Direction,
     table: &VerdictTable,
@@ -50,35 +50,24 @@ pub(crate) fn check(
         }
         Ok(())
     };
+    let last_row = table.rows.last();
+    let identities = last_row.map_or(0, |last| last.0 as usize + 1);
     let longest = table.columns.iter().map(Vec::len).max().unwrap_or(0);
-    fits("identities", table.rows.len(), IDENTITIES_MAX)?;
+    fits("identities", identities, IDENTITIES_MAX)?;
     fits("column keys", longest, KEYS)?;
     fits("columns", table.column_count as usize, COLUMNS_MAX)?;
-    if table.cells.is_empty() {
+    if columns_are_known || table.rows.is_empty() {
         return Ok(());
     }
-    let last_row = table.rows.iter().copied().max().unwrap_or(0) as usize;
-    let last_column = if columns_are_known {
-        0
-    } else {
-        let last = |class: &Vec<u32>| class.iter().copied().max().unwrap_or(0);
-        table.columns.iter().map(last).max().unwrap_or(0)
-    };
     let columns = table.column_count.max(1);
-    if last_row >= table.cells.len() || last_column >= columns {
+    let last_column = table.columns.iter().flatten().copied().max().unwrap_or(0);
+    if last_column >= columns {
         return Err(DatapathError::Other(format!(
-            "the {} table points outside of its {} rows of {columns} columns (row {last_row}, column {last_column})",
+            "the {} table points outside of its {columns} columns (column {last_column})",
             direction.as_str(),
-            table.cells.len(),
         )));
     }
     Ok(())
-}
-
-/// The word of an identity. Where a table has no rows, one that denies.
-fn root(table: &VerdictTable, roots: &[Word], index: usize) -> u32 {
-    let row = table.rows.get(index).copied().unwrap_or(0);
-    roots.get(row as usize).copied().unwrap_or_default().0
 }
 
 fn column_of(table: &VerdictTable, class: usize, key: usize) -> u32 {
@@ -112,36 +101,29 @@ fn sum(array: u32, memory: &[AtomicU32]) -> u64 {
     })
 }
 
-/// Writes the chunks of `part` that differ, keeps the sum, and reads back. How
-/// many were written; None where memory is not what was written.
+/// Writes what is wanted of each place where it differs, keeps the sum, and
+/// reads back. How many pages were written; None where memory is not what was
+/// written.
 fn write(
     array: u32,
     memory: &[AtomicU32],
-    part: Range<usize>,
+    wanted: impl Iterator<Item = (usize, u32)> + Clone,
     sum: &mut u64,
-    want: impl Fn(usize) -> u32,
 ) -> Option<usize> {
-    let mut writes = 0;
-    for first in part.clone().step_by(CHUNK) {
-        let chunk = first..(first + CHUNK).min(part.end);
-        let memory = &memory[chunk];
-        if equal(memory, |index| want(first + index)) {
+    let (mut writes, mut page) = (0, None);
+    for (index, want) in wanted.clone() {
+        let is = load(&memory[index]);
+        if is == want {
             continue;
         }
-        for (index, element) in memory.iter().enumerate() {
-            let (is, want) = (load(element), want(first + index));
-            if is != want {
-                *sum = sum.wrapping_sub(weight(array, first + index, is));
-                *sum = sum.wrapping_add(weight(array, first + index, want));
-                element.store(want, Ordering::Relaxed);
-            }
-        }
-        if !equal(memory, |index| want(first + index)) {
-            return None;
-        }
-        writes += 1;
+        *sum = sum.wrapping_sub(weight(array, index, is));
+        *sum = sum.wrapping_add(weight(array, index, want));
+        memory[index].store(want, Ordering::Relaxed);
+        writes += usize::from(page.replace(index / PAGE) != Some(index / PAGE));
     }
-    Some(writes)
+    let mut wanted = wanted;
+    let right = wanted.all(|(index, want)| load(&memory[index]) == want);
+    right.then_some(writes)
 }
 
 /// The blocks of one slot.
@@ -220,20 +202,17 @@ impl Tables {
 
     /// What a slot holds, whoever wrote it.
     pub(crate) fn read(&self, slot: u32) -> Slot {
-        let roots = Direction::BOTH.map(|direction| {
-            let words: HashSet<Word> = self.words(slot, direction.number()).collect();
-            words.into_iter().collect()
-        });
-        Slot::found(&self.blocks(slot), roots, self.sum(slot))
+        let words = Direction::BOTH.map(|direction| self.words(slot, direction.number()).collect());
+        Slot::found(&self.blocks(slot), words, self.sum(slot))
     }
 
     /// Makes the blocks of `held` those of `next`, before anything is written.
-    pub(crate) fn plan(
+    pub(crate) fn plan<'a>(
         &self,
         slot: u32,
         held: &mut Slot,
-        next: &EndpointPolicy,
-    ) -> Result<[Unlike; 2], DatapathError> {
+        next: &'a EndpointPolicy,
+    ) -> Result<[Unlike<'a>; 2], DatapathError> {
         held.plan(&self.blocks(slot), next)
     }
 
@@ -244,7 +223,7 @@ impl Tables {
         slot: u32,
         held: &mut Slot,
         next: &EndpointPolicy,
-        unlike: &[Unlike; 2],
+        unlike: &[Unlike<'_>; 2],
     ) -> Option<usize> {
         let mut writes = self.write_blocks(slot, held)?;
         for (direction, unlike) in Direction::BOTH.into_iter().zip(unlike) {
@@ -255,20 +234,13 @@ impl Tables {
                     columns_element(0, number, class),
                     self.columns(slot, number, class),
                 );
-                writes += write(array, memory, 0..KEYS, &mut held.sum, |key| {
-                    column_of(table, class as usize, key)
-                })?;
+                let wanted = (0..KEYS).map(|key| (key, column_of(table, class as usize, key)));
+                writes += write(array, memory, wanted, &mut held.sum)?;
             }
-            let end = if unlike.rest {
-                IDENTITIES_MAX
-            } else {
-                unlike.rows
-            };
-            let (memory, roots) = (self.rows(slot, number), &held.roots[direction as usize]);
-            let sum = &mut held.sum;
-            writes += write(rows_array(number), memory, 0..end, sum, |index| {
-                root(table, roots, index)
-            })?;
+            let (memory, words) = (self.rows(slot, number), &held.words[direction as usize]);
+            let indexes = unlike.rows.iter().map(|(index, _)| *index);
+            let wanted = indexes.map(|index| (index, words[index].0));
+            writes += write(rows_array(number), memory, wanted, &mut held.sum)?;
         }
         Some(writes)
     }
@@ -300,15 +272,16 @@ impl Tables {
             });
             let (blocks, mut seen) = (self.blocks(slot), Entered::new());
             let shift = shift(table.column_count as usize);
-            let roots = table.cells.iter();
-            let roots: Option<Vec<Word>> = roots
-                .map(|row| found.pool.find(&blocks, row, shift, &mut seen))
-                .collect();
+            let mut rows = table.rows_by_index(IDENTITIES_MAX);
+            let mut words = self.words(slot, number);
             columns
-                && roots.is_some_and(|roots| {
-                    let memory = self.rows(slot, number);
-                    equal(memory, |index| root(table, &roots, index))
-                })
+                && rows
+                    .by_ref()
+                    .zip(words.by_ref())
+                    .all(|(row, is)| match row {
+                        Some(row) => found.pool.find(&blocks, row, shift, &mut seen) == Some(is),
+                        None => is == Word::default(),
+                    })
         })
     }
 

@@ -173,7 +173,7 @@ fn with_names(
     let items = ground.items;
     for meaning in key.named.iter() {
         let item = named(items, key.items, meaning.name, audited);
-        let (column, width) = (ground.layout.of_key(meaning.key), ground.layout.width());
+        let (column, width) = (ground.layout.of(meaning.key), ground.layout.width());
         let is = painted.columns.get(width, column);
         if is.is_some_and(|is| items.order(item) < items.order(is)) {
             Arc::make_mut(&mut painted).put(meaning.key, item, ground);

@@ -1,31 +1,31 @@
 //! The table of one direction, and what is kept to make the next one.
 //!
 //! Invariant: a table made from what was kept equals one made from nothing, bit
-//! for bit. Rows are numbered by the first identity that has them, columns by
-//! the ports alone, and nothing else of a table depends on what came before.
+//! for bit. An identity has a row and not a number of one, columns are numbered
+//! by the ports alone, and nothing else of a table depends on what came before.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use palisade_abi::table::{Cell, action};
 
 use super::cells::RowMaker;
-use super::hashing::NumberMap;
 use super::holders::Holders;
 use super::items::{Items, Stance, Touched, number};
 use super::layout::{Borders, Layout};
 use super::paint::Ground;
-use super::population::{NONE, Population, meanings};
+use super::population::{Population, meanings};
 use super::sets::Set;
 use super::{ResolveError, Work};
 use crate::events::ResourceKey;
-use crate::identity::IdentityIndex;
-use crate::policy::row::{Identity, Row, Shelf, block_count};
+use crate::identity::{DenseMap, IdentityIndex};
+use crate::policy::row::{Row, Shelf, block_count};
 use crate::policy::{
     Direction, DirectionPolicy, PolicySnapshot, Selections, Signature, StoredPolicy, VerdictTable,
 };
 
 /// What may be kept although nobody needs it any more, besides as much again
-/// as is needed: classes, rows, blocks, nodes of sets.
+/// as is needed: blocks, nodes of sets.
 const STALE_MAX: usize = 4_096;
 
 /// One direction.
@@ -47,7 +47,11 @@ struct Tables {
     borders: Borders,
     layout: Layout,
     maker: RowMaker,
-    rows: Rows,
+    /// The blocks of all rows, and how many there were when it was swept last.
+    shelf: Shelf<Cell>,
+    swept: usize,
+    /// The row of each identity as the last table has it.
+    rows: DenseMap<IdentityIndex, Row>,
     /// Nodes of sets after the full computation.
     sets_at_first: usize,
 }
@@ -61,47 +65,6 @@ pub(super) struct Changes<'a> {
     pub(super) identities: Vec<IdentityIndex>,
     /// Who is selected by whom, now.
     pub(super) holders: &'a Holders,
-}
-
-/// The distinct rows, in no particular order.
-#[derive(Debug, Default)]
-struct Rows {
-    contents: Vec<Row>,
-    known: NumberMap<Identity<Cell>, u32>,
-    shelf: Shelf<Cell>,
-    /// Rows of the last table, and blocks when the shelf was swept last.
-    in_table: usize,
-    swept: usize,
-}
-
-impl Rows {
-    /// None yet, on a shelf with blocks of before.
-    fn on(shelf: Shelf<Cell>) -> Self {
-        Self {
-            swept: shelf.len(),
-            shelf,
-            ..Self::default()
-        }
-    }
-
-    fn number(&mut self, row: Row) -> u32 {
-        *self.known.entry(row.identity()).or_insert_with(|| {
-            self.contents.push(row);
-            number(self.contents.len() - 1)
-        })
-    }
-
-    /// Drops what nobody needs when there may be much of it.
-    fn tidy(&mut self) {
-        if self.shelf.len() > 2 * self.swept + STALE_MAX {
-            self.shelf.sweep();
-            self.swept = self.shelf.len();
-        }
-    }
-
-    fn is_worn(&self) -> bool {
-        self.contents.len() > 2 * self.in_table + STALE_MAX
-    }
 }
 
 /// What the next table of a direction shares with the one before.
@@ -130,8 +93,9 @@ impl DirectionState {
             let maker = RowMaker::new(stance, audit);
             let mut tables = Tables::new(&mut items, maker, shelf);
             tables.settle_all(&mut items, &snapshot.selections, work);
-            tables.lay_out(&mut items, work);
-            let table = tables.table(&items, limits, work)?;
+            tables.lay_out(&mut items, None, work);
+            tables.settle_rows(&items, limits, work)?;
+            let table = tables.table();
             (Some(tables), table)
         } else {
             (None, open_table())
@@ -155,7 +119,7 @@ impl DirectionState {
 
     /// What the next one may share.
     pub(super) fn into_before(self) -> Before {
-        let shelf = self.tables.map(|tables| tables.rows.shelf);
+        let shelf = self.tables.map(|tables| tables.shelf);
         Before {
             policy: self.policy,
             shelf: shelf.unwrap_or_default(),
@@ -165,7 +129,7 @@ impl DirectionState {
     /// Blocks of the table, or more: those of tables before it.
     pub(super) fn blocks_at_most(&self) -> usize {
         let tables = self.tables.as_ref();
-        tables.map_or(0, |tables| tables.rows.shelf.len())
+        tables.map_or(0, |tables| tables.shelf.len())
     }
 
     /// How many columns of ports there are.
@@ -199,17 +163,15 @@ impl DirectionState {
         if tables.is_worn(&self.items) {
             return Ok(false);
         }
-        let mut news = tables.follow(&mut self.items, selections, changes, &touched, work);
+        tables.follow(&mut self.items, selections, changes, &touched, work);
         if touched.everyone {
-            tables.population.forget_rows(|_| false);
-            news = true;
+            tables.forget_rows(None, |_| false, work);
         }
-        news |= tables.lay_out(&mut self.items, work);
+        let mut news = tables.lay_out(&mut self.items, Some(changes.holders), work);
+        news |= tables.settle_rows(&self.items, self.limits, work)?;
         if news {
-            let table = tables.table(&self.items, self.limits, work)?;
-            if table != self.policy.table {
-                self.policy = Arc::new(self.policy(table));
-            }
+            let table = tables.table();
+            self.policy = Arc::new(self.policy(table));
         }
         let same_names = self.items.enforcing == self.policy.enforcing
             && self.items.auditing == self.policy.auditing;
@@ -242,7 +204,9 @@ impl Tables {
             layout: Layout::new(&borders),
             borders,
             maker,
-            rows: Rows::on(shelf),
+            swept: shelf.len(),
+            shelf,
+            rows: DenseMap::default(),
             sets_at_first: 0,
         }
     }
@@ -255,8 +219,7 @@ impl Tables {
         self.sets_at_first = items.sets.size();
     }
 
-    /// Looks up the identities that a change has touched. Whether that changed
-    /// anything.
+    /// Looks up the identities that a change has touched.
     fn follow(
         &mut self,
         items: &mut Items,
@@ -264,7 +227,7 @@ impl Tables {
         changes: &Changes<'_>,
         touched: &Touched,
         work: &mut Work,
-    ) -> bool {
+    ) {
         let mut identities = changes.identities.clone();
         for (selector, before) in &touched.selectors {
             if items.of_selector(*selector) != *before {
@@ -273,23 +236,21 @@ impl Tables {
         }
         identities.sort_unstable();
         identities.dedup();
-        let mut news = false;
         for index in &identities {
             let signature = selections.by_identity.get(index);
-            news |= self.settle(items, selections, *index, signature);
+            self.settle(items, selections, *index, signature);
         }
         work.identities += identities.len();
-        news
     }
 
-    /// Looks an identity up again. Whether that changed anything.
+    /// Looks an identity up again.
     fn settle(
         &mut self,
         items: &mut Items,
         selections: &Selections,
         index: IdentityIndex,
         signature: Option<&Signature>,
-    ) -> bool {
+    ) {
         let key = signature.map(|signature| {
             let own = items.of_signature(signature);
             let named = selections.named_ports.get(&index);
@@ -300,13 +261,13 @@ impl Tables {
         // The unknown identity is always there.
         let unknown =
             (index == IdentityIndex(0)).then(|| self.population.key(Set::EMPTY, Vec::new()));
-        self.population.put(index.0 as usize, key.or(unknown))
+        self.population.put(index.0, key.or(unknown));
     }
 
     /// Gives the columns their numbers, if ports have come or gone. Rows that
     /// do not tell apart what has another number now stay. Whether there is
     /// anything new.
-    fn lay_out(&mut self, items: &mut Items, work: &mut Work) -> bool {
+    fn lay_out(&mut self, items: &mut Items, holders: Option<&Holders>, work: &mut Work) -> bool {
         let named = self.population.take_port_changes().into_iter();
         let named = named.map(|(key, is_more)| (key..key + 1, is_more));
         let changes: Vec<_> = items
@@ -330,38 +291,101 @@ impl Tables {
         let moves = layout.moves(&self.layout);
         let old = std::mem::replace(&mut self.layout, layout);
         let Some(moves) = moves else {
-            self.rows = Rows::on(std::mem::take(&mut self.rows.shelf));
-            self.population.forget_rows(|_| false);
+            self.forget_rows(None, |_| false, work);
             return true;
         };
-        let (rows, width) = (&self.rows.contents, old.width());
-        self.population.forget_rows(|row| {
-            let says = |column: u32| rows[row as usize].get(width, column as usize);
-            moves.iter().all(|(was, is)| says(*was) == says(*is))
-        });
+        let classes = holders.and_then(|holders| self.that_may_tell(items, holders, &moves));
+        let numbers = moves.iter().map(|(was, is)| (old.of(*was), old.of(*is)));
+        let numbers: Vec<(usize, usize)> = numbers.collect();
+        let is_right = |row: &Row| {
+            let says = |column| row.get(old.width(), column);
+            numbers.iter().all(|(was, is)| says(*was) == says(*is))
+        };
+        self.forget_rows(classes, is_right, work);
         true
     }
 
-    fn table(
+    /// The classes whose rows may tell apart what these columns are, by the
+    /// items that do; None where it is as well to ask all classes.
+    fn that_may_tell(
+        &self,
+        items: &Items,
+        holders: &Holders,
+        columns: &[(usize, usize)],
+    ) -> Option<Vec<u32>> {
+        let mut classes = Vec::new();
+        for (one, other) in columns {
+            if self.population.means(*one) || self.population.means(*other) {
+                return None;
+            }
+        }
+        for selector in items.selectors_that_tell(columns)? {
+            for index in holders.of(selector) {
+                classes.extend(self.population.class_of(index.0));
+                if classes.len() > self.population.class_count() as usize {
+                    return None;
+                }
+            }
+        }
+        classes.sort_unstable();
+        classes.dedup();
+        Some(classes)
+    }
+
+    /// Of these classes, or of all: those whose row is not right have none any
+    /// more.
+    fn forget_rows(
+        &mut self,
+        classes: Option<Vec<u32>>,
+        is_right: impl Fn(&Row) -> bool,
+        work: &mut Work,
+    ) {
+        let classes = classes.unwrap_or_else(|| (0..self.population.class_count()).collect());
+        work.asked += classes.len();
+        for class in classes {
+            self.population.forget_row(class, &is_right);
+        }
+    }
+
+    /// Paints the classes that have no row yet, and gives identities the rows of
+    /// their classes. Whether a row has changed.
+    fn settle_rows(
         &mut self,
         items: &Items,
         limits: Limits,
         work: &mut Work,
-    ) -> Result<VerdictTable, ResolveError> {
+    ) -> Result<bool, ResolveError> {
         self.paint(items, limits, work)?;
         self.maker.rest();
-        let (rows, cells) = self.numbered();
-        self.rows.in_table = cells.len();
-        self.rows.tidy();
-        Ok(VerdictTable {
-            rows,
-            columns: Arc::clone(&self.layout.by_key),
-            column_count: number(self.layout.width()),
-            cells,
-        })
+        let mut news = false;
+        for index in self.population.take_moved() {
+            let place = IdentityIndex(index);
+            let (was, is) = (self.rows.get(&place), self.population.row_of(index));
+            if was.map(Row::identity) == is.map(Row::identity) {
+                continue;
+            }
+            news = true;
+            work.given += 1;
+            match is {
+                Some(row) => drop(self.rows.insert(place, row.clone())),
+                None => drop(self.rows.remove(&place)),
+            }
+        }
+        if self.shelf.len() > 2 * self.swept + STALE_MAX {
+            self.shelf.sweep();
+            self.swept = self.shelf.len();
+        }
+        Ok(news)
     }
 
-    /// Paints the classes that have no row yet.
+    fn table(&self) -> VerdictTable {
+        VerdictTable {
+            rows: self.rows.clone(),
+            columns: Arc::clone(&self.layout.by_key),
+            column_count: number(self.layout.width()),
+        }
+    }
+
     fn paint(
         &mut self,
         items: &Items,
@@ -372,49 +396,26 @@ impl Tables {
             items,
             layout: &self.layout,
         };
-        let rows = &mut self.rows;
+        let shelf = &mut self.shelf;
         // Counted now and then, which bounds the work.
-        let mut count_at = rows.shelf.len() + limits.blocks_max;
+        let mut count_at = shelf.len() + limits.blocks_max;
         for class in self.population.take_unpainted() {
             let key = self.population.key_of(class);
-            let row = self.maker.row(ground, key, &mut rows.shelf);
-            let row = rows.number(row);
+            let row = self.maker.row(ground, key, shelf);
             self.population.set_row(class, row);
             work.rows += 1;
-            if rows.shelf.len() > count_at {
-                rows.shelf.sweep();
-                limits.blocks(rows, self.layout.count())?;
-                count_at = rows.shelf.len() + limits.blocks_max;
+            if shelf.len() > count_at {
+                shelf.sweep();
+                limits.blocks(&self.population, self.layout.count())?;
+                count_at = shelf.len() + limits.blocks_max;
             }
         }
         Ok(())
     }
 
-    /// The row of each index, and the rows, numbered by the first index that
-    /// has them. What nobody has is row 0, that of the unknown identity.
-    fn numbered(&self) -> (Vec<u32>, Vec<Row>) {
-        let mut numbers = vec![NONE; self.rows.contents.len()];
-        let mut cells = Vec::new();
-        let by_index = self.population.by_index().iter().map(|class| {
-            if *class == NONE {
-                return 0;
-            }
-            let row = self.population.row_of(*class) as usize;
-            if numbers[row] == NONE {
-                numbers[row] = number(cells.len());
-                cells.push(self.rows.contents[row].clone());
-            }
-            numbers[row]
-        });
-        (by_index.collect(), cells)
-    }
-
     /// Whether so much is kept for nothing that it is better to begin anew.
     fn is_worn(&self, items: &Items) -> bool {
-        let population = &self.population;
-        population.kept() > 2 * population.live() + STALE_MAX
-            || self.rows.is_worn()
-            || items.sets.size() > 4 * (self.sets_at_first + STALE_MAX)
+        items.sets.size() > 4 * (self.sets_at_first + STALE_MAX)
     }
 }
 
@@ -422,10 +423,13 @@ impl Tables {
 /// allows.
 fn open_table() -> VerdictTable {
     VerdictTable {
-        rows: vec![0],
+        rows: std::iter::once((
+            IdentityIndex(0),
+            Row::All(Cell::new(action::ALLOW, false, 0)),
+        ))
+        .collect(),
         columns: Arc::new(Layout::one()),
         column_count: 1,
-        cells: vec![Row::All(Cell::new(action::ALLOW, false, 0))],
     }
 }
 
@@ -439,14 +443,18 @@ pub(super) struct Limits {
 
 impl Limits {
     /// Refuses rows that are far too many, before there are more of them.
-    fn blocks(self, rows: &Rows, columns: usize) -> Result<(), ResolveError> {
-        let (needed, max) = (block_count(&rows.contents), self.blocks_max);
+    fn blocks(self, population: &Population, columns: usize) -> Result<(), ResolveError> {
+        let (needed, max) = (block_count(population.rows()), self.blocks_max);
         if needed <= max {
             return Ok(());
         }
         Err(ResolveError::Blocks {
             direction: self.direction.as_str(),
-            rows: rows.contents.len(),
+            rows: population
+                .rows()
+                .map(Row::identity)
+                .collect::<HashSet<_>>()
+                .len(),
             columns,
             at_least: true,
             needed,

@@ -401,24 +401,25 @@ fn what_is_done_is_what_changed() {
         resolver.resolve(&snapshot, world.audit).expect("fits");
         resolver.work()
     };
-    let done = |directions, identities, rows| Work {
+    let done = |directions, identities, rows, given| Work {
         directions,
-        columns: 0,
         identities,
         rows,
+        given,
+        ..Work::default()
     };
     // Egress is not enforced: it has no table, and no identities.
-    assert_eq!(work(&world), done(2, INDEXES as usize, 2));
-    assert_eq!(work(&world), done(0, 0, 0));
+    assert_eq!(work(&world), done(2, INDEXES as usize, 2, INDEXES as usize));
+    assert_eq!(work(&world), done(0, 0, 0, 0));
     // To a row that is known, to one that is not, back, and away.
     world.take(Step::Identity(3, Some(select(&[0]))));
-    assert_eq!(work(&world), done(0, 1, 0));
+    assert_eq!(work(&world), done(0, 1, 0, 1));
     world.take(Step::Identity(4, Some(select(&[0, 1]))));
-    assert_eq!(work(&world), done(0, 1, 1));
+    assert_eq!(work(&world), done(0, 1, 1, 1));
     world.take(Step::Identity(4, Some(select(&[0]))));
-    assert_eq!(work(&world), done(0, 1, 0));
+    assert_eq!(work(&world), done(0, 1, 0, 1));
     world.take(Step::Identity(5, None));
-    assert_eq!(work(&world), done(0, 1, 0));
+    assert_eq!(work(&world), done(0, 1, 0, 1));
     // Names of ports matter to nobody here.
     let named = NamedPort {
         name: NAMES[0].to_owned(),
@@ -426,7 +427,7 @@ fn what_is_done_is_what_changed() {
         port: 1,
     };
     world.take(Step::Named(6, vec![named]));
-    assert_eq!(work(&world), done(0, 1, 0));
+    assert_eq!(work(&world), done(0, 1, 0, 0));
     // A rule that goes touches those whom it held, and one that comes too.
     let [first, second] = both;
     world.take(Step::Policy(0, Some(policy(vec![first.clone()]))));

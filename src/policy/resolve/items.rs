@@ -4,13 +4,14 @@
 //! are kept; so a set of numbers means the same for ever. What decides first is
 //! said by its order, and only by that.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use imbl::OrdSet;
 
 use super::hashing::NumberMap;
+use super::layout::FRAGMENT;
 use super::ports::{PortSet, PortSets, failsafe_ports};
 use super::sets::{Set, Sets};
 use crate::events::ResourceKey;
@@ -117,6 +118,8 @@ pub(super) struct Items {
     pub(super) sets: Sets,
     of_selector: NumberMap<SelectorId, Set>,
     pub(super) everyone: Set,
+    /// Live items by the numbers of their ports.
+    of_ports: BTreeSet<(u32, u32)>,
     /// Items by the names of ports of peers that they use.
     of_name: HashMap<u32, HashSet<u32>>,
     deciding: [usize; 2],
@@ -152,6 +155,7 @@ impl Items {
             sets: Sets::new(capacity),
             of_selector: NumberMap::default(),
             everyone: Set::EMPTY,
+            of_ports: BTreeSet::new(),
             of_name: HashMap::new(),
             deciding: [0; 2],
             audited: 0,
@@ -231,6 +235,30 @@ impl Items {
     /// The items that use a name of a port.
     pub(super) fn of_name(&self, name: u32) -> impl Iterator<Item = u32> {
         self.of_name.get(&name).into_iter().flatten().copied()
+    }
+
+    /// The selectors of items that tell apart two columns of one of these pairs,
+    /// given by a key each. None where an item for everyone may.
+    pub(super) fn selectors_that_tell(
+        &self,
+        columns: &[(usize, usize)],
+    ) -> Option<Vec<SelectorId>> {
+        if columns
+            .iter()
+            .any(|pair| pair.0 == FRAGMENT || pair.1 == FRAGMENT)
+        {
+            return None;
+        }
+        let mut selectors = Vec::new();
+        for ports in self.ports.that_tell(columns) {
+            for (_, item) in self.of_ports.range((ports, 0)..=(ports, NOBODY)) {
+                match &self.get(*item)?.peers {
+                    PeerSet::Everyone => return None,
+                    PeerSet::Selected(more) => selectors.extend(more),
+                }
+            }
+        }
+        Some(selectors)
     }
 
     /// Whether an item uses a name whose meaning is the peer's.
@@ -386,6 +414,7 @@ impl Items {
     fn add(&mut self, ranked: Ranked, touched: &mut Touched) -> u32 {
         let item = number(self.ranked.len());
         self.ports.count(ranked.ports, true);
+        self.of_ports.insert((ranked.ports, item));
         for name in &self.ports.get(ranked.ports).names {
             self.of_name.entry(*name).or_default().insert(item);
         }
@@ -406,6 +435,7 @@ impl Items {
         let ports = ranked.ports;
         self.hold(item, &peers, &nobody, touched);
         self.ports.count(ports, false);
+        self.of_ports.remove(&(ports, item));
         for name in &self.ports.get(ports).names {
             if let Some(items) = self.of_name.get_mut(name) {
                 items.remove(&item);

@@ -20,8 +20,8 @@ use super::ports::{KEYS, PORT_KEYS};
 use crate::policy::row::{Maker, Part};
 
 /// A column that no range of ports covers, and that of fragments.
-const UNCOVERED: usize = KEYS;
-const FRAGMENT: usize = KEYS + 1;
+pub(super) const UNCOVERED: usize = KEYS;
+pub(super) const FRAGMENT: usize = KEYS + 1;
 /// A node ends before one of so many ports, besides when it is full.
 const RUN: u64 = 32;
 /// More differences are not worth asking each row for.
@@ -175,8 +175,8 @@ impl Layout {
         }
     }
 
-    /// The number of the column of a key.
-    pub(super) fn of_key(&self, key: usize) -> usize {
+    /// The number of the column of a key, or of a column by its first one.
+    pub(super) fn of(&self, key: usize) -> usize {
         self.number(key) as usize
     }
 
@@ -190,10 +190,10 @@ impl Layout {
         self.root.part(maker, said)
     }
 
-    /// What was said of numbers that mean something else now: a row that says
-    /// the same of both of each pair says of every column what it did. None
-    /// where that is too much to tell.
-    pub(super) fn moves(&self, old: &Self) -> Option<Vec<(u32, u32)>> {
+    /// The columns that numbers meant and that they mean now, by their first
+    /// keys: a row that said the same of both of each pair says of every column
+    /// what it did. None where that is too much to tell.
+    pub(super) fn moves(&self, old: &Self) -> Option<Vec<(usize, usize)>> {
         if self.levels != old.levels {
             return None;
         }
@@ -273,15 +273,14 @@ impl Node {
 /// Collects what numbers meant and mean.
 struct Moves<'a> {
     old: &'a Layout,
-    found: Vec<(u32, u32)>,
+    found: Vec<(usize, usize)>,
 }
 
 impl Moves<'_> {
     /// What had the number of `was` means `is` now; both as they were.
     fn note(&mut self, was: usize, is: usize) -> Option<()> {
-        let pair = (self.old.number(was), self.old.number(is));
-        if pair.0 != pair.1 {
-            self.found.push(pair);
+        if self.old.number(was) != self.old.number(is) {
+            self.found.push((was, is));
         }
         (self.found.len() <= MOVES_MAX).then_some(())
     }
@@ -375,8 +374,12 @@ fn node(members: Vec<Branch>) -> Arc<Node> {
     let mut branches: [Option<Branch>; BLOCK_WORDS] = Default::default();
     let mut members = members.into_iter();
     branches[0] = members.next();
-    // Of a port, whatever the protocol: what is alike becomes one block.
-    let mark = |branch: &Branch| mixed((branch.first() % PORT_KEYS) as u64 + 1);
+    // Of a port, whatever the protocol: what is alike becomes one block. Nothing
+    // moves the column of fragments, since all rows may say something else there.
+    let mark = |branch: &Branch| match branch {
+        Branch::Column(FRAGMENT) => u64::MAX,
+        branch => mixed((branch.first() % PORT_KEYS) as u64 + 1),
+    };
     let digit = |mark: u64| mark.to_le_bytes().map(usize::from)[0] % BLOCK_WORDS;
     let mut others: Vec<Branch> = members.collect();
     others.sort_by_key(|branch| std::cmp::Reverse((mark(branch), branch.first())));

@@ -46,7 +46,7 @@ fn every_column_has_a_number_of_its_own() {
         );
         for port in ports.iter().take(20) {
             let row = row(&layout, *port..*port + 1);
-            let said = |port| row.get(layout.width(), layout.of_key(port));
+            let said = |port| row.get(layout.width(), layout.of(port));
             assert_eq!((said(*port), said(0)), (Some(1), Some(0)));
         }
     }
@@ -65,7 +65,7 @@ fn a_new_port_moves_a_few_neighbours() {
     for port in ports {
         let before = row(&old, *port..*port + 1);
         let after = row(&new, *port..*port + 1);
-        let says = |number: u32| before.get(old.width(), number as usize);
+        let says = |column| before.get(old.width(), old.of(column));
         if moves.iter().all(|(was, is)| says(*was) == says(*is)) {
             assert_eq!(before, after, "port {port}, {more} is new");
             kept += 1;

@@ -11,6 +11,8 @@ mod direction;
 mod edit_tests;
 #[cfg(test)]
 mod follow_tests;
+#[cfg(test)]
+mod growth_tests;
 mod hashing;
 mod holders;
 mod items;

@@ -11,9 +11,7 @@ use super::items::{Items, NOBODY, number};
 use super::ports::{PortName, position};
 use super::sets::Set;
 use crate::policy::language::NamedPort;
-
-/// No class, or no row.
-pub(super) const NONE: u32 = u32::MAX;
+use crate::policy::row::Row;
 
 /// What the name of a port of an egress rule means to an identity.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -37,25 +35,33 @@ pub(super) struct Key {
 #[derive(Debug)]
 struct Class {
     key: Key,
-    /// How many live identities are of it.
-    identities: u32,
-    row: u32,
+    /// At least one, but for classes that are free to be another.
+    identities: Vec<u32>,
+    row: Option<Row>,
+}
+
+/// The class of an identity, and its place in it.
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    class: u32,
+    place: u32,
 }
 
 /// All identities, by index.
 #[derive(Debug)]
 pub(super) struct Population {
-    class_of: Vec<u32>,
+    members: Vec<Option<Member>>,
     classes: Vec<Class>,
     known: NumberMap<Key, u32>,
-    /// Classes with identities.
-    live: usize,
-    /// Ports that named ports stand for, with how many live classes mean them.
+    free: Vec<u32>,
+    /// Ports that named ports stand for, with how many classes mean them.
     ports: BTreeMap<usize, u32>,
     /// Those that have come into use (true) or gone out of it.
     port_changes: Vec<(usize, bool)>,
-    /// Classes that had no row when they came to life; maybe more than once.
+    /// Classes that had no row once; maybe more than once.
     unpainted: Vec<u32>,
+    /// Identities that may have another row now; maybe more than once.
+    moved: Vec<u32>,
     nothing_named: Arc<[Meaning]>,
 }
 
@@ -63,13 +69,14 @@ impl Population {
     /// Of the unknown identity alone: what nothing selects.
     pub(super) fn new() -> Self {
         let mut population = Self {
-            class_of: Vec::new(),
+            members: Vec::new(),
             classes: Vec::new(),
             known: NumberMap::default(),
-            live: 0,
+            free: Vec::new(),
             ports: BTreeMap::new(),
             port_changes: Vec::new(),
             unpainted: Vec::new(),
+            moved: Vec::new(),
             nothing_named: Arc::from([]),
         };
         let key = population.key(Set::EMPTY, Vec::new());
@@ -87,35 +94,32 @@ impl Population {
         Key { items, named }
     }
 
-    /// Gives an index to an identity, or to nobody. Whether that is news.
-    pub(super) fn put(&mut self, index: usize, key: Option<Key>) -> bool {
-        let class = key.map_or(NONE, |key| self.class(key));
-        if self.class_of.len() <= index {
-            if class == NONE {
-                return false;
-            }
-            self.class_of.resize(index + 1, NONE);
+    /// Gives an index to an identity, or to nobody.
+    pub(super) fn put(&mut self, index: u32, key: Option<Key>) {
+        if self.members.len() <= index as usize {
+            self.members.resize(index as usize + 1, None);
         }
-        let before = std::mem::replace(&mut self.class_of[index], class);
-        if before == class {
-            return false;
+        let before = self.members[index as usize];
+        if key.as_ref() == before.map(|before| &self.classes[before.class as usize].key) {
+            return;
         }
-        self.join(class);
-        self.leave(before);
-        while self.class_of.last() == Some(&NONE) {
-            self.class_of.pop();
+        // A class that both have in common would not have gone meanwhile.
+        self.members[index as usize] = key.map(|key| self.join(index, key));
+        if let Some(before) = before {
+            self.leave(before);
         }
-        true
+        self.moved.push(index);
     }
 
-    /// The class of each index; NONE where nobody is.
-    pub(super) fn by_index(&self) -> &[u32] {
-        &self.class_of
+    /// The class of an identity, if it is one.
+    pub(super) fn class_of(&self, index: u32) -> Option<u32> {
+        let member = self.members.get(index as usize)?;
+        member.map(|member| member.class)
     }
 
-    /// How many classes have identities.
-    pub(super) fn live(&self) -> usize {
-        self.live
+    /// Whether a name of a port stands for a key.
+    pub(super) fn means(&self, key: usize) -> bool {
+        self.ports.contains_key(&key)
     }
 
     /// Keys that names have come to stand for, or ceased to, since this was
@@ -129,88 +133,106 @@ impl Population {
         &self.classes[class as usize].key
     }
 
-    /// The row of a class; NONE until it is painted.
-    pub(super) fn row_of(&self, class: u32) -> u32 {
-        self.classes[class as usize].row
-    }
-
     /// Gives a class its row.
-    pub(super) fn set_row(&mut self, class: u32, row: u32) {
-        self.classes[class as usize].row = row;
+    pub(super) fn set_row(&mut self, class: u32, row: Row) {
+        let class = &mut self.classes[class as usize];
+        class.row = Some(row);
+        self.moved.extend(&class.identities);
     }
 
-    /// The classes that have identities and no row, each once.
+    /// The classes that have no row, each once.
     pub(super) fn take_unpainted(&mut self) -> Vec<u32> {
         let mut unpainted = std::mem::take(&mut self.unpainted);
         unpainted.sort_unstable();
         unpainted.dedup();
         unpainted.retain(|class| {
             let class = &self.classes[*class as usize];
-            class.identities > 0 && class.row == NONE
+            !class.identities.is_empty() && class.row.is_none()
         });
         unpainted
     }
 
-    /// The classes whose row is not `right` have none any more.
-    pub(super) fn forget_rows(&mut self, right: impl Fn(u32) -> bool) {
-        for (place, class) in (0..).zip(&mut self.classes) {
-            if class.row != NONE && !right(class.row) {
-                class.row = NONE;
-                self.unpainted.push(place);
-            }
+    /// The identities that may have another row than when this was asked last.
+    /// All have a row, if they are live.
+    pub(super) fn take_moved(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// The row of an identity, if it is live.
+    pub(super) fn row_of(&self, index: u32) -> Option<&Row> {
+        let class = self.class_of(index)?;
+        self.classes[class as usize].row.as_ref()
+    }
+
+    /// The rows of all classes that have one.
+    pub(super) fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.classes.iter().filter_map(|class| class.row.as_ref())
+    }
+
+    /// How many classes there may be.
+    pub(super) fn class_count(&self) -> u32 {
+        number(self.classes.len())
+    }
+
+    /// A class whose row is not `right` has none any more.
+    pub(super) fn forget_row(&mut self, class: u32, right: impl Fn(&Row) -> bool) {
+        let row = &mut self.classes[class as usize].row;
+        if row.take_if(|row| !right(row)).is_some() {
+            self.unpainted.push(class);
         }
     }
 
-    /// Classes kept, with identities or without.
-    pub(super) fn kept(&self) -> usize {
-        self.classes.len()
-    }
-
-    fn class(&mut self, key: Key) -> u32 {
-        if let Some(class) = self.known.get(&key) {
-            return *class;
-        }
-        let class = number(self.classes.len());
-        self.known.insert(key.clone(), class);
-        self.classes.push(Class {
-            key,
-            identities: 0,
-            row: NONE,
-        });
-        class
-    }
-
-    fn join(&mut self, place: u32) {
-        let Some(class) = self.classes.get_mut(place as usize) else {
-            return;
+    fn join(&mut self, index: u32, key: Key) -> Member {
+        let class = match self.known.get(&key) {
+            Some(class) => *class,
+            None => self.found(key),
         };
-        class.identities += 1;
-        if class.identities > 1 {
-            return;
+        let identities = &mut self.classes[class as usize].identities;
+        identities.push(index);
+        Member {
+            class,
+            place: number(identities.len() - 1),
         }
-        self.live += 1;
-        if class.row == NONE {
-            self.unpainted.push(place);
-        }
-        for meaning in class.key.named.iter() {
+    }
+
+    /// A new class.
+    fn found(&mut self, key: Key) -> u32 {
+        for meaning in key.named.iter() {
             let users = self.ports.entry(meaning.key).or_insert(0);
             *users += 1;
             if *users == 1 {
                 self.port_changes.push((meaning.key, true));
             }
         }
+        let class = Class {
+            key: key.clone(),
+            identities: Vec::new(),
+            row: None,
+        };
+        let place = self.free.pop().unwrap_or(number(self.classes.len()));
+        match self.classes.get_mut(place as usize) {
+            Some(free) => *free = class,
+            None => self.classes.push(class),
+        }
+        self.known.insert(key, place);
+        self.unpainted.push(place);
+        place
     }
 
-    fn leave(&mut self, class: u32) {
-        let Some(class) = self.classes.get_mut(class as usize) else {
-            return;
-        };
-        class.identities -= 1;
-        if class.identities > 0 {
+    fn leave(&mut self, member: Member) {
+        let class = &mut self.classes[member.class as usize];
+        class.identities.swap_remove(member.place as usize);
+        if let Some(moved) = class.identities.get(member.place as usize) {
+            self.members[*moved as usize] = Some(member);
+        }
+        if !class.identities.is_empty() {
             return;
         }
-        self.live -= 1;
-        for meaning in class.key.named.iter() {
+        class.row = None;
+        let key = class.key.clone();
+        self.known.remove(&key);
+        self.free.push(member.class);
+        for meaning in key.named.iter() {
             let Some(users) = self.ports.get_mut(&meaning.key) else {
                 continue;
             };

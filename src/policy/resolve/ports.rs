@@ -30,6 +30,15 @@ pub(super) struct PortSet {
     pub(super) may_be_fragment: bool,
 }
 
+impl PortSet {
+    /// Whether it holds a column, by a key of it.
+    fn has(&self, key: usize) -> bool {
+        let after = self.ranges.partition_point(|range| range.end <= key);
+        let range = self.ranges.get(after);
+        self.all || range.is_some_and(|range| range.contains(&key))
+    }
+}
+
 /// The name of a port of a peer.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct PortName {
@@ -100,6 +109,20 @@ impl PortSets {
             let ranges = set.ranges.iter().cloned();
             self.changes.extend(ranges.map(|range| (range, is_more)));
         }
+    }
+
+    /// The numbers of ports in use that hold one column of such a pair and not
+    /// the other, where a column is given by a key.
+    pub(super) fn that_tell(&self, columns: &[(usize, usize)]) -> Vec<u32> {
+        let used = (0..).zip(self.sets.iter().zip(&self.users));
+        let used = used.filter(|(_, (_, users))| **users > 0);
+        let tells = |set: &PortSet| {
+            columns
+                .iter()
+                .any(|pair| set.has(pair.0) != set.has(pair.1))
+        };
+        let telling = used.filter(|(_, (set, _))| tells(set));
+        telling.map(|(number, _)| number).collect()
     }
 
     /// Ranges that have come into use or gone out of it since this was asked last.

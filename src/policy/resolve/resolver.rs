@@ -34,6 +34,10 @@ pub struct Work {
     pub identities: usize,
     /// Rows painted.
     pub rows: usize,
+    /// Rows asked whether other numbers of columns change what they say.
+    pub asked: usize,
+    /// Identities that got another row, or lost it.
+    pub given: usize,
 }
 
 /// Resolves one endpoint again and again. Memory: that of its tables, and of
@@ -217,7 +221,7 @@ impl Last {
         let table = tables[larger as usize];
         Err(ResolveError::Blocks {
             direction: larger.as_str(),
-            rows: table.cells.len(),
+            rows: table.different_rows().0.len(),
             columns: self.directions[larger as usize].columns(),
             at_least: false,
             needed,

@@ -31,7 +31,7 @@ fn ten_thousand_peers_with_a_port_of_their_own_fit() {
     let endpoint = resolve(&snapshot, HOST, false).expect("fits");
     let table = &endpoint.direction(Ingress).table;
     // Besides: the peers that nothing selects, ports that nothing names, fragments.
-    assert_eq!(table.cells.len(), peers as usize + 1);
+    assert_eq!(table.different_rows().0.len(), peers as usize + 1);
     assert_eq!(columns(table), peers as usize + 2);
     // A rule changes a block on each of four levels.
     let blocks = table.block_count();
@@ -129,7 +129,8 @@ fn every_port_may_have_a_rule_of_its_own() {
     let snapshot = repository.snapshot();
     let endpoint = resolve(&snapshot, HOST, false).expect("fits");
     let table = &endpoint.direction(Ingress).table;
-    assert_eq!((table.cells.len(), columns(table)), (1, ports as usize + 2));
+    let rows = table.different_rows().0.len();
+    assert_eq!((rows, columns(table)), (1, ports as usize + 2));
     for port in [1u16, 22, 40_000, 65_535] {
         let found = cell(&snapshot, &endpoint, Ingress, "192.0.2.1", tcp(port));
         let (first, index) = ((port - 1) / 1_000 * 1_000 + 1, (port - 1) % 1_000);

@@ -1,0 +1,109 @@
+//! What is planned for a slot is what differs from what it holds.
+
+use std::collections::HashSet;
+
+use palisade_abi::table::{Block, Cell};
+
+use super::*;
+use crate::events::{EndpointId, Revision};
+use crate::policy::row::{Maker as _, Shelf};
+
+/// Columns of a table with two levels of blocks.
+const COLUMNS: usize = 40;
+
+#[derive(Debug, Default)]
+struct Vector(Vec<Block>);
+
+impl Memory for Vector {
+    fn block(&self, place: u32) -> Block {
+        self.0.get(place as usize).copied().unwrap_or_default()
+    }
+}
+
+impl Vector {
+    /// How many blocks were written.
+    fn write(&mut self, slot: &mut Slot) -> usize {
+        let fresh: Vec<(u32, Block)> = slot.pool.fresh().map(|(at, it)| (at, *it)).collect();
+        for (place, block) in &fresh {
+            let place = *place as usize;
+            self.0.resize(self.0.len().max(place + 1), Block::default());
+            self.0[place] = *block;
+        }
+        slot.pool.written();
+        fresh.len()
+    }
+}
+
+fn row(shelf: &mut Shelf<Cell>, rule: u32) -> Row {
+    let cell = |rule| Cell::new(1, false, rule);
+    let ends = [0..7, 7..8, 8..COLUMNS];
+    shelf.row(
+        COLUMNS,
+        &ends.map(|run| (run.clone(), cell(u32::from(run.len() == 1) * rule))),
+    )
+}
+
+fn policy(table: &VerdictTable) -> EndpointPolicy {
+    let of = |table: VerdictTable| {
+        Arc::new(DirectionPolicy {
+            table,
+            ..DirectionPolicy::default()
+        })
+    };
+    EndpointPolicy {
+        endpoint: EndpointId(1),
+        revision: Revision(1),
+        directions: [of(table.clone()), of(VerdictTable::default())],
+        rules: Default::default(),
+    }
+}
+
+fn planned(slot: &mut Slot, memory: &mut Vector, table: &VerdictTable) -> [usize; 2] {
+    let policy = policy(table);
+    let [ingress, _] = slot.plan(memory, &policy).expect("fits");
+    let rows = ingress.rows.len();
+    let blocks = memory.write(slot);
+    slot.learn(&policy);
+    [rows, blocks]
+}
+
+#[test]
+fn one_row_that_changes_is_one_word_however_many_there_are() {
+    for identities in [100u32, 10_000] {
+        let mut shelf = Shelf::default();
+        let mut table = VerdictTable {
+            column_count: u32::try_from(COLUMNS).expect("few"),
+            ..VerdictTable::default()
+        };
+        for index in 0..identities {
+            let row = row(&mut shelf, 1 + index % 500);
+            table.rows.insert(IdentityIndex(index), row);
+        }
+        let nothing = [0, 1].map(|_| vec![Word::default(); IDENTITIES_MAX]);
+        let mut memory = Vector::default();
+        let mut slot = Slot::found(&memory, nothing, 0);
+        let everyone = planned(&mut slot, &mut memory, &table);
+        assert_eq!(everyone[0], IDENTITIES_MAX);
+        let in_use = slot.pool.in_use();
+        // To a row that others have, to a new one, away, and back again.
+        let place = IdentityIndex(identities / 2);
+        let own = table.rows.insert(place, row(&mut shelf, 3)).expect("live");
+        assert_eq!(planned(&mut slot, &mut memory, &table), [1, 0]);
+        table.rows.insert(place, row(&mut shelf, 1_000));
+        assert_eq!(planned(&mut slot, &mut memory, &table), [1, 2]);
+        table.rows.remove(&place);
+        assert_eq!(planned(&mut slot, &mut memory, &table), [1, 0]);
+        let words = &slot.words[0];
+        assert_eq!(words[place.0 as usize], words[0], "nobody's is the first");
+        table.rows.insert(place, own);
+        assert_eq!(planned(&mut slot, &mut memory, &table)[0], 1);
+        assert_eq!(planned(&mut slot, &mut memory, &table), [0, 0]);
+        assert_eq!(slot.pool.in_use(), in_use);
+        // Nothing of what the words say has been lost on the way.
+        let used: HashSet<u32> = slot.words[0].iter().map(|word| word.0).collect();
+        assert_eq!(used.len(), 500.min(identities as usize));
+        let learned = Pool::learn(&memory, slot.words.iter().flatten().copied());
+        assert_eq!(learned.in_use(), in_use);
+        assert_eq!(learned.sum(), slot.pool.sum());
+    }
+}
