@@ -132,9 +132,8 @@ pub const AUDIT_PAUSE: Duration = Duration::from_millis(2);
 /// Elements of one piece: about a millisecond of work, which a commit may have to
 /// wait for.
 pub const AUDIT_BLOCKS_MAX: u32 = 8_192;
-pub const AUDIT_BUCKETS_MAX: u32 = 512;
+pub const AUDIT_BUCKETS_MAX: u16 = 512;
 pub const AUDIT_PREFIXES_MAX: usize = 512;
-const _: () = assert!(AUDIT_BUCKETS_MAX.is_power_of_two());
 /// Findings of one pass that are told one by one, and of all passes that `status`
 /// remembers.
 pub const AUDIT_FINDINGS_MAX: usize = 64;

@@ -9,15 +9,17 @@
 //! back; whoever does not know it goes over all buckets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipnet::Ipv4Net;
 use palisade_abi::ipcache::{
-    BUCKETS, Buckets, DEFAULT, Meaning, Place, SEGMENT_WORDS, SEGMENTS, Segment,
+    BUCKETS, Buckets, DEFAULT, Entry, Meaning, Place, SEGMENT_WORDS, SEGMENTS, Segment, Strides,
 };
 use palisade_abi::table::IPCACHE_MAX;
 
 use super::ipcache::{self, View};
+use super::ipcache4_parts::{self as parts, Stretch};
 use super::ipcache4_ranges::{self as ranges, Bucket, ShortChange, Want, Words};
 use super::ipcache4_space::Space;
 use super::mapping::Mapping;
@@ -126,6 +128,61 @@ impl<'a> Slot<'a> {
         }
     }
 
+    fn compare(&self, want: &Want, from: Ipv4Addr, bounds: (usize, u16)) -> Compared {
+        let part = parts::part(want, from, bounds.0, bounds.1);
+        let default = load(&self.buckets[DEFAULT]) != ranges::default_meaning(want).0;
+        let stretches = part.stretches.iter();
+        let changed = stretches.filter(|stretch| !self.holds_stretch(stretch));
+        let ended = |stretch: &&Stretch| stretch.to == ranges::ADDRESSES;
+        Compared {
+            changed: changed.count() + usize::from(default),
+            buckets: part.stretches.iter().filter(ended).count(),
+            prefixes: part.prefixes,
+            next: part.next,
+        }
+    }
+
+    /// Whether the words of a stretch are exactly as wanted. Where one begins in
+    /// a chunk is searched for, so no two stretches leave a word between them.
+    fn holds_stretch(&self, want: &Stretch) -> bool {
+        let word = load(self.word(want.number));
+        let ends = want.to == ranges::ADDRESSES;
+        if !Place::is_one(word) {
+            return want.ranges.is_empty() && word == want.cover.0;
+        }
+        let is_whole = want.from == 0 && ends;
+        if is_whole && want.ranges.is_empty() {
+            return false;
+        }
+        let place = Place(word);
+        let Some([cover, entries @ ..]) = self.chunk(place) else {
+            return false;
+        };
+        let entry = |at: usize| entries.get(at).map(|word| Entry(load(word)));
+        // The last one is repeated at most twice.
+        let mut count = entries.len();
+        for _ in 0..2 {
+            let is_repeated = count >= 2 && entry(count - 1) == entry(count - 2);
+            count -= usize::from(is_repeated);
+        }
+        let place_of = |at: u32| {
+            let is_before = |word: &AtomicU64| u32::from(Entry(load(word)).first()) < at;
+            entries[..count].partition_point(is_before)
+        };
+        let (begin, end) = (place_of(want.from), place_of(want.to));
+        let is_place_of = |ranges: usize| match (u32::try_from(ranges), u32::try_from(place.base()))
+        {
+            (Ok(ranges), Ok(base)) => Place::new(base, Strides::of(ranges)).0 == word,
+            (_, _) => false,
+        };
+        load(cover) == want.cover.0
+            && (!ends || is_place_of(count))
+            && entries.get(begin..end).is_some_and(|found| {
+                let found = found.iter().map(|word| Entry(load(word)));
+                found.eq(want.ranges.iter().copied())
+            })
+    }
+
     /// Whether all is exactly as wanted.
     fn holds_all(&self, want: &Want) -> bool {
         load(&self.buckets[DEFAULT]) == ranges::default_meaning(want).0
@@ -181,6 +238,19 @@ impl<'a> Slot<'a> {
         }
         Space::empty(self.pool.len(), SEGMENT_WORDS)
     }
+}
+
+/// What an audit saw of a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Compared {
+    /// Buckets whose end was reached.
+    pub(crate) buckets: usize,
+    /// The work that it was.
+    pub(crate) prefixes: usize,
+    /// Stretches of buckets that were not as they were written.
+    pub(crate) changed: usize,
+    /// Where to go on; None at the end.
+    pub(crate) next: Option<Ipv4Addr>,
 }
 
 /// What is known of one slot.
@@ -279,20 +349,19 @@ impl Ipcache4 {
         }
     }
 
-    /// How many buckets within a prefix are not as they were written; None where
-    /// nothing is known of the slot.
-    pub(crate) fn changed(
+    /// Compares what follows `from` with what was written, for so many prefixes
+    /// or buckets; None where nothing is known of the slot.
+    pub(crate) fn compare(
         &self,
         tables: &RangeTables,
         slot: usize,
-        around: Ipv4Net,
-    ) -> Option<usize> {
+        from: Ipv4Addr,
+        prefixes_max: usize,
+        buckets_max: u16,
+    ) -> Option<Compared> {
         let want = self.0[slot].want.as_ref()?;
-        let memory = tables.slot(slot);
-        let default = load(&memory.buckets[DEFAULT]) != ranges::default_meaning(want).0;
-        let buckets = ranges::within(want, around).into_iter();
-        let changed = buckets.filter(|(number, bucket)| !memory.holds(*number, bucket));
-        Some(changed.count() + usize::from(default))
+        let bounds = (prefixes_max, buckets_max);
+        Some(tables.slot(slot).compare(want, from, bounds))
     }
 
     /// Nothing is known of a slot any more; the account of its pool is made again.

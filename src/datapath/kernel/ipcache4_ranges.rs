@@ -18,7 +18,7 @@ pub(super) type Want = OrdMap<Ipv4Net, IpcacheEntry>;
 /// Longest prefix that covers whole buckets.
 const SHORT_MAX: u8 = 16;
 /// Addresses of a bucket.
-const ADDRESSES: u32 = 65_536;
+pub(super) const ADDRESSES: u32 = 65_536;
 
 /// What one /16 means.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -63,17 +63,17 @@ pub(super) fn bucket_of(prefix: &Ipv4Net) -> u16 {
     high(prefix.network())
 }
 
-fn high(address: Ipv4Addr) -> u16 {
+pub(super) fn high(address: Ipv4Addr) -> u16 {
     let [first, second, ..] = address.octets();
     u16::from_be_bytes([first, second])
 }
 
-fn low(address: Ipv4Addr) -> u32 {
+pub(super) fn low(address: Ipv4Addr) -> u32 {
     let [.., third, fourth] = address.octets();
     u32::from(u16::from_be_bytes([third, fourth]))
 }
 
-fn address(bucket: u16, low: u32) -> Ipv4Addr {
+pub(super) fn address(bucket: u16, low: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(bucket) << 16 | low)
 }
 
@@ -114,30 +114,6 @@ pub(super) fn all(want: &Want) -> impl Iterator<Item = (u16, Bucket)> {
         });
         (number, Bucket { cover, ranges })
     })
-}
-
-/// What each /16 of a wider prefix must hold, in order; costs what lies within it.
-pub(super) fn within(want: &Want, around: Ipv4Net) -> Vec<(u16, Bucket)> {
-    let first = bucket_of(&around);
-    let buckets = first..=high(around.broadcast());
-    let mut covers = vec![cover(want, around); buckets.len()];
-    let last = Ipv4Net::new_assert(around.broadcast(), 32);
-    let inside = || want.range(around..=last);
-    let is_narrower = |prefix: &Ipv4Net| prefix.prefix_len() > around.prefix_len();
-    for (prefix, entry) in inside().filter(|(prefix, _)| is_short(prefix) && is_narrower(prefix)) {
-        let part = bucket_of(prefix) - first..=high(prefix.broadcast()) - first;
-        let part = usize::from(*part.start())..=usize::from(*part.end());
-        covers[part].fill(meaning(entry, prefix.prefix_len()));
-    }
-    let mut long = inside().filter(|(prefix, _)| !is_short(prefix)).peekable();
-    let with_ranges = |(number, cover)| {
-        let ranges = ranges(Within {
-            number,
-            prefixes: &mut long,
-        });
-        (number, Bucket { cover, ranges })
-    };
-    buckets.zip(covers).map(with_ranges).collect()
 }
 
 /// The prefixes of one bucket, from an ordered list of those of all.
@@ -208,11 +184,7 @@ impl ShortChange {
 fn ranges<'a>(prefixes: impl Iterator<Item = (&'a Ipv4Net, &'a IpcacheEntry)>) -> Vec<Entry> {
     let mut sweep = Sweep::default();
     for (prefix, entry) in prefixes {
-        let first = low(prefix.network());
-        sweep.close(first);
-        let meaning = meaning(entry, prefix.prefix_len());
-        sweep.begin(first, meaning);
-        sweep.inside.push((low(prefix.broadcast()) + 1, meaning));
+        sweep.take(prefix, entry);
     }
     sweep.close(ADDRESSES);
     sweep.ranges
@@ -220,16 +192,25 @@ fn ranges<'a>(prefixes: impl Iterator<Item = (&'a Ipv4Net, &'a IpcacheEntry)>) -
 
 /// Goes over the prefixes of a bucket from left to right.
 #[derive(Default)]
-struct Sweep {
-    ranges: Vec<Entry>,
+pub(super) struct Sweep {
+    pub(super) ranges: Vec<Entry>,
     /// The prefixes around the place reached, outermost first: the address
     /// behind each, and what it means.
-    inside: Vec<(u32, Meaning)>,
+    pub(super) inside: Vec<(u32, Meaning)>,
 }
 
 impl Sweep {
+    /// Comes to the next prefix.
+    pub(super) fn take(&mut self, prefix: &Ipv4Net, entry: &IpcacheEntry) {
+        let first = low(prefix.network());
+        self.close(first);
+        let meaning = meaning(entry, prefix.prefix_len());
+        self.begin(first, meaning);
+        self.inside.push((low(prefix.broadcast()) + 1, meaning));
+    }
+
     /// Ends the prefixes that end at or before `at`.
-    fn close(&mut self, at: u32) {
+    pub(super) fn close(&mut self, at: u32) {
         while let Some((end, _)) = self.inside.pop_if(|(end, _)| *end <= at) {
             let around = self.inside.last();
             self.begin(end, around.map_or(Meaning::OPEN, |(_, meaning)| *meaning));

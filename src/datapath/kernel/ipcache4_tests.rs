@@ -270,34 +270,95 @@ fn a_change_writes_only_what_it_touches() {
     assert_eq!(writes(&[("10.2.0.0/15", None), ("10.3.0.9/32", None)]), 3);
 }
 
-#[test]
-fn a_part_of_the_buckets_is_as_all_of_them_say() {
-    let entry = |number: u32| IpcacheEntry {
-        identity: IdentityNumber(number),
-        index: IdentityIndex(number),
-    };
-    let list = [
-        "0.0.0.0/0",
-        "8.0.0.0/5",
-        "10.0.0.0/7",
-        "10.0.0.0/8",
-        "10.1.0.0/16",
-        "10.1.2.0/24",
-        "10.1.2.3/32",
-        "10.128.0.0/9",
-        "11.255.255.255/32",
-        "12.0.0.0/8",
-    ];
-    let nets = list
-        .iter()
-        .map(|text| text.parse::<Ipv4Net>().expect("a CIDR"));
-    let want: Want = nets.zip(1..).map(|(net, n)| (net, entry(n))).collect();
-    let all: Vec<_> = ranges::all(&want).collect();
-    for around in ["10.0.0.0/7", "8.0.0.0/7", "12.0.0.0/7", "10.0.0.0/8"] {
-        let around: Ipv4Net = around.parse().expect("a CIDR");
-        let part = ranges::within(&want, around);
-        assert_eq!(part.len(), 1 << (16 - around.prefix_len()));
-        let first = usize::from(part[0].0);
-        assert_eq!(part, all[first..first + part.len()], "{around}");
+/// All stretches of a slot, by parts of so many prefixes, joined where a part ended
+/// within a bucket; the most prefixes of one part.
+fn by_parts(want: &Want, prefixes_max: usize) -> (Vec<(u16, Bucket)>, usize) {
+    let mut all: Vec<(u16, Bucket)> = Vec::new();
+    let (mut next, mut most) = (Some(Ipv4Addr::UNSPECIFIED), 0);
+    while let Some(from) = next {
+        let part = parts::part(want, from, prefixes_max, 512);
+        most = most.max(part.prefixes);
+        for Stretch {
+            number,
+            cover,
+            from,
+            ranges,
+            ..
+        } in part.stretches
+        {
+            match all.last_mut() {
+                Some((last, bucket)) if *last == number => {
+                    assert!(from > 0 && bucket.cover == cover);
+                    bucket.ranges.extend(ranges);
+                }
+                _ => all.push((number, Bucket { cover, ranges })),
+            }
+        }
+        assert!(part.next > next || part.next.is_none(), "it goes on");
+        next = part.next;
     }
+    (all, most)
+}
+
+/// What differs in one bucket, looked at in small pieces.
+fn changed(memory: &Memory, want: &Want, prefixes_max: usize, number: u16) -> usize {
+    let mut next = Some(Ipv4Addr::from(u32::from(number) << 16));
+    let mut changed = 0;
+    while let Some(from) = next.filter(|from| ranges::high(*from) == number) {
+        let compared = memory.slot().compare(want, from, (prefixes_max, 1));
+        changed += compared.changed;
+        next = compared.next;
+    }
+    changed
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn parts_of_any_size_are_as_the_whole_and_find_every_word_that_changed(
+        list in proptest::collection::vec((prefix(), 1u32..4), 1..24),
+        prefixes_max in 1usize..5,
+        bit in 0u32..64,
+    ) {
+        let want: Want = list.into_iter().map(|(net, number)| (net, entry(number))).collect();
+        let (found, most) = by_parts(&want, prefixes_max);
+        prop_assert!(found == ranges::all(&want).collect::<Vec<_>>());
+        // Those of one first address stay together: at most one of each length.
+        prop_assert!(most <= prefixes_max + 32);
+        let memory = Memory::new(2 * 128 + 4 * HIGHS.len());
+        memory.known().write(memory.slot(), &want).expect("write");
+        // Whatever word of a chunk or of its bucket is edited, it is found.
+        for high in HIGHS.map(half) {
+            let number = usize::from(high);
+            prop_assert_eq!(changed(&memory, &want, prefixes_max, high), 0);
+            let word = load(&memory.buckets[number]);
+            let edited = |cell: &AtomicU64| {
+                let was = load(cell);
+                store(cell, was ^ 1 << bit);
+                let found = changed(&memory, &want, prefixes_max, high);
+                store(cell, was);
+                found
+            };
+            prop_assert!(edited(&memory.buckets[number]) > 0, "bucket {number:#x}");
+            if Place::is_one(word) {
+                let place = Place(word);
+                for at in place.base()..place.base() + place.words() {
+                    prop_assert!(edited(&memory.pool[at]) > 0, "word {at}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_part_of_crowded_buckets_is_no_more_work_than_any_other() {
+    let hosts = (0..100_000u32).map(|host| {
+        let address = Ipv4Addr::from(0x0a00_0000 + host);
+        (Ipv4Net::from(address), entry(host % 1_000))
+    });
+    let want: Want = hosts.collect();
+    let bound = crate::limits::AUDIT_PREFIXES_MAX;
+    let (found, most) = by_parts(&want, bound);
+    assert!(most <= bound + 32, "{most} prefixes in one part");
+    assert!(found == ranges::all(&want).collect::<Vec<_>>());
 }

@@ -5,7 +5,7 @@
 //! `programs` and `maps` (what they are), `open` (the start), `takeover` (from
 //! another version of the layout), `shared` (what every handle holds), `datapath` (stage
 //! and commit, over `slots`, `known` and `pool`, `ipcache4` with
-//! `ipcache4_ranges` and `ipcache4_space`, `ipcache` and `views` for IPv6,
+//! `ipcache4_ranges`, `ipcache4_parts` and `ipcache4_space`, `ipcache` and `views` for IPv6,
 //! `settings`, `failsafe`, `control` (the agent's own traffic), `commit`),
 //! `adoption` (first enforcement), `attach` with `protect`, `hooks`, `links` and
 //! `clsact` (devices), `audit` (drift), `flows`, `conntrack` and `sweep` (the table
@@ -29,6 +29,7 @@ mod hooks;
 mod inspect;
 mod ipcache;
 mod ipcache4;
+mod ipcache4_parts;
 mod ipcache4_ranges;
 mod ipcache4_space;
 mod known;

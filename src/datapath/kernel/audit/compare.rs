@@ -4,9 +4,8 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::Ipv6Net;
 use palisade_abi::commit::CommitWord;
-use palisade_abi::ipcache::BUCKETS;
 use palisade_abi::table::{BLOCKS_MAX, IDENTITIES_MAX};
 
 use super::{AuditReport, Finding, Mending, Part};
@@ -25,8 +24,8 @@ pub(super) enum Piece {
     Control,
     Rows(u32),
     Blocks(u32, u32),
-    /// Slot and first bucket.
-    Ranges(u32, u32),
+    /// Slot and first address.
+    Ranges(u32, Ipv4Addr),
     Trie(TrieCursor),
     Devices,
 }
@@ -241,7 +240,7 @@ impl KernelDatapath {
 
     fn audit_blocks(&mut self, slot: u32, first: u32, report: &mut AuditReport) -> Piece {
         let end = (first + AUDIT_BLOCKS_MAX).min(BLOCKS_MAX);
-        let after = Piece::Ranges(slot, 0);
+        let after = Piece::Ranges(slot, Ipv4Addr::UNSPECIFIED);
         let Some(held) = self.known.get(slot) else {
             return after;
         };
@@ -258,31 +257,29 @@ impl KernelDatapath {
         Piece::Blocks(slot, end)
     }
 
-    fn audit_ranges(&mut self, slot: u32, first: u32, report: &mut AuditReport) -> Piece {
-        let all = u32::try_from(BUCKETS).unwrap_or(u32::MAX);
-        let end = (first + AUDIT_BUCKETS_MAX).min(all);
+    fn audit_ranges(&mut self, slot: u32, from: Ipv4Addr, report: &mut AuditReport) -> Piece {
         let after = if slot == 0 {
             Piece::Rows(1)
         } else {
             Piece::Trie(TrieCursor::default())
         };
-        let ranges = &self.shared.ranges;
-        // As many buckets as one shorter prefix has.
-        let address = Ipv4Addr::from(first << 16);
-        let length = 16 - u8::try_from(AUDIT_BUCKETS_MAX.ilog2()).unwrap_or(0);
-        let around = Ipv4Net::new_assert(address, length);
-        let Some(changed) = self.ipcache4.changed(ranges, slot as usize, around) else {
+        let (ranges, index) = (&self.shared.ranges, slot as usize);
+        let (prefixes_max, buckets_max) = (AUDIT_PREFIXES_MAX, AUDIT_BUCKETS_MAX);
+        let Some(compared) = self
+            .ipcache4
+            .compare(ranges, index, from, prefixes_max, buckets_max)
+        else {
             return after;
         };
-        report.compared(Part::IpcacheV4, (end - first) as usize);
-        if changed > 0 {
-            self.distrust(Part::IpcacheV4, slot, changed, report);
+        report.compared(Part::IpcacheV4, compared.buckets);
+        if compared.changed > 0 {
+            self.distrust(Part::IpcacheV4, slot, compared.changed, report);
             return after;
         }
-        if end == all {
-            return after;
+        match compared.next {
+            Some(next) => Piece::Ranges(slot, next),
+            None => after,
         }
-        Piece::Ranges(slot, end)
     }
 
     /// Both slots at once: each prefix is put right by one write.
