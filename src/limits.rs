@@ -212,8 +212,8 @@ pub const KUBERNETES_HEARD_MAX: usize = 256;
 pub const KUBERNETES_CONNECT: Duration = Duration::from_secs(5);
 pub const KUBERNETES_ANSWER: Duration = Duration::from_secs(60);
 /// How long a watch is asked for (a part of it more, so that nodes do not come
-/// back together), and the silence after which it is asked for anew: servers send
-/// a bookmark each minute.
+/// back together), and the silence after which it is doubted: servers send a bookmark
+/// each minute.
 pub const KUBERNETES_WATCH: Duration = Duration::from_secs(240);
 pub const KUBERNETES_WATCH_SPREAD: Duration = Duration::from_secs(60);
 pub const KUBERNETES_SILENCE: Duration = Duration::from_secs(100);

@@ -14,6 +14,8 @@ mod deployment;
 mod document;
 #[path = "kubernetes/doors.rs"]
 mod doors;
+#[path = "kubernetes/extension.rs"]
+mod extension;
 #[path = "kubernetes/follow.rs"]
 mod follow;
 #[path = "e2e/growth.rs"]
@@ -35,3 +37,5 @@ mod outage;
 mod scale;
 #[path = "kubernetes/server.rs"]
 mod server;
+#[path = "kubernetes/streaming.rs"]
+mod streaming;

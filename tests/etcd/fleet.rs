@@ -10,7 +10,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use palisade::datapath::netns;
 use palisade::lab::agent::{Agent, AgentSpec, write_manifest};
@@ -22,6 +21,7 @@ use palisade::lab::{echo, tool};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+pub(crate) use crate::harness::until;
 use crate::harness::{HTTP, SSH, exe};
 use crate::store::{ADDRESS, Store};
 
@@ -271,19 +271,6 @@ fn join(wire: &Sandbox, fleet: &str, last: u8, role: &str) -> Node {
     };
     node.add_arguments(&["--etcd-lease-ttl", LEASE_TTL]);
     node
-}
-
-/// Tries again until `done` returns something; a busy machine takes its time,
-/// and so do the waits of the agent after an outage.
-#[track_caller]
-pub(crate) fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..1_200 {
-        if let Some(found) = done() {
-            return found;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("waited in vain until {what}");
 }
 
 pub(crate) fn policy_key(name: &str) -> String {

@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 use std::process::Command;
-use std::time::Duration;
 
 use palisade::lab::network::{Family, Place};
 use palisade::lab::probe::{Kind, Seen};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
+pub(crate) use crate::harness::until;
 use crate::harness::{World, exe};
 use crate::server::{ApiServer, Programs};
 
@@ -58,10 +58,7 @@ impl Cluster {
 
     /// Everything that `palisade crds` prints.
     pub(crate) fn install_definitions(&self) {
-        let output = Command::new(exe()).args(["crds", "-o", "json"]).output();
-        let output = output.expect("the command runs");
-        let list: Value = serde_json::from_slice(&output.stdout).expect("a list");
-        for definition in list["items"].as_array().expect("items") {
+        for definition in &definitions() {
             let name = definition["metadata"]["name"].as_str().expect("a name");
             let there = self
                 .server
@@ -207,17 +204,12 @@ impl Cluster {
     }
 }
 
-/// Tries again until `done` returns something; a busy machine takes its time,
-/// and so do the waits of the agent after an outage.
-#[track_caller]
-pub(crate) fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..1_200 {
-        if let Some(found) = done() {
-            return found;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("waited in vain until {what}");
+/// Everything that `palisade crds` prints.
+pub(crate) fn definitions() -> Vec<Value> {
+    let output = Command::new(exe()).args(["crds", "-o", "json"]).output();
+    let output = output.expect("the command runs");
+    let list: Value = serde_json::from_slice(&output.stdout).expect("a list");
+    list["items"].as_array().expect("items").clone()
 }
 
 fn node() -> Value {

@@ -108,11 +108,10 @@ impl ApiServer {
             address,
             token: "first-token-of-the-agent".to_owned(),
         };
-        server.write_kubeconfig("agent", address, "tokenFile: agent.token");
-        let admin = format!("token: {ADMIN}");
-        server.write_kubeconfig("admin", address, &admin);
-        let inside = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        server.write_kubeconfig("inside", inside, &admin);
+        let at = format!("{address}:{PORT}");
+        server.write_kubeconfig("agent", &at, "tokenFile: agent.token");
+        server.write_admin_kubeconfig("admin", &at);
+        server.write_admin_kubeconfig("inside", &format!("127.0.0.1:{PORT}"));
         server.hand_out_token();
         server.start_etcd(sandbox);
         server.start_server(sandbox);
@@ -129,14 +128,19 @@ impl ApiServer {
         self.path("admin.kubeconfig")
     }
 
-    fn path(&self, part: &str) -> String {
+    pub(crate) fn path(&self, part: &str) -> String {
         self.dir.join(part).to_string_lossy().into_owned()
     }
 
-    fn write_kubeconfig(&self, name: &str, address: IpAddr, user: &str) {
+    /// For the tests' own requests to a server at this address and port.
+    pub(crate) fn write_admin_kubeconfig(&self, name: &str, at: &str) {
+        self.write_kubeconfig(name, at, &format!("token: {ADMIN}"));
+    }
+
+    fn write_kubeconfig(&self, name: &str, at: &str, user: &str) {
         let text = format!(
             "apiVersion: v1\nkind: Config\n\
-             clusters: [{{name: test, cluster: {{server: 'https://{address}:{PORT}', certificate-authority: ca.crt}}}}]\n\
+             clusters: [{{name: test, cluster: {{server: 'https://{at}', certificate-authority: ca.crt}}}}]\n\
              users: [{{name: test, user: {{{user}}}}}]\n\
              contexts: [{{name: test, context: {{cluster: test, user: test, namespace: palisade}}}}]\n\
              current-context: test\n"
@@ -217,6 +221,16 @@ impl ApiServer {
             ("audit-log-path", self.path("audit.log")),
             // As in clusters that run daemons such as this one.
             ("allow-privileged", "true".to_owned()),
+            // As in clusters where other servers serve some of the API.
+            ("proxy-client-cert-file", self.path("front.crt")),
+            ("proxy-client-key-file", self.path("front.key")),
+            ("requestheader-client-ca-file", self.path("ca.crt")),
+            ("requestheader-username-headers", "X-Remote-User".to_owned()),
+            ("requestheader-group-headers", "X-Remote-Group".to_owned()),
+            (
+                "requestheader-extra-headers-prefix",
+                "X-Remote-Extra-".to_owned(),
+            ),
         ] {
             server.arg(format!("--{option}={value}"));
         }
@@ -231,13 +245,19 @@ impl ApiServer {
         panic!("the server did not start:\n{log}");
     }
 
-    fn spawn(&mut self, sandbox: &Sandbox, mut command: Command, log: &str) {
+    fn spawn(&mut self, sandbox: &Sandbox, command: Command, log: &str) {
+        let process = self.launch(sandbox, command, log);
+        self.processes.push(process);
+    }
+
+    /// Starts a program where the server runs.
+    pub(crate) fn launch(&self, sandbox: &Sandbox, mut command: Command, log: &str) -> Process {
         let log = fs::File::create(self.path(log)).expect("a log");
         command.process_group(0).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a log")).stderr(log);
         let child = netns::run_in(&self.namespace, || command.spawn());
         let child = child.expect("a namespace").expect("it starts");
-        self.processes.push(sandbox.adopt(child).expect("adopted"));
+        sandbox.adopt(child).expect("adopted")
     }
 
     fn is_ready(&self) -> bool {
@@ -328,14 +348,19 @@ impl ApiServer {
         path: &str,
         body: Option<&Value>,
     ) -> Result<String, String> {
-        self.ask_for("application/json", method, path, body)
+        let name = if self.address.is_loopback() {
+            "inside"
+        } else {
+            "admin"
+        };
+        self.ask_at(name, "application/json", method, path, body)
     }
 
     /// What `kubectl get` prints of one object: the names of its columns with
     /// what stands in them.
     pub(crate) fn columns(&self, path: &str) -> Option<BTreeMap<String, Value>> {
         let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
-        let text = self.ask_for(accept, "GET", path, None).ok()?;
+        let text = self.ask_at("admin", accept, "GET", path, None).ok()?;
         let table: Value = serde_json::from_str(&text).ok()?;
         let names = table["columnDefinitions"].as_array()?.iter();
         let cells = table["rows"][0]["cells"].as_array()?.iter();
@@ -346,8 +371,10 @@ impl ApiServer {
         Some(columns.collect())
     }
 
-    fn ask_for(
+    /// The same of the server of a kubeconfig of the administrator.
+    pub(crate) fn ask_at(
         &self,
+        kubeconfig: &str,
         accept: &str,
         method: &str,
         path: &str,
@@ -367,12 +394,7 @@ impl ApiServer {
                     .unwrap_or_default(),
             )
             .expect("a request");
-        let name = if self.address.is_loopback() {
-            "inside"
-        } else {
-            "admin"
-        };
-        let file = self.path(&format!("{name}.kubeconfig"));
+        let file = self.path(&format!("{kubeconfig}.kubeconfig"));
         let answer = netns::run_in(&self.namespace, || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -407,8 +429,11 @@ fn certificates(dir: &Path, address: IpAddr) {
             "req -x509 {key} -days 30 -subj /CN=test-ca -keyout ca.key -out ca.crt \
              -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign"
         ),
+        format!("req {key} -subj /CN=front -keyout front.key -out front.csr"),
+        "x509 -req -in front.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -out front.crt"
+            .to_owned(),
         format!("req {key} -subj /CN=kube-apiserver -keyout server.key -out server.csr"),
-        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 \
+        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAserial ca.srl -days 30 \
          -out server.crt -extfile names"
             .to_owned(),
         "ecparam -genkey -name prime256v1 -noout -out accounts.key".to_owned(),

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::apt::{Apt, find};
 use crate::command::{capture, run};
 use crate::tools;
 
@@ -17,7 +18,6 @@ const SOURCE: &str = "kubernetes=1.20.5+really1.20.2-1.1+deb12u1";
 const VERSION: &str = "v1.20.2";
 /// The compiler that this source needs.
 const GO: &str = "/usr/lib/go-1.19/bin";
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const NAME: &str = "kube-apiserver";
 
 /// Makes sure that the tests find a server.
@@ -40,7 +40,7 @@ pub(crate) fn ensure() -> Result<()> {
     if !packages.is_empty() {
         tools::apt_install(&packages)?;
     }
-    let place = cache()?;
+    let place = tools::cache(&format!("{NAME}/{VERSION}"))?;
     if place.join(NAME).is_file() {
         return Ok(());
     }
@@ -53,16 +53,6 @@ pub(crate) fn ensure() -> Result<()> {
     // The sources and Go's cache are of no further use, whatever happened.
     drop(fs::remove_dir_all(&work));
     built
-}
-
-fn cache() -> Result<PathBuf> {
-    let base = env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
-        .context("neither XDG_CACHE_HOME nor HOME is set")?;
-    let cache = base.join("palisade/kube-apiserver").join(VERSION);
-    fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
-    Ok(cache)
 }
 
 /// Builds in `work`; returns where the server is.
@@ -116,43 +106,10 @@ fn go(work: &Path, tree: &Path) -> Command {
     go
 }
 
-/// The source package, by an apt of its own: the system's lists may have no
-/// sources, and are not ours to change.
+/// The source package: the system's lists may have no sources.
 fn fetch(work: &Path, tree: &Path) -> Result<()> {
-    let apt = work.join("apt");
-    for part in [
-        "lists/partial",
-        "cache/archives/partial",
-        "etc/sources.list.d",
-        "etc/apt.conf.d",
-        "etc/preferences.d",
-    ] {
-        fs::create_dir_all(apt.join(part))?;
-    }
-    let shown = apt.display();
-    let config = apt.join("apt.conf");
-    fs::write(
-        &config,
-        format!(
-            "Dir::Etc \"{shown}/etc\"; Dir::Etc::sourcelist \"{shown}/etc/sources.list\";\n\
-             Dir::Etc::sourceparts \"{shown}/etc/sources.list.d\";\n\
-             Dir::State::lists \"{shown}/lists\"; Dir::Cache \"{shown}/cache\";\n\
-             APT::Sandbox::User \"root\";\n"
-        ),
-    )?;
-    let mirror = mirror();
-    fs::write(
-        apt.join("etc/sources.list"),
-        format!("deb-src [signed-by={KEYRING}] {mirror} bookworm main\n"),
-    )?;
-    let own = |command: &mut Command| {
-        run(command
-            .current_dir(work)
-            .env("APT_CONFIG", &config)
-            .stdout(Stdio::null()))
-    };
-    own(Command::new("apt-get").args(["update", "-qq"]))?;
-    own(Command::new("apt-get").args(["-qq", "source", "--download-only", SOURCE]))?;
+    let apt = Apt::new(work, "deb-src", "bookworm")?;
+    apt.run(work, &["-qq", "source", "--download-only", SOURCE])?;
     let source = find(work, ".dsc")?;
     if let Some(folder) = tree.parent() {
         fs::create_dir_all(folder)?;
@@ -160,23 +117,6 @@ fn fetch(work: &Path, tree: &Path) -> Result<()> {
     let mut unpack = Command::new("dpkg-source");
     unpack.args(["--no-check", "-x"]).arg(source).arg(tree);
     run(unpack.stdout(Stdio::null()))
-}
-
-/// The mirror that this system uses, else Debian's.
-fn mirror() -> String {
-    let lists = fs::read_to_string("/etc/apt/sources.list.d/debian.sources").unwrap_or_default();
-    let line = lists.lines().find_map(|line| line.strip_prefix("URIs:"));
-    let first = line.and_then(|uris| uris.split_whitespace().next());
-    first.unwrap_or("http://deb.debian.org/debian").to_owned()
-}
-
-/// The only file of a folder whose name ends so.
-fn find(folder: &Path, end: &str) -> Result<PathBuf> {
-    let files = fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut found = files.filter(|path| path.to_string_lossy().ends_with(end));
-    found
-        .next()
-        .with_context(|| format!("{} has no *{end}", folder.display()))
 }
 
 /// The source's reflect2 crashes under this Go at the first custom object;

@@ -3,7 +3,7 @@
 
 use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -29,7 +29,7 @@ const PROGRAMS: [(&str, &str); 2] = [
 
 /// Makes sure that the tests find both.
 pub(crate) fn ensure() -> Result<()> {
-    let place = cache()?;
+    let place = tools::cache(&format!("helm/{VERSION}"))?;
     let is_there = |name: &str| place.join(name).is_file();
     if PROGRAMS.iter().all(|(name, _)| is_there(name)) {
         return Ok(());
@@ -48,16 +48,6 @@ pub(crate) fn ensure() -> Result<()> {
     let fetched = fetch(&work, &place);
     drop(fs::remove_dir_all(&work));
     fetched
-}
-
-fn cache() -> Result<PathBuf> {
-    let base = env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
-        .context("neither XDG_CACHE_HOME nor HOME is set")?;
-    let cache = base.join("palisade/helm").join(VERSION);
-    fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
-    Ok(cache)
 }
 
 fn fetch(work: &Path, place: &Path) -> Result<()> {

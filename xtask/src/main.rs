@@ -1,6 +1,7 @@
 //! Build, test and lab entry points: `cargo xtask <command>`.
 
 mod apiserver;
+mod apt;
 mod bench;
 mod boot;
 mod bpf;
@@ -17,6 +18,7 @@ mod object;
 mod scale;
 mod sim;
 mod stamp;
+mod streaming;
 mod test;
 mod toolchain;
 mod tools;
@@ -50,6 +52,8 @@ usage: cargo xtask <command>
                 of a tenth (root): time to sync, changes per second, memory
   scale --etcd [--nodes N]
                 the same of 5,000 hosts, 20,000 addresses and 2,000 policies in etcd
+  streaming     the Kubernetes source against a server that streams lists (root); built once
+                from the sources of Debian's unstable release (minutes)
   image         the agent's image without Docker: a static program for musl, the last stage
                 of deploy/Dockerfile, an agent started out of it (root); to target/image.tar
   lab ...       `palisade lab`, built for release
@@ -103,6 +107,7 @@ fn main() -> ExitCode {
         ["apiserver"] => apiserver::ensure().and_then(|()| charts::ensure()),
         ["scale", rest @ ..] => scale::run(rest),
         ["image"] => image::run_all(),
+        ["streaming"] => streaming::run_all(),
         ["bpf"] => bpf::rebuild(),
         ["bpf", "--check"] => bpf::check(),
         ["test"] => test::run_all(),

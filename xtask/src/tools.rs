@@ -2,10 +2,11 @@
 //! that is possible, or named with the package that brings them.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::command::run;
 
@@ -68,7 +69,7 @@ const TOOLS: &[Tool] = &[
 pub(crate) fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt as _;
     // The owner of our own process entry is our effective user.
-    std::fs::metadata("/proc/self").is_ok_and(|about| about.uid() == 0)
+    fs::metadata("/proc/self").is_ok_and(|about| about.uid() == 0)
 }
 
 /// Whether `name` can be started.
@@ -84,6 +85,17 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
         .chain(["/usr/sbin", "/sbin"].map(Into::into))
         .map(|folder| folder.join(name))
         .find(|path| path.is_file())
+}
+
+/// A folder of what is fetched or built once for this user.
+pub(crate) fn cache(name: &str) -> Result<PathBuf> {
+    let base = env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
+        .context("neither XDG_CACHE_HOME nor HOME is set")?;
+    let cache = base.join("palisade").join(name);
+    fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
+    Ok(cache)
 }
 
 /// A command that runs as root: itself, or through sudo. None without sudo.

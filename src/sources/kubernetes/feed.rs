@@ -6,7 +6,7 @@
 //! reads the configuration again; anything else tries the same again, later.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures_util::{Stream, TryStreamExt};
 use kube::api::{ListParams, WatchEvent, WatchParams};
@@ -24,7 +24,7 @@ use super::needs::{Order, Scope};
 use super::outlet::Outlet;
 use crate::limits::{
     KUBERNETES_ABSENT_POLL, KUBERNETES_ANSWER, KUBERNETES_PAGE_MAX, KUBERNETES_RESUMES_MAX,
-    KUBERNETES_RETRY_FIRST, KUBERNETES_SILENCE, KUBERNETES_WATCH, KUBERNETES_WATCH_SPREAD,
+    KUBERNETES_RETRY_FIRST, KUBERNETES_WATCH, KUBERNETES_WATCH_SPREAD,
 };
 use crate::sources::remote::{Pace, chain};
 
@@ -112,6 +112,8 @@ enum Phase {
     List(Place),
     /// From the newest version that was heard.
     Follow(Place),
+    /// Whether the server knows that version at all.
+    Doubt(Place),
 }
 
 /// Who wakes a feed.
@@ -131,8 +133,11 @@ pub(super) struct Feed {
     pub(super) calls: Calls,
     /// The server answers again.
     pub(super) reached: Arc<Notify>,
-    /// Whether the server streams lists, as far as any feed knows.
-    pub(super) streams: Arc<AtomicBool>,
+    /// Whether the server streams lists of this, as far as is known: behind one
+    /// address there may be several servers.
+    pub(super) streams: bool,
+    /// How long a watch may be silent.
+    pub(super) silence: Duration,
     /// A feed that this one is not needed beside: whether that one is in use.
     pub(super) yields_to: Option<watch::Receiver<Option<bool>>>,
     /// Whether this one is in use, for the one that yields to it.
@@ -169,6 +174,7 @@ impl Feed {
             Phase::Locate => self.locate(&door).await,
             Phase::List(place) => self.list(&door, place).await,
             Phase::Follow(place) => self.follow(&door, place).await,
+            Phase::Doubt(place) => self.doubt(&door, place).await,
         };
         match outcome {
             Ok(next) => {
@@ -308,12 +314,15 @@ impl Feed {
 
     /// Everything, then its newest version.
     async fn list(&mut self, door: &Door, place: Place) -> Result<Phase, Failure> {
-        if self.streams.load(Ordering::Relaxed) {
+        if self.streams {
             match self.list_as_stream(door, &place).await {
                 // The server has no such lists.
                 Err(failure) if matches!(failure.code(), Some(400 | 422)) => {
-                    self.streams.store(false, Ordering::Relaxed);
+                    self.streams = false;
                 }
+                // It has them, and cannot give this one: with an old etcd behind it,
+                // never.
+                Err(failure) if failure.code() == Some(500) => {}
                 outcome => return outcome,
             }
         }
@@ -364,7 +373,7 @@ impl Feed {
         let mut events = std::pin::pin!(events);
         self.tell(What::Begins).await?;
         loop {
-            match timeout(KUBERNETES_SILENCE, events.try_next()).await {
+            match timeout(self.silence, events.try_next()).await {
                 Ok(event) => match event? {
                     Some(WatchEvent::Bookmark(mark)) => {
                         self.version = mark.metadata.resource_version;
@@ -383,7 +392,7 @@ impl Feed {
                 },
                 Err(_silence) => {
                     // A server that ignores what it was asked for.
-                    self.streams.store(false, Ordering::Relaxed);
+                    self.streams = false;
                     return Err(Failure::Other("the list did not end".to_owned()));
                 }
             }
@@ -434,11 +443,11 @@ impl Feed {
                 () = self.calls.relist.notified() => return Ok(Phase::List(place)),
                 () = led(&mut self.yields_to) => return Ok(Phase::Locate),
                 () = another(&mut self.order, self.asked) => return Ok(Phase::Locate),
-                event = timeout(KUBERNETES_SILENCE, events.try_next()) => event,
+                event = timeout(self.silence, events.try_next()) => event,
             };
             let Ok(event) = event else {
-                // Even an idle collection has bookmarks: asks for it anew.
-                return Ok(Phase::Follow(place));
+                // Even an idle collection has bookmarks.
+                return Ok(Phase::Doubt(place));
             };
             match event? {
                 Some(WatchEvent::Error(status)) => return Err(Failure::Api(status)),
@@ -457,6 +466,31 @@ impl Feed {
                 }
             }
         }
+    }
+
+    /// A store that was restored from an earlier day says nothing to a watch from a
+    /// version that it has yet to come to: then everything is listed again.
+    async fn doubt(&mut self, door: &Door, place: Place) -> Result<Phase, Failure> {
+        let scope = self.asked.scope;
+        let params = ListParams {
+            field_selector: self.outlet.field_selector(scope),
+            label_selector: self.outlet.label_selector(scope),
+            limit: Some(1),
+            ..ListParams::default()
+        };
+        let request = Request::new(self.outlet.path(&place, scope)).list(&params)?;
+        let page: Page = answered(door.client.request(request)).await?;
+        let [newest, heard] = [&page.metadata.resource_version, &self.version];
+        let is_older = match (newest.parse::<u64>(), heard.parse::<u64>()) {
+            (Ok(newest), Ok(heard)) => newest < heard,
+            // Versions of another kind of server say nothing.
+            _ => false,
+        };
+        if is_older {
+            self.outlet.resync("replaced");
+            return Ok(Phase::List(place));
+        }
+        Ok(Phase::Follow(place))
     }
 
     async fn note(&mut self, event: WatchEvent<Value>) -> Result<(), Failure> {

@@ -1,16 +1,18 @@
-//! Feeds against a small server of our own, for what the server of
-//! `tests/kubernetes.rs` cannot show: lists as streams, and a version refused
-//! before a watch begins.
+//! Feeds against a small server of our own, for what the servers of
+//! `tests/kubernetes.rs` cannot show in the order that is wanted: a stream that is
+//! refused once it has begun, a version refused before a watch begins, silence.
+//! What it says is said as real servers do (`cargo xtask streaming`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use futures_util::stream;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -27,6 +29,11 @@ use crate::limits::KUBERNETES_HEARD_MAX;
 use crate::sources::marked::marked;
 use crate::sources::remote::Pace;
 
+/// Longer than a loaded machine takes to answer.
+const SILENCE: Duration = Duration::from_secs(1);
+/// An answer that begins and says nothing.
+const SILENT: &str = "silent";
+
 /// What the server was asked for, and what it answers, in this order; the last
 /// answer is never given.
 #[derive(Clone, Default)]
@@ -41,6 +48,10 @@ async fn answer(State(script): State<Script>, RawQuery(query): RawQuery) -> Resp
     match next {
         Some((code, body)) => {
             let code = StatusCode::from_u16(code).expect("a code");
+            if body == SILENT {
+                let nothing = stream::pending::<Result<String, std::io::Error>>();
+                return (code, Body::from_stream(nothing)).into_response();
+            }
             (code, body).into_response()
         }
         None => std::future::pending().await,
@@ -78,7 +89,8 @@ async fn hear(answers: &[(u16, String)], count: usize) -> (Vec<String>, Vec<Stri
         pace: Pace::new("test"),
         calls: Calls::default(),
         reached: Arc::default(),
-        streams: Arc::new(AtomicBool::new(true)),
+        streams: true,
+        silence: SILENCE,
         yields_to: None,
         leads: None,
         order: all(),
@@ -201,16 +213,57 @@ async fn an_expired_version_lists_again_wherever_the_server_says_so() {
 
 #[tokio::test]
 async fn what_the_server_refuses_is_told_and_tried_again() {
-    let answers = [(403, status(403)), (500, status(500)), (422, status(422))];
+    let answers = [(403, status(403)), (503, status(503)), (422, status(422))];
     let (words, asked) = hear(&answers, 3).await;
     assert!(
         words[0].starts_with("trouble: the server answers 403"),
         "{words:?}"
     );
     assert!(
-        words[1].starts_with("trouble: the server answers 500"),
+        words[1].starts_with("trouble: the server answers 503"),
         "{words:?}"
     );
     assert_eq!(words[2], "begins");
     assert!(asked.len() >= 3);
+}
+
+#[tokio::test]
+async fn a_store_set_back_is_listed_again_after_a_silence() {
+    let answers = [
+        (422, status(422)),
+        (200, list(&["a"], 50, "")),
+        (200, SILENT.to_owned()),
+        // Its newest version, asked for with one object.
+        (200, list(&["b"], 50, "")),
+        (200, SILENT.to_owned()),
+        (200, list(&["b"], 7, "")),
+        (200, list(&["b"], 7, "")),
+    ];
+    let (words, asked) = hear(&answers, 8).await;
+    let expected = [
+        "begins", "+a", "whole", "follows", "follows", "begins", "+b", "whole",
+    ];
+    assert_eq!(words, expected);
+    assert!(asked[2].contains("resourceVersion=50"), "{asked:?}");
+    assert!(asked[3].contains("limit=1"), "{asked:?}");
+    assert!(asked[4].contains("resourceVersion=50"), "{asked:?}");
+}
+
+/// What a server of Kubernetes 1.36 says where its etcd is older than 3.4.25.
+#[tokio::test]
+async fn pages_are_asked_for_where_a_stream_begins_and_cannot_be_given() {
+    let error = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": "a watch stream was requested by the client but the required storage \
+                    feature RequestWatchProgress is disabled",
+        "reason": "InternalError", "code": 500});
+    let answers = [
+        (200, events(&[("ERROR", error)])),
+        (200, list(&["a"], 5, "")),
+        (200, events(&[("ADDED", node("b", 6))])),
+    ];
+    let (words, asked) = hear(&answers, 6).await;
+    let expected = ["begins", "begins", "+a", "whole", "follows", "+b"];
+    assert_eq!(words, expected);
+    assert!(asked[0].contains("sendInitialEvents=true"), "{asked:?}");
+    assert!(asked[1].contains("limit="), "{asked:?}");
 }

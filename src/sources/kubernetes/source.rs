@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -23,7 +22,7 @@ use super::report::Reporter;
 use super::status::Teller;
 use crate::clock::SystemClock;
 use crate::events::ResourceKind;
-use crate::limits::{KUBERNETES_HEARD_MAX, KUBERNETES_TICK};
+use crate::limits::{KUBERNETES_HEARD_MAX, KUBERNETES_SILENCE, KUBERNETES_TICK};
 use crate::queues::Pipeline;
 use crate::sources::marked::Marked;
 use crate::sources::remote::{Pace, Stopper, talk};
@@ -157,8 +156,6 @@ fn feeds(
     calls: &BTreeMap<ResourceKind, Calls>,
     orders: &Orders,
 ) -> Vec<Feed> {
-    // Most servers of today stream lists; the first that refuses tells all feeds.
-    let streams = Arc::new(AtomicBool::new(true));
     let (leads, led) = watch::channel(None);
     let reached = Arc::new(Notify::new());
     let feed = |outlet: Outlet, name: &str, calls: Calls| Feed {
@@ -167,7 +164,8 @@ fn feeds(
         pace: Pace::new((node, name)),
         calls,
         reached: Arc::clone(&reached),
-        streams: Arc::clone(&streams),
+        streams: true,
+        silence: KUBERNETES_SILENCE,
         yields_to: None,
         leads: None,
         order: all(),

@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use kube::Client;
 use kube::api::{GetParams, Patch, PatchParams};
@@ -25,7 +24,8 @@ use super::outlet::Outlet;
 use super::tally::{Count, Tally, Word};
 use crate::events::{ResourceKey, ResourceKind, SourceName};
 use crate::limits::{
-    KUBERNETES_ABSENT_POLL, KUBERNETES_HEARD_MAX, KUBERNETES_REPORT, KUBERNETES_STATUS_WRITES_MAX,
+    KUBERNETES_ABSENT_POLL, KUBERNETES_HEARD_MAX, KUBERNETES_REPORT, KUBERNETES_SILENCE,
+    KUBERNETES_STATUS_WRITES_MAX,
 };
 use crate::policy::PolicySnapshot;
 use crate::queues::Pipeline;
@@ -105,7 +105,8 @@ impl Teller {
             pace: Pace::new((&self.node, "reports")),
             calls: Calls::default(),
             reached: Arc::new(Notify::new()),
-            streams: Arc::new(AtomicBool::new(true)),
+            streams: true,
+            silence: KUBERNETES_SILENCE,
             yields_to: None,
             leads: None,
             order: all(),

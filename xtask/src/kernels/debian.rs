@@ -1,7 +1,6 @@
 //! Debian's kernels: found with apt, fetched and unpacked once into the user's
 //! cache directory. Nothing is installed.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,7 +25,7 @@ pub(crate) struct Kernel {
 
 /// The newest kernel of a release (6.1, 6.12): from the cache, or fetched.
 pub(crate) fn kernel(release: &str) -> Result<Kernel> {
-    let cache = cache()?;
+    let cache = tools::cache("kernels")?;
     let prefix = format!("linux-image-{release}.");
     let cached = fs::read_dir(&cache)
         .with_context(|| cache.display().to_string())?
@@ -46,16 +45,6 @@ pub(crate) fn kernel(release: &str) -> Result<Kernel> {
     };
     fetch(&cache, &package)?;
     unpacked(&cache.join(&package), &package)
-}
-
-fn cache() -> Result<PathBuf> {
-    let base = env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
-        .context("neither XDG_CACHE_HOME nor HOME is set")?;
-    let cache = base.join("palisade/kernels");
-    fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
-    Ok(cache)
 }
 
 /// The numbers in a name, to compare it by.
