@@ -109,6 +109,8 @@ fn line_json(line: &Line) -> serde_json::Value {
         "enforced_us": cost.whole().as_micros(),
         "identities": work.identities,
         "rows": work.rows,
+        "asked": work.asked,
+        "given": work.given,
         "directions": work.directions,
     })
 }
@@ -180,8 +182,8 @@ fn part(report: &Report, cost: Cost) -> String {
 
 fn worked(work: Work) -> String {
     format!(
-        "{} identities, {} rows, {} directions anew",
-        work.identities, work.rows, work.directions
+        "{} identities, {} rows, {} given, {} directions anew",
+        work.identities, work.rows, work.given, work.directions
     )
 }
 

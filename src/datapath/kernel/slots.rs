@@ -272,16 +272,13 @@ impl Tables {
             });
             let (blocks, mut seen) = (self.blocks(slot), Entered::new());
             let shift = shift(table.column_count as usize);
-            let mut rows = table.rows_by_index(IDENTITIES_MAX);
-            let mut words = self.words(slot, number);
+            let rows = table.rows_by_index(IDENTITIES_MAX);
+            let mut both = rows.zip(self.words(slot, number));
             columns
-                && rows
-                    .by_ref()
-                    .zip(words.by_ref())
-                    .all(|(row, is)| match row {
-                        Some(row) => found.pool.find(&blocks, row, shift, &mut seen) == Some(is),
-                        None => is == Word::default(),
-                    })
+                && both.all(|(row, is)| match row {
+                    Some(row) => found.pool.find(&blocks, row, shift, &mut seen) == Some(is),
+                    None => is == Word::default(),
+                })
         })
     }
 

@@ -313,12 +313,14 @@ impl Tables {
         holders: &Holders,
         columns: &[(usize, usize)],
     ) -> Option<Vec<u32>> {
-        let mut classes = Vec::new();
-        for (one, other) in columns {
-            if self.population.means(*one) || self.population.means(*other) {
-                return None;
-            }
+        let named = |key: &usize| self.population.means(*key);
+        if columns
+            .iter()
+            .any(|(one, other)| named(one) || named(other))
+        {
+            return None;
         }
+        let mut classes = Vec::new();
         for selector in items.selectors_that_tell(columns)? {
             for index in holders.of(selector) {
                 classes.extend(self.population.class_of(index.0));
