@@ -186,6 +186,10 @@ pub const PAST_TURN_WAIT: Duration = Duration::from_secs(10);
 /// Times that a flush is tried, with a pause, before the agent goes on without
 /// history: enforcement must not wait for a disk.
 pub const FLUSH_ATTEMPTS_MAX: u32 = 5;
+
+/// Lives in a row that may end within their first build before the next one does
+/// not build by itself: as often as systemd starts a service that fails at once.
+pub const BUILDS_CUT_OFF_MAX: u32 = 5;
 pub const FLUSH_RETRY: Duration = Duration::from_millis(200);
 /// A flush that takes this long is told as a problem.
 pub const FLUSH_SLOW: Duration = Duration::from_secs(3);

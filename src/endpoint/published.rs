@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use imbl::OrdSet;
@@ -42,6 +43,7 @@ pub struct Published {
     store: Arc<Store>,
     /// Held while an entry is noted and shown, so that both have one order.
     entering: Mutex<()>,
+    is_in_first_build: AtomicBool,
     inner: Mutex<Inner>,
     changed: Condvar,
 }
@@ -75,6 +77,7 @@ impl Published {
             clock,
             store,
             entering: Mutex::new(()),
+            is_in_first_build: AtomicBool::new(false),
             inner: Mutex::new(Inner {
                 realized,
                 names: VecDeque::new(),
@@ -88,8 +91,28 @@ impl Published {
         }
     }
 
+    /// Whoever ends within it is counted.
+    pub fn first_build_begins(&self) {
+        let count = self.store.builds_cut_off().saturating_add(1);
+        self.is_in_first_build.store(true, Ordering::SeqCst);
+        self.note_builds_cut_off(count);
+    }
+
+    fn first_build_ended(&self) {
+        if self.is_in_first_build.swap(false, Ordering::SeqCst) {
+            self.note_builds_cut_off(0);
+        }
+    }
+
+    fn note_builds_cut_off(&self, count: u32) {
+        if let Err(error) = self.store.put_builds_cut_off(count) {
+            tracing::warn!("builds that were cut off are not counted: {error}");
+        }
+    }
+
     /// A generation is enforced: publish it and wake those who wait.
     pub fn commit(&self, realized: Realized, names: GenerationNames) {
+        self.first_build_ended();
         let mut inner = self.inner.lock();
         inner.realized = Some(realized);
         inner.commits += 1;
@@ -115,6 +138,7 @@ impl Published {
 
     /// A generation was refused; the old one enforces on.
     pub fn refuse(&self, problem: String) {
+        self.first_build_ended();
         self.inner.lock().problem = Some(problem);
     }
 

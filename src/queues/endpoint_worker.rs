@@ -18,6 +18,7 @@ pub struct EndpointWorker {
     offers: Arc<OfferBox>,
     /// Follows the snapshots of its builds.
     resolver: Resolver,
+    has_built: bool,
 }
 
 impl EndpointWorker {
@@ -32,6 +33,7 @@ impl EndpointWorker {
     ) -> Self {
         Self {
             resolver: Resolver::new(endpoint.subject()),
+            has_built: false,
             shared,
             endpoint,
             queue,
@@ -106,6 +108,9 @@ impl EndpointWorker {
 
     /// Computes the policy of the snapshot: pure, no lock is held.
     fn build(&mut self, snapshot: Arc<PolicySnapshot>) {
+        if !std::mem::replace(&mut self.has_built, true) {
+            self.shared.published.first_build_begins();
+        }
         let started = self.shared.clock.now();
         let audit = self.shared.audit.effective(self.endpoint.id());
         let resolved = self.resolver.resolve(&snapshot, audit);

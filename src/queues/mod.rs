@@ -3,7 +3,7 @@
 //! Reading order, along the way of an event: `pipeline` (the facade), `intake`
 //! (journal order is queue order), `event_queue` (the contract of a queue),
 //! `desk` (policy_add, policy_delete), `repository_worker`, `reaction_worker`,
-//! `endpoint_worker`; then `start` (restore), `past` (earlier revisions), `told`
+//! `endpoint_worker`; then `start` (restore) with `hold`, `past` (earlier revisions), `told`
 //! (lines of the history), `workers` (the loops), `shared`, `known`, `outcome`,
 //! `stats`.
 
@@ -11,6 +11,7 @@ mod desk;
 mod drift;
 mod endpoint_worker;
 mod event_queue;
+mod hold;
 mod intake;
 mod known;
 mod outcome;

@@ -182,6 +182,7 @@ impl Pipeline {
             return Ok(false);
         }
         self.change_audit(Some(id), setting)?;
+        self.shared.snapshots.write().release();
         self.ask(id, RegenerationCause::ConfigChanged)
     }
 
@@ -222,6 +223,7 @@ impl Pipeline {
 
     /// Asks for a regeneration. False if there is no such endpoint.
     pub fn regenerate(&self, id: EndpointId) -> Result<bool, SubmitError> {
+        self.shared.snapshots.write().release();
         self.ask(id, RegenerationCause::Requested)
     }
 

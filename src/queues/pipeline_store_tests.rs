@@ -161,6 +161,79 @@ fn what_the_store_holds_is_about_to_be_enforced_until_it_is_or_the_kernel_refuse
     assert!(!agent.pipeline.is_about_to_enforce() && agent.pipeline.realized().is_some());
 }
 
+/// A policy that no life survives building must not take every life.
+#[test]
+fn after_lives_that_ended_in_their_build_one_stays_and_waits_for_a_word() {
+    let (kernel, dir) = (FakeKernel::new(), tempfile::tempdir().expect("a directory"));
+    let begin = || {
+        let clock = Arc::new(ManualClock::default());
+        let store = Store::open(dir.path()).expect("opens");
+        let datapath = Box::new(kernel.datapath());
+        let pipeline = Pipeline::start(options(), datapath, store, clock.clone());
+        let workers = pipeline.take_workers().expect("not yet taken");
+        Stepped {
+            pipeline,
+            workers,
+            clock,
+        }
+    };
+    let mut agent = begin();
+    agent.in_sync(&[]);
+    agent.submit(policy("a", "22"));
+    let enforced = kernel.realized();
+    let large = agent.pipeline.submit(policy("large", "80")).expect("taken");
+    let now = agent.clock.now();
+    assert_eq!(agent.workers.repository.step(now), Progress::Busy);
+    assert!(large.try_outcome().is_some(), "acknowledged");
+    drop(agent);
+    for _ in 0..crate::limits::BUILDS_CUT_OFF_MAX {
+        let mut agent = begin();
+        assert!(agent.pipeline.is_about_to_enforce());
+        // It has built, and does not live to see it committed.
+        agent.workers.endpoints[0].step(agent.clock.now());
+        drop(agent);
+    }
+
+    let mut agent = begin();
+    agent.settle();
+    agent.in_sync(&["a", "large"]);
+    agent.submit(RepositoryChange::LocalAddresses(Vec::new()));
+    assert_eq!(kernel.realized(), enforced, "not once more by itself");
+    assert!(!agent.pipeline.is_about_to_enforce());
+    let status = agent.status();
+    assert!(status.revision.realized < status.revision.desired);
+    let problem = agent.pipeline.status().datapath_problem.expect("told");
+    assert!(
+        problem.contains("5 starts") && problem.contains("/large"),
+        "{problem}"
+    );
+    // Who is locked out must get in all the same.
+    drop(agent);
+    let mut agent = begin();
+    agent.settle();
+    let set = agent
+        .pipeline
+        .set_audit(HOST_ENDPOINT, AuditSetting::Inherited);
+    assert_eq!(set, Ok(true));
+    agent.workers.endpoints[0].step(agent.clock.now());
+    drop(agent);
+
+    let mut agent = begin();
+    agent.in_sync(&["a", "large"]);
+    assert_eq!(kernel.realized(), enforced, "one word is one try");
+    agent.submit(delete("large"));
+    let newest = agent.pipeline.repository().revision;
+    assert_eq!(agent.status().revision.realized, newest);
+    assert_eq!(agent.pipeline.status().datapath_problem, None);
+    drop(agent);
+    // It got through: the next ones build again.
+    let mut agent = begin();
+    agent.in_sync(&["a"]);
+    agent.submit(policy("a", "443"));
+    let newest = agent.pipeline.repository().revision;
+    assert_eq!(agent.status().revision.realized, newest);
+}
+
 /// As above, where the kernel enforces what was there before the last agent was
 /// killed; and a source that was cut off while it told is waited for.
 #[test]

@@ -280,6 +280,10 @@ impl RepositoryWorker {
                 causes,
                 warnings,
             }) => {
+                let is_policy = change.key().is_some_and(|key| key.kind.is_policy());
+                if is_policy && self.shared.snapshots.write().release() {
+                    RuleReaction::merge_into(reaction, self.of_all_endpoints());
+                }
                 let source = change.source();
                 self.shared.published.expect(revision, since, source);
                 let (to_regenerate, to_bump) = self.shared.endpoints.split(affected);
@@ -313,7 +317,7 @@ impl RepositoryWorker {
             let mut snapshots = self.shared.snapshots.write();
             snapshots.newest = Arc::clone(&snapshot);
             if self.is_enforceable {
-                snapshots.buildable = Some(snapshot);
+                snapshots.offer(snapshot);
             }
         }
         *self.shared.waiting.write() = self.desk.waiting().clone();

@@ -53,6 +53,36 @@ pub struct Snapshots {
     pub buildable: Option<Arc<PolicySnapshot>>,
     /// What the start has built from the store, before any source has spoken.
     pub ahead: Option<Revision>,
+    /// Builds are held, after lives that ended in theirs; what would be built.
+    pub held: Option<Held>,
+}
+
+/// What a change of policy, or who asks for it, sets free.
+#[derive(Debug, Default)]
+pub struct Held(Option<Arc<PolicySnapshot>>);
+
+impl Snapshots {
+    /// May be built from here on, or when builds are no longer held.
+    pub fn offer(&mut self, snapshot: Arc<PolicySnapshot>) {
+        match &mut self.held {
+            Some(held) => held.0 = Some(snapshot),
+            None => self.buildable = Some(snapshot),
+        }
+    }
+
+    /// From here on builds are held.
+    pub fn hold(&mut self) {
+        self.held = Some(Held(self.buildable.take()));
+    }
+
+    /// False if nothing was held.
+    pub fn release(&mut self) -> bool {
+        let Some(held) = self.held.take() else {
+            return false;
+        };
+        self.buildable = held.0;
+        true
+    }
 }
 
 /// Everything that more than one thread needs.

@@ -19,6 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use super::desk::{Desk, Done, JournalEvent};
 use super::endpoint_worker::EndpointWorker;
 use super::event_queue::EventQueue;
+use super::hold::hold;
 use super::known::Known;
 use super::past;
 use super::pipeline::PipelineOptions;
@@ -114,7 +115,9 @@ pub(super) fn start(
         None => is_restored && realized.is_none(),
         Some(found) => is_trusted && is_whole && found.is_behind(&shared, &before),
     };
-    first_builds(&shared, &restored, &before, is_due);
+    if !hold(&shared, realized) {
+        first_builds(&shared, &restored, &before, is_due);
+    }
     let may_go_ahead = is_trusted && (adopted.is_some() || realized.is_none());
 
     // What cannot be read must not stand in the way of what follows it; and a
@@ -295,6 +298,7 @@ fn share(
             newest,
             buildable,
             ahead: None,
+            held: None,
         }),
         waiting: RwLock::new(options.sources.clone()),
         audit,

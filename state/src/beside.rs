@@ -1,6 +1,8 @@
-//! Two small files beside the database, for the day it is lost: its identity,
-//! by which a lost or swapped one is noticed, and the audit options, since no
-//! restart may begin to enforce by itself. Written whole or not at all.
+//! Small files beside the database. Two for the day it is lost: its identity, by
+//! which a lost or swapped one is noticed, and the audit options, since no restart
+//! may begin to enforce by itself. One counts lives that were cut off in their
+//! first build, so that a policy that needs more memory than there is does not
+//! take every life. Written whole or not at all.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -31,6 +33,14 @@ impl Beside {
 
     pub(crate) fn put_audit(&self, record: &AuditRecord) -> Result<(), StoreError> {
         self.write("audit.json", record)
+    }
+
+    pub(crate) fn builds_cut_off(&self) -> Option<u32> {
+        self.read("builds-cut-off.json")
+    }
+
+    pub(crate) fn put_builds_cut_off(&self, count: u32) -> Result<(), StoreError> {
+        self.write("builds-cut-off.json", &count)
     }
 
     pub(crate) fn identity(&self) -> Option<StoreIdentity> {

@@ -188,6 +188,22 @@ impl Store {
         Ok(store)
     }
 
+    /// How many lives in a row ended within their first build.
+    #[must_use]
+    pub fn builds_cut_off(&self) -> u32 {
+        let beside = self.beside.as_ref();
+        beside.and_then(Beside::builds_cut_off).unwrap_or(0)
+    }
+
+    /// Notes it on the disk: as the life begins its first build with one more, in
+    /// case it ends there; with 0 when it got through.
+    pub fn put_builds_cut_off(&self, count: u32) -> Result<(), StoreError> {
+        match &self.beside {
+            Some(beside) => beside.put_builds_cut_off(count),
+            None => Ok(()),
+        }
+    }
+
     /// A store that forgets: tests, and agents without a state directory.
     #[must_use]
     pub fn memory() -> Self {

@@ -1,5 +1,6 @@
 //! What was acknowledged and not yet enforced when the agent was killed is
-//! enforced by the next start, whose source does not answer.
+//! enforced by the next start, whose source does not answer; but a build that no
+//! start survives is not begun for ever.
 
 use palisade::lab::network::{Family, Place};
 use palisade::lab::probe::{self, Kind, Seen};
@@ -14,6 +15,8 @@ const SILENT_SOURCE: [&str; 2] = ["--etcd", "http://127.0.0.1:1"];
 /// kill comes between the acknowledgement and the commit.
 const RULES_FIRST: u16 = 1_000;
 const TRIES_MAX: u32 = 5;
+/// As the agent counts them.
+const BUILDS_CUT_OFF_MAX: usize = palisade::limits::BUILDS_CUT_OFF_MAX as usize;
 
 /// Lets everybody in at one port, and at many that nobody asks for.
 fn policy(open: u16, rules: u16) -> Value {
@@ -104,4 +107,69 @@ fn a_start_without_its_source_enforces_what_was_acknowledged() {
         world.start_agent();
     }
     panic!("{TRIES_MAX} kills, and none came before the commit");
+}
+
+/// Starts the agent and kills it as soon as it builds; whether it came to that.
+fn dies_of_its_build(world: &mut World) -> bool {
+    let counted = world.sandbox.path("state/builds-cut-off.json");
+    let count = || {
+        let text = std::fs::read_to_string(&counted).unwrap_or_default();
+        text.parse::<u32>().unwrap_or(0)
+    };
+    let before = count();
+    world.launch_agent();
+    let mut left = PATIENCE;
+    let pause = std::time::Duration::from_millis(1);
+    while count() == before && !left.is_zero() {
+        std::thread::sleep(pause);
+        left = left.saturating_sub(pause);
+    }
+    world.agent().end(Signal::KILL).expect("the agent ends");
+    count() > before
+}
+
+/// As a policy does that needs more memory than there is.
+#[test]
+fn a_build_that_no_start_survives_is_told_and_waits_for_a_word() {
+    if !privileged() {
+        return;
+    }
+    let mut world = World::new();
+    import_and_wait(&mut world, &policy(SSH, 0));
+    let large = policy(HTTP, RULES_FIRST << 2);
+    import_and_kill(&mut world, &large);
+    let died = (0..BUILDS_CUT_OFF_MAX).filter(|_| dies_of_its_build(&mut world));
+    assert_eq!(died.count(), BUILDS_CUT_OFF_MAX, "each dies of the same");
+
+    world.launch_agent();
+    let status = until("the agent answers", || world.agent().json(&["status"]).ok());
+    assert_eq!(status["ready"], false, "{status}");
+    let problems = status["problems"].to_string();
+    assert!(
+        problems.contains("starts ended while they built it"),
+        "{problems}"
+    );
+    assert!(problems.contains("palisade history"), "{problems}");
+    let rows = |open: u16, closed: u16| {
+        let row = |port, seen| (Place::Outsider, Place::Host, Kind::Tcp(port), seen);
+        [row(open, Seen::Passed), row(closed, Seen::Dropped)]
+    };
+    world.expect(&rows(SSH, HTTP));
+    // A smaller version of it is one word; it is enforced and all is well.
+    import_and_wait(&mut world, &policy(HTTP, 0));
+    world.expect(&rows(HTTP, SSH));
+    let ready = world.agent().wait_ready().expect("it is ready");
+    assert_eq!(ready["revision"]["desired"], ready["revision"]["realized"]);
+    let status = world.agent().json(&["status"]).expect("status");
+    assert_eq!(status["problems"], json!([]), "{status}");
+}
+
+fn import_and_wait(world: &mut World, policy: &Value) {
+    let file = world.sandbox.path("import.json");
+    std::fs::write(&file, policy.to_string()).expect("a file");
+    let file = file.to_string_lossy().into_owned();
+    let reply = world.agent().json(&["policy", "import", &file]);
+    let revision = reply.expect("it is imported")["revision"].to_string();
+    let waited = world.agent().json(&["policy", "wait", &revision]);
+    waited.expect("it is enforced");
 }
