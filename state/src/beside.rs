@@ -61,7 +61,10 @@ impl Beside {
         let written = std::fs::File::create(&draft)
             .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
             .and_then(|()| std::fs::rename(&draft, &path));
-        written.map_err(|error| StoreError::Medium(format!("{}: {error}", path.display())))?;
+        written.map_err(|error| {
+            drop(std::fs::remove_file(&draft));
+            StoreError::Medium(format!("{}: {error}", path.display()))
+        })?;
         Ok(sync_folder(&self.dir)?)
     }
 }

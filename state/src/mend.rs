@@ -174,6 +174,10 @@ impl Store {
         self.note_durable(target);
         if let Some(beside) = &self.beside {
             beside.put_audit(&self.audit()?)?;
+            // A disk that was full from the start has none.
+            if let Some(identity) = self.identity()? {
+                beside.put_identity(&identity)?;
+            }
         }
         if let Some(copy) = self.scratch.lock().take() {
             scratch::remove(&copy);

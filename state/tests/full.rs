@@ -103,6 +103,31 @@ fn a_full_disk_is_met_by_large_events_too() {
     }
 }
 
+#[test]
+fn a_disk_that_was_full_from_the_start_ends_as_any_other() {
+    let name = "a_disk_that_was_full_from_the_start_ends_as_any_other";
+    let Some(dir) = on_a_small_disk(name) else {
+        return;
+    };
+    let state = dir.join("state");
+    fs::create_dir(&state).expect("a directory");
+    let filler = fill(&dir);
+    let store = Store::open(&state).expect("opens");
+    assert!(store.problem().is_some() && store.is_forgetful());
+    let number = store.append(&event(1, SMALL_BYTES)).expect("in memory");
+    // What cannot be written leaves nothing half done.
+    assert!(store.put_builds_cut_off(1).is_err());
+    assert!(!state.join("builds-cut-off.json.new").exists());
+    fs::remove_file(filler).expect("room");
+    assert!(store.resume().expect("resumes"));
+    store.flush().expect("flushes");
+    drop(store);
+    assert!(state.join("identity.json").exists());
+    let store = Store::open(&state).expect("opens");
+    assert_eq!(store.problem(), None, "it is the one that it was");
+    check(&store, number, SMALL_BYTES);
+}
+
 /// Fills the disk, goes on in memory, makes room again. Returns how many events
 /// were acknowledged on the full disk.
 fn full_and_back(dir: &Path, bytes: usize) -> u64 {
