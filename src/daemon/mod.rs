@@ -75,9 +75,9 @@ pub(crate) fn run_with(config: &Config, layout: Layout) -> Result<()> {
     rooms.start_sweeper(&mut threads);
     rooms.start_audit(&mut threads, config.audit_interval);
     rooms.start_local(&mut threads, local, config.policy.node_labels.clone());
-    rooms.start_manifests(&mut threads, &config.manifests);
-    rooms.start_kubernetes(&mut threads, config.kubernetes.as_ref());
-    rooms.start_etcd(&mut threads, config.etcd.as_ref());
+    let sink = rooms.start_kubernetes(&mut threads, config.kubernetes.as_ref());
+    rooms.start_manifests(&mut threads, &config.manifests, &sink);
+    rooms.start_etcd(&mut threads, config.etcd.as_ref(), &sink);
     let outcome = runtime::run(config, &rooms, &mut threads);
 
     tracing::info!("stopping; what is attached stays and goes on enforcing");

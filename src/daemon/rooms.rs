@@ -24,13 +24,13 @@ use crate::limits::{BUILD_PERMITS_MIN, CT_SWEEP_FIRST};
 use crate::metrics::{self, Collector, Metrics};
 use crate::monitor::{EventPump, Monitor};
 use crate::queues::{Drift, Pipeline, PipelineOptions};
-use crate::sources::SourceBoard;
 use crate::sources::etcd::{self, EtcdSource};
 use crate::sources::kubernetes::{self, Access, KubernetesSource};
 use crate::sources::local::{DeviceBoard, LocalSource};
 use crate::sources::manifests::{ManifestWatch, Stopper};
 use crate::sources::marked::Marked;
 use crate::sources::remote;
+use crate::sources::{ChangeSink, SourceBoard};
 
 /// What the rooms are built from.
 pub(super) struct Parts<'a> {
@@ -196,7 +196,12 @@ impl Rooms {
     }
 
     /// The manifests directories, if there are any.
-    pub(super) fn start_manifests(&self, threads: &mut Threads, directories: &[PathBuf]) {
+    pub(super) fn start_manifests(
+        &self,
+        threads: &mut Threads,
+        directories: &[PathBuf],
+        sink: &Arc<dyn ChangeSink>,
+    ) {
         if directories.is_empty() {
             return;
         }
@@ -204,7 +209,7 @@ impl Rooms {
         let watch = ManifestWatch::new(
             directories,
             self.restored(),
-            agent.pipeline.clone(),
+            Arc::clone(sink),
             Arc::clone(&agent.board),
             Arc::clone(&self.clock),
         );
@@ -212,14 +217,17 @@ impl Rooms {
         threads.spawn("manifests", move || watch.run());
     }
 
-    /// The Kubernetes API, if it is a source.
+    /// The Kubernetes API, if it is a source; where the other sources send what they
+    /// see.
     pub(super) fn start_kubernetes(
         &self,
         threads: &mut Threads,
         access: Option<&KubernetesAccess>,
-    ) {
-        let Some(access) = access else { return };
+    ) -> Arc<dyn ChangeSink> {
         let agent = &self.agent;
+        let Some(access) = access else {
+            return Arc::clone(&agent.pipeline) as Arc<dyn ChangeSink>;
+        };
         let source = KubernetesSource::new(
             Access {
                 kubeconfig: access.kubeconfig.clone(),
@@ -232,13 +240,20 @@ impl Rooms {
             Arc::clone(&agent.board),
         );
         *self.kubernetes.lock() = Some(source.stopper());
+        let sink = source.lobby();
         let (listen, hand_on) = source.halves();
         threads.spawn("kubernetes", listen);
         threads.spawn("kube-intake", hand_on);
+        sink
     }
 
     /// etcd, if it is a source.
-    pub(super) fn start_etcd(&self, threads: &mut Threads, access: Option<&EtcdAccess>) {
+    pub(super) fn start_etcd(
+        &self,
+        threads: &mut Threads,
+        access: Option<&EtcdAccess>,
+        sink: &Arc<dyn ChangeSink>,
+    ) {
         let Some(access) = access else { return };
         let agent = &self.agent;
         let to = etcd::Access {
@@ -249,7 +264,7 @@ impl Rooms {
             (to, Arc::clone(&self.marked)),
             access.lease_ttl,
             (Arc::clone(&agent.pipeline), Arc::clone(&agent.devices)),
-            Arc::clone(&agent.board),
+            (Arc::clone(&agent.board), Arc::clone(sink)),
         );
         *self.etcd.lock() = Some(source.stopper());
         let (talk, hand_on) = source.halves();

@@ -97,6 +97,16 @@ impl Node {
             .extend(arguments.iter().map(|it| (*it).to_owned()));
     }
 
+    /// How many seconds what it published stays after it is heard no more.
+    pub(crate) fn lease_for(&mut self, seconds: &str) {
+        let option = self
+            .arguments
+            .iter()
+            .position(|it| it == "--etcd-lease-ttl");
+        let value = option.expect("each node has a lease") + 1;
+        seconds.clone_into(&mut self.arguments[value]);
+    }
+
     /// What `palisade status` says of the source.
     pub(crate) fn source(&mut self) -> Value {
         let status = self.json(&["status"]);

@@ -93,6 +93,50 @@ fn a_dead_nodes_addresses_go_and_no_others() {
     });
 }
 
+#[test]
+fn what_went_while_an_agent_was_away_is_nobodys_when_it_is_back() {
+    const ADDRESSES: &str = "cilium/state/ip/v1/default/";
+    let Some(program) = program() else { return };
+    let mut fleet = Fleet::bare(program, &["web", "web"], false);
+    let url = fleet.store.url();
+    for node in &mut fleet.nodes {
+        // No lease ends while the test runs.
+        node.lease_for("600");
+        node.add_arguments(&["--etcd", &url]);
+        node.start();
+    }
+    for (node, address) in [
+        ("n11", "10.99.0.4"),
+        ("n11", "10.99.0.5"),
+        ("n12", "10.99.1.4"),
+    ] {
+        let name = format!("{}.json", address.replace('.', "-"));
+        let host = usize::from(node == "n12");
+        fleet.nodes[host].manifest(&name, &pod(&name, "shop", address, node));
+    }
+    let keys = |fleet: &Fleet| -> Vec<String> {
+        let pairs = fleet.store.under(ADDRESSES).into_iter();
+        let keys = pairs.map(|pair| String::from_utf8(pair.key).expect("text"));
+        keys.map(|key| key.replace(ADDRESSES, "")).collect()
+    };
+    until("all is published", || {
+        (keys(&fleet) == ["10.99.0.4", "10.99.0.5", "10.99.1.4"]).then_some(())
+    });
+    fleet.nodes[0].kill();
+    fleet.nodes[0].remove_manifest("10-99-0-4.json");
+    assert_eq!(keys(&fleet).len(), 3, "its lease lives");
+    fleet.nodes[0].start();
+    until("the address of the pod that went is gone", || {
+        (keys(&fleet) == ["10.99.0.5", "10.99.1.4"]).then_some(())
+    });
+    until("the other node knows", || {
+        number(&mut fleet, 1, "10.99.0.4", "shop")
+            .is_none()
+            .then_some(())
+    });
+    assert!(number(&mut fleet, 1, "10.99.0.5", "shop").is_some());
+}
+
 pub(crate) fn pod(name: &str, app: &str, address: &str, node: &str) -> String {
     json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "namespace": "shop", "labels": {"app": app}},

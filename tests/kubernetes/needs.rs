@@ -69,6 +69,57 @@ fn a_node_watches_no_more_than_its_policies_need() {
     nothing_is_watched_for_ever(&mut cluster);
 }
 
+/// A policy of a manifest waits for the cluster as one of the cluster does: the pod
+/// that it lets in is not shut out for a moment, neither when the agent starts nor
+/// when the manifest comes later.
+#[test]
+fn a_manifest_is_not_enforced_before_its_peers_are_known() {
+    let Some(programs) = programs() else { return };
+    let mut cluster = Cluster::bare(programs);
+    cluster.install_definitions();
+    outsider_is_a_pod(&cluster);
+    let text = from_pods("pods", "web").to_string();
+    cluster.world.manifest("pods.yaml", &text);
+    let traffic = Traffic::start(&cluster);
+    cluster.world.start_agent();
+    cluster.world.wait("ingress", "enabled");
+    cluster.world.remove_manifest("pods.yaml");
+    cluster.world.wait("ingress", "disabled");
+    for kind in ["Pod", "Namespace"] {
+        until(&format!("no {kind} is watched"), || {
+            (cluster.kind(kind)["detail"] == UNNEEDED).then_some(())
+        });
+    }
+    cluster.world.manifest("pods.yaml", &text);
+    cluster.world.wait("ingress", "enabled");
+    assert_eq!(cluster.kind("Pod")["resources"], 1);
+    traffic.expect_none_dropped();
+
+    // Without the server such a policy waits, and says for what; others do not.
+    cluster.world.remove_manifest("pods.yaml");
+    cluster.world.wait("ingress", "disabled");
+    until("no pod is watched", || {
+        (cluster.kind("Pod")["detail"] == UNNEEDED).then_some(())
+    });
+    cluster.server.kill();
+    cluster.world.manifest("pods.yaml", &text);
+    until("it waits", || {
+        let problems = cluster.problems();
+        problems
+            .contains("waits for the first whole list of")
+            .then_some(())
+    });
+    let ssh = crate::cluster::policy("ssh", "web", &[SSH]).to_string();
+    cluster.world.manifest("ssh.yaml", &ssh);
+    cluster.wait_open(&[SSH]);
+    cluster.server.restart(&cluster.world.sandbox);
+    until("it waits no more", || {
+        let problems = cluster.problems();
+        (!problems.contains("waits for")).then_some(())
+    });
+    assert_eq!(cluster.kind("Pod")["resources"], 1);
+}
+
 /// A node beside the agent's, and a pod with the outsider's address.
 fn outsider_is_a_pod(cluster: &Cluster) {
     let node = json!({"metadata": {"name": "other", "labels": {"role": "db"}}});

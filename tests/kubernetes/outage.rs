@@ -146,10 +146,22 @@ impl Traffic {
     /// Nothing was dropped that is allowed, nothing passed that is not.
     #[track_caller]
     pub(crate) fn expect_steady(self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        let [passed, dropped, opened, closed] = self.running.join().expect("it ends");
+        let [passed, dropped, opened, closed] = self.end();
         assert!(passed > 0 && closed > 0, "{passed} {closed}");
         assert_eq!((dropped, opened), (0, 0), "of {passed} and {closed}");
+    }
+
+    /// Nothing was dropped that is allowed; the rest was open at times.
+    #[track_caller]
+    pub(crate) fn expect_none_dropped(self) {
+        let [passed, dropped, _, closed] = self.end();
+        assert!(passed > 0 && closed > 0, "{passed} {closed}");
+        assert_eq!(dropped, 0, "of {passed}");
+    }
+
+    fn end(self) -> [u32; 4] {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.running.join().expect("it ends")
     }
 }
 

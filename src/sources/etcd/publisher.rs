@@ -20,6 +20,7 @@ use super::allocator::{Allocator, NoNumber};
 use super::client::{Client, Failure};
 use super::collector::Collector;
 use super::heard::Heard;
+use super::keys::ADDRESSES;
 use super::own::{self, Word};
 use super::translate::Own;
 use super::wire::{Compare, RangeRequest, RequestOp, TxnRequest};
@@ -62,6 +63,8 @@ pub(super) struct Publisher {
     shares_address: bool,
     /// The feed found another store: nothing of it is known to stand there.
     replaced: Arc<AtomicBool>,
+    /// What an earlier life of this node published, and this one does not, is gone.
+    has_tidied: bool,
     /// The revision and the addresses that all of it was written for.
     seen: Option<(Revision, Vec<IpAddr>)>,
     /// Who writes the node's key too.
@@ -95,6 +98,7 @@ impl Publisher {
             suffix: String::new(),
             shares_address: false,
             replaced,
+            has_tidied: false,
             seen: None,
             rival: None,
             told: None,
@@ -151,6 +155,8 @@ impl Publisher {
         let Some(lease) = self.lease.as_ref().map(|lease| lease.id) else {
             return Ok(None);
         };
+        // In this order: what follows is of a time when all was told.
+        let is_whole = self.pipeline.status().waiting_for.is_empty();
         let snapshot = self.pipeline.repository();
         let addresses = own::addresses(&self.devices.report());
         let view = (snapshot.revision, addresses);
@@ -161,6 +167,12 @@ impl Publisher {
             let unnumbered = self.tell(client, lease, &snapshot, addresses).await?;
             self.seen = unnumbered.is_none().then_some(view);
             problem = problem.or(unnumbered);
+        }
+        // Without an address of its own it publishes nothing, for now.
+        let is_told = is_whole && self.seen.as_ref().is_some_and(|(_, own)| !own.is_empty());
+        if is_told && !self.has_tidied {
+            self.tidy(client).await?;
+            self.has_tidied = true;
         }
         self.collect(client, lease).await?;
         Ok(problem)
@@ -219,6 +231,32 @@ impl Publisher {
             self.allocator.release(client, node, &labels).await?;
         }
         Ok(problem)
+    }
+
+    /// Deletes the addresses that this node published before it was restarted and
+    /// publishes no more: their pods went meanwhile, and the lease they hang on may
+    /// have long to go.
+    async fn tidy(&self, client: &Client) -> Result<(), Failure> {
+        let Some(lease) = &self.lease else {
+            return Ok(());
+        };
+        let found = client.range(RangeRequest::prefix(ADDRESSES)).await?;
+        for pair in found.kvs.iter().filter(|pair| pair.lease != lease.id) {
+            let Ok(key) = std::str::from_utf8(&pair.key) else {
+                continue;
+            };
+            if lease.written.contains_key(key) || !self.own.has_written(&pair.value) {
+                continue;
+            }
+            let transaction = TxnRequest {
+                compare: vec![Compare::unchanged(key, pair.mod_revision)],
+                success: vec![RequestOp::delete(key)],
+                failure: Vec::new(),
+            };
+            client.transact(transaction).await?;
+            tracing::info!(key, "an address of an earlier life of this node is gone");
+        }
+        Ok(())
     }
 
     /// Has a lease that lives.

@@ -41,14 +41,14 @@ impl std::fmt::Debug for EtcdSource {
 }
 
 impl EtcdSource {
-    /// A source that is not started. `ttl`: how long etcd keeps what a node
-    /// published after it is heard no more.
+    /// A source that is not started, and sends what it hears to `sink`. `ttl`: how
+    /// long etcd keeps what a node published after it is heard no more.
     #[must_use]
     pub fn new(
         (access, marked): (Access, Arc<Marked>),
         ttl: Duration,
         (pipeline, devices): (Arc<Pipeline>, Arc<DeviceBoard>),
-        board: Arc<SourceBoard>,
+        (board, sink): (Arc<SourceBoard>, Arc<dyn ChangeSink>),
     ) -> Self {
         let snapshot = pipeline.repository();
         let own = Own {
@@ -73,12 +73,12 @@ impl EtcdSource {
             own.clone(),
             ttl,
             doors.clone(),
-            (Arc::clone(&pipeline), devices),
+            (pipeline, devices),
             (ticks.clone(), replaced),
         );
         let intake = Intake {
             mirror: Mirror::new(own, restored(&snapshot)),
-            sink: pipeline as Arc<dyn ChangeSink>,
+            sink,
             board,
             doors,
             relist,

@@ -26,6 +26,11 @@ impl Own {
     pub(super) fn mark(&self) -> String {
         format!("cilium-global:{}:{}:", self.cluster, self.node)
     }
+
+    /// Whether this node wrote the address, now or before it was restarted.
+    pub(super) fn has_written(&self, value: &[u8]) -> bool {
+        read_json(value).is_ok_and(|address: Address| address.metadata.starts_with(&self.mark()))
+    }
 }
 
 /// What a value means to others: what must never be mixed up.

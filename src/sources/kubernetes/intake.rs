@@ -13,10 +13,11 @@ use super::access::Doors;
 use super::demand::Demand;
 use super::feed::Calls;
 use super::heard::{Heard, What};
+use super::lobby::Lobby;
 use super::mirror::{KindMirror, Mirror, Stage};
-use super::needs::Scope;
+use super::needs::{Needs, Scope};
 use super::orders::Orders;
-use crate::events::{RepositoryChange, ResourceKind, SourceName};
+use crate::events::{RepositoryChange, ResourceKey, ResourceKind, SourceName};
 use crate::queues::{Pipeline, SubmitError};
 use crate::sources::{ChangeSink, KindReport, SourceBoard, SourceProblem, SourceReport};
 
@@ -27,6 +28,7 @@ pub(super) struct Intake {
     pub(super) mirror: Mirror,
     pub(super) demand: Demand,
     pub(super) orders: Orders,
+    pub(super) lobby: Arc<Lobby>,
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) sink: Arc<dyn ChangeSink>,
     pub(super) board: Arc<SourceBoard>,
@@ -100,12 +102,13 @@ impl Intake {
             self.submit(change)?;
         }
         self.order();
-        Ok(())
+        self.lobby.know(self.mirror.known())
     }
 
     /// Has feeds ask for what is needed now.
     fn order(&mut self) {
-        self.orders.give(self.demand.needs(), &mut self.mirror);
+        let needs = self.demand.needs().and(self.lobby.needs());
+        self.orders.give(needs, &mut self.mirror);
     }
 
     /// Whether everything that is needed was heard, and handed on.
@@ -187,23 +190,25 @@ impl Intake {
                 subject: kinds.join(", "),
                 message: format!("{message}; what was told stays in force, and it is tried again"),
             });
-        problems.chain(self.waits()).collect()
+        let of_others = self.lobby.waiting();
+        let of_others = of_others.iter().map(|(key, needs)| self.wait(key, *needs));
+        let own = self.demand.waiting();
+        let own = own.map(|(key, needs)| self.wait(key, needs));
+        problems.chain(own).chain(of_others).collect()
     }
 
     /// What is not handed on yet, and why.
-    fn waits(&self) -> impl Iterator<Item = SourceProblem> {
-        self.demand.waiting().map(|(key, needs)| {
-            let unknown = self.mirror.unknown(needs);
-            let unknown: Vec<&str> = unknown.map(ResourceKind::as_str).collect();
-            SourceProblem {
-                subject: key.to_string(),
-                message: format!(
-                    "its newest version waits for the first whole list of {}; the one before \
-                     stays in force",
-                    unknown.join(", ")
-                ),
-            }
-        })
+    fn wait(&self, key: &ResourceKey, needs: Needs) -> SourceProblem {
+        let unknown = self.mirror.unknown(needs);
+        let unknown: Vec<&str> = unknown.map(ResourceKind::as_str).collect();
+        SourceProblem {
+            subject: key.to_string(),
+            message: format!(
+                "its newest version waits for the first whole list of {}; the one before stays \
+                 in force",
+                unknown.join(", ")
+            ),
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::heard::{Heard, What};
+use super::lobby::Known;
 use super::needs::{Needs, Order, Scope};
 use crate::events::{Origin, RepositoryChange, Resource, ResourceKey, ResourceKind, SourceName};
 
@@ -139,6 +140,16 @@ impl Mirror {
             scope > Scope::Nothing && !mirror.knows(scope)
         });
         unknown.map(|(kind, _)| *kind)
+    }
+
+    /// How much of each kind was heard.
+    pub(super) fn known(&self) -> Known {
+        let kinds = self.kinds.iter().map(|(kind, mirror)| {
+            let scopes = [Scope::All, Scope::Own].into_iter();
+            let known = scopes.into_iter().find(|scope| mirror.knows(*scope));
+            (*kind, known.unwrap_or_default())
+        });
+        kinds.collect()
     }
 
     /// Notes that from now on this is asked for.

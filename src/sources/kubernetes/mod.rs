@@ -15,7 +15,8 @@
 //! a server answers 410 before the stream begins.
 //!
 //! Reading order: `kinds` (what is watched), `needs`, `demand` and `orders` (how much
-//! of it, by the policies for this node), `trim` (what is kept of an object), `heard` (what a feed tells), `mirror` (what follows from it; no I/O),
+//! of it, by the policies for this node),
+//! `lobby` (where policies of other sources wait for it), `trim` (what is kept of an object), `heard` (what a feed tells), `mirror` (what follows from it; no I/O),
 //! `access` (configuration) with `client` and `behind`, `feed` (list and watch),
 //! `locate` (where a kind is served), `outlet` (where a feed leads), `intake`,
 //! `event` and `report` (what the node tells the cluster), `tally`, `lease` and
@@ -31,6 +32,7 @@ mod heard;
 mod intake;
 mod kinds;
 mod lease;
+mod lobby;
 mod locate;
 mod mirror;
 mod needs;
@@ -46,6 +48,8 @@ mod trim;
 mod demand_tests;
 #[cfg(test)]
 mod feed_tests;
+#[cfg(test)]
+mod lobby_tests;
 #[cfg(test)]
 mod mirror_tests;
 #[cfg(test)]

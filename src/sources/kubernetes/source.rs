@@ -14,6 +14,7 @@ use super::heard::{Heard, What};
 use super::intake::Intake;
 use super::kinds::WATCHED;
 use super::lease::Lease;
+use super::lobby::Lobby;
 use super::mirror::Mirror;
 use super::needs::{Order, all};
 use super::orders::Orders;
@@ -65,12 +66,14 @@ impl KubernetesSource {
             .collect();
         let orders = Orders::default();
         let feeds = feeds(&doors, node, &ticks, &calls, &orders);
+        let lobby = Arc::new(Lobby::new(Arc::clone(&pipeline), ticks.clone()));
         Self {
             feeds,
             intake: Intake {
                 mirror: Mirror::new(WATCHED.iter().map(|watched| watched.kind)),
                 demand: Demand::new(node, &pipeline.repository()),
                 orders,
+                lobby,
                 pipeline: Arc::clone(&pipeline),
                 sink: Arc::clone(&pipeline) as Arc<dyn ChangeSink>,
                 board,
@@ -107,6 +110,12 @@ impl KubernetesSource {
             marked,
             stop: Arc::default(),
         }
+    }
+
+    /// Where the other sources of this node send what they see.
+    #[must_use]
+    pub fn lobby(&self) -> Arc<dyn ChangeSink> {
+        Arc::clone(&self.intake.lobby) as Arc<dyn ChangeSink>
     }
 
     /// Ends both halves.
