@@ -22,6 +22,8 @@ mod growth;
 #[path = "e2e/harness.rs"]
 #[expect(dead_code, reason = "the end-to-end tests use the rest of it")]
 mod harness;
+#[path = "kubernetes/names.rs"]
+mod names;
 #[path = "etcd/numbers.rs"]
 mod numbers;
 #[path = "etcd/outage.rs"]

@@ -29,6 +29,8 @@ mod image;
 mod latency;
 #[path = "kubernetes/lease.rs"]
 mod lease;
+#[path = "kubernetes/names.rs"]
+mod names;
 #[path = "kubernetes/needs.rs"]
 mod needs;
 #[path = "kubernetes/outage.rs"]

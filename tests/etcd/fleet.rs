@@ -8,7 +8,7 @@
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use palisade::datapath::netns;
@@ -37,6 +37,8 @@ pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) address: Ipv4Addr,
     arguments: Vec<String>,
+    /// What is started as the agent.
+    pub(crate) program: PathBuf,
     sandbox: Sandbox,
 }
 
@@ -51,7 +53,7 @@ impl Node {
     /// Starts it without waiting.
     pub(crate) fn launch(&mut self) {
         let spec = AgentSpec {
-            exe: exe().to_owned(),
+            exe: self.program.clone(),
             place: PLACE.into(),
             arguments: self.arguments.clone(),
         };
@@ -136,12 +138,12 @@ impl Node {
 pub(crate) struct Fleet {
     pub(crate) nodes: Vec<Node>,
     pub(crate) store: Store,
-    wire: Sandbox,
+    pub(crate) wire: Sandbox,
 }
 
 impl Fleet {
     /// Nodes of these roles, with agents that are in sync.
-    pub(crate) fn new(program: std::path::PathBuf, roles: &[&str]) -> Self {
+    pub(crate) fn new(program: PathBuf, roles: &[&str]) -> Self {
         let mut fleet = Self::bare(program, roles, false);
         let url = fleet.store.url();
         for node in &mut fleet.nodes {
@@ -152,7 +154,7 @@ impl Fleet {
     }
 
     /// The same without agents.
-    pub(crate) fn bare(program: std::path::PathBuf, roles: &[&str], tls: bool) -> Self {
+    pub(crate) fn bare(program: PathBuf, roles: &[&str], tls: bool) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("palisade-e2e-{}e{number}", std::process::id());
@@ -277,6 +279,7 @@ fn join(wire: &Sandbox, fleet: &str, last: u8, role: &str) -> Node {
         name: name.clone(),
         address,
         arguments: arguments.map(String::from).into(),
+        program: exe().to_owned(),
         sandbox,
     };
     node.add_arguments(&["--etcd-lease-ttl", LEASE_TTL]);

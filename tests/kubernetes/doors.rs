@@ -11,7 +11,7 @@ use palisade::datapath::netns;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, until};
+use crate::cluster::{Cluster, POLICIES, until};
 use crate::harness::{HTTP, SSH, exe};
 use crate::server::{PORT, programs};
 
@@ -49,7 +49,10 @@ fn every_way_to_the_server_is_taken() {
     cluster.create_policy("http", "web", &[HTTP]);
     cluster.wait_open(&[SSH, HTTP]);
 
-    // The authority is another one: the file is read again.
+    // No policy cuts the way through the proxy, and the authority is another one: the
+    // file is read again.
+    cluster.create(POLICIES, &crate::cut::deny_all());
+    cluster.world.wait("egress", "enabled");
     cluster.server.kill();
     cluster.server.rotate_authority();
     cluster.server.restart_inside(&cluster.world.sandbox);
@@ -133,7 +136,7 @@ fn pods_are_heard_of_until_cilium_tells_its_endpoints() {
     let policy = json!({"apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy",
         "metadata": {"name": "pods"}, "spec": {"nodeSelector": {}, "ingress": [
             {"fromEndpoints": [{"matchLabels": {"app": "of-the-pod"}}]}]}});
-    cluster.create(crate::cluster::POLICIES, &policy);
+    cluster.create(POLICIES, &policy);
     wait_identity(&mut cluster, "app=of-the-pod");
 
     for (kind, plural, scope) in [
