@@ -35,6 +35,8 @@ mod names;
 mod needs;
 #[path = "kubernetes/outage.rs"]
 mod outage;
+#[path = "kubernetes/rights.rs"]
+mod rights;
 #[path = "kubernetes/scale.rs"]
 mod scale;
 #[path = "kubernetes/server.rs"]

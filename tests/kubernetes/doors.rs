@@ -180,7 +180,7 @@ fn wait_identity(cluster: &mut Cluster, label: &str) {
 }
 
 /// As Cilium's, as far as the server needs it.
-fn definition(kind: &str, plural: &str, scope: &str) -> Value {
+pub(crate) fn definition(kind: &str, plural: &str, scope: &str) -> Value {
     json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": format!("{plural}.cilium.io")},
         "spec": {"group": "cilium.io", "scope": scope,
