@@ -19,7 +19,6 @@ use crate::server::{NAME, SERVICE, programs};
 
 const API: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 88, 0, 9)), 6_443);
 const POLICIES: &str = "/apis/cilium.io/v2/ciliumclusterwidenetworkpolicies";
-const SLICES: &str = "/apis/discovery.k8s.io/v1beta1/namespaces/default/endpointslices";
 /// What is dropped is not waited for longer.
 const PATIENCE: Duration = Duration::from_millis(700);
 
@@ -68,7 +67,7 @@ fn a_translated_way_to_the_server_is_not_cut_either() {
     cluster.install_definitions();
     translate(&cluster);
     reach_by(&cluster, SERVICE, 443);
-    cluster.create(SLICES, &slice());
+    cluster.create(&slices(&cluster), &slice());
     cluster.world.start_agent();
     until("the servers behind the Service are listed", || {
         let all = endpoints(&mut cluster);
@@ -110,6 +109,17 @@ fn translate(cluster: &Cluster) {
     cluster
         .world
         .tool(host, &format!("ip route add {SERVICE}/32 dev {DEVICE}"));
+}
+
+/// Older servers serve no v1 of them, newer ones no v1beta1.
+fn slices(cluster: &Cluster) -> String {
+    let group = cluster
+        .server
+        .request("GET", "/apis/discovery.k8s.io", None);
+    let group = group.expect("the server tells of the group");
+    let best = group["preferredVersion"]["groupVersion"].as_str();
+    let best = best.expect("a version");
+    format!("/apis/{best}/namespaces/default/endpointslices")
 }
 
 fn slice() -> serde_json::Value {
