@@ -134,6 +134,7 @@ pub const AUDIT_PAUSE: Duration = Duration::from_millis(2);
 pub const AUDIT_BLOCKS_MAX: u32 = 8_192;
 pub const AUDIT_BUCKETS_MAX: u16 = 512;
 pub const AUDIT_PREFIXES_MAX: usize = 512;
+pub const AUDIT_CHUNKS_MAX: usize = 64;
 /// Findings of one pass that are told one by one, and of all passes that `status`
 /// remembers.
 pub const AUDIT_FINDINGS_MAX: usize = 64;

@@ -172,6 +172,23 @@ pub(crate) fn openings(family: Family, flows: u32) -> Vec<(Way, Frame)> {
     steps.into_iter().map(packet).collect()
 }
 
+/// The same where there are fewer and more prefixes.
+fn of_prefixes(base: Case) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for prefixes in PREFIXES.into_iter().filter(|it| *it != BASE.prefixes) {
+        let size = Size { prefixes, ..BASE };
+        cases.push(Case { size, ..base });
+        if base.name == Name::NewDenied {
+            cases.push(Case {
+                size,
+                flows: SOURCES,
+                ..base
+            });
+        }
+    }
+    cases
+}
+
 /// Every case: the base point, and each dimension varied from it alone.
 pub(crate) fn all() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -191,21 +208,13 @@ pub(crate) fn all() -> Vec<Case> {
             let size = Size { rules, ..BASE };
             cases.push(Case { size, ..base });
         }
-        for prefixes in PREFIXES.into_iter().filter(|it| *it != BASE.prefixes) {
-            let size = Size { prefixes, ..BASE };
-            cases.push(Case { size, ..base });
-            if name == Name::NewDenied {
-                cases.push(Case {
-                    size,
-                    flows: SOURCES,
-                    ..base
-                });
-            }
-        }
-        cases.push(Case {
+        cases.extend(of_prefixes(base));
+        let six = Case {
             family: Family::V6,
             ..base
-        });
+        };
+        cases.push(six);
+        cases.extend(of_prefixes(six));
     }
     cases
 }

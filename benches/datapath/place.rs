@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use ipnet::Ipv4Net;
 use palisade::datapath::DatapathError;
 use palisade::datapath::events::EventReader;
 use palisade::datapath::kernel::Inspector;
@@ -12,7 +11,7 @@ use crate::frames::{Family, Frame};
 use crate::harness::{Bench, NEXT, Run, Set, Shipped};
 use crate::layout::{TUPLE_PORT, Tuple};
 use crate::random::{Random, within4, within6, words6};
-use crate::world::{Size, World, all4, peer};
+use crate::world::{Size, World, all4, all6, peer};
 
 /// Packets of a case before it is measured, by which it is checked.
 const CHECKED: u32 = 256;
@@ -44,7 +43,7 @@ impl Place {
         let inspector = world.datapath.inspector();
         let events = inspector.events()?;
         let shipped = Shipped::open(&pins);
-        let mut bench = Bench::load(2 * MANY + 2 * MANY + SOURCES, size == BASE);
+        let mut bench = Bench::load(2 * MANY + 2 * MANY + 2 * SOURCES, size == BASE);
         bench.aim(&shipped);
         let sets = fill(&mut bench, &world);
         let mut place = Self {
@@ -162,9 +161,10 @@ fn fill(bench: &mut Bench, world: &World) -> [Sets; 2] {
     let extremes = [PREFIXES[0], PREFIXES[2]];
     if extremes.contains(&world.size.prefixes) {
         // The same sources, whether the world knows their prefixes or not.
-        let nets: Vec<Ipv4Net> = all4(PREFIXES[2]);
-        let sources = tuples(&mut random, &nets, SOURCES, within4);
+        let sources = tuples(&mut random, &all4(PREFIXES[2]), SOURCES, within4);
         sets[0].sources = Some(bench.add(&sources));
+        let sources = tuples(&mut random, &all6(PREFIXES[2]), SOURCES, within6);
+        sets[1].sources = Some(bench.add(&sources));
     }
     sets
 }

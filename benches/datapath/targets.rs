@@ -3,7 +3,6 @@
 use crate::cases::{BASE, MANY, Name, PREFIXES, RULES, SOURCES};
 use crate::floors::Floors;
 use crate::frames::Family;
-use crate::measure::Figure;
 use crate::rounds::{Line, Outcome};
 use crate::world::Size;
 
@@ -21,6 +20,7 @@ pub(crate) fn floor_ns(floors: &Floors, line: &Line) -> Option<f64> {
     let trie = match (one, case.size.prefixes > BASE.prefixes) {
         (true, false) => "lpm_10k_same",
         (false, false) => "lpm_10k_random",
+        (true, true) if family == Family::V6 => "lpm_500k_same_6",
         (true, true) => "lpm_500k_same",
         (false, true) => "lpm_500k_random",
     };
@@ -57,16 +57,18 @@ impl Target {
 }
 
 pub(crate) fn all(outcome: &Outcome) -> Vec<Target> {
-    let find = |name: Name, size: Size, flows: u32| {
+    let find_of = |family: Family, name: Name, size: Size, flows: u32| {
         outcome.lines.iter().find(move |line| {
             let case = &line.case;
-            (case.name, case.size, case.flows, case.family) == (name, size, flows, Family::V4)
+            (case.name, case.size, case.flows, case.family) == (name, size, flows, family)
         })
     };
-    let figure = |name, size, flows| -> Option<Figure> {
-        find(name, size, flows)?.figure.as_ref().ok().copied()
+    let find = |name, size, flows| find_of(Family::V4, name, size, flows);
+    let best_of = |family, name, size, flows| -> Option<f64> {
+        let line = find_of(family, name, size, flows)?;
+        Some(line.figure.as_ref().ok()?.min)
     };
-    let best = |name, size, flows| Some(figure(name, size, flows)?.min);
+    let best = |name, size, flows| best_of(Family::V4, name, size, flows);
     let ratio = |name, flows| {
         let line = find(name, BASE, flows)?;
         let floor = floor_ns(&outcome.floors, line)?;
@@ -78,9 +80,9 @@ pub(crate) fn all(outcome: &Outcome) -> Vec<Target> {
         let cost = |rules| best(name, of_rules(rules), 1);
         Some(cost(RULES[2])? / cost(RULES[0])?)
     };
-    let identity = || {
-        let cost = |prefixes| best(Name::NewDenied, of_prefixes(prefixes), SOURCES);
-        let plain = outcome.floors.above("lpm_500k_random", Family::V4)?.min;
+    let identity = |family| {
+        let cost = |prefixes| best_of(family, Name::NewDenied, of_prefixes(prefixes), SOURCES);
+        let plain = outcome.floors.above("lpm_500k_random", family)?.min;
         Some((cost(PREFIXES[2])? - cost(PREFIXES[0])?) / plain)
     };
     let reader = || {
@@ -159,7 +161,13 @@ pub(crate) fn all(outcome: &Outcome) -> Vec<Target> {
             "500,000 random prefixes",
             "(new_denied at 500,000 - at 10 prefixes, the same random sources) / plain trie's lookup",
             0.5,
-            identity(),
+            identity(Family::V4),
+        ),
+        target(
+            "500,000 random prefixes, IPv6",
+            "the same of IPv6",
+            0.5,
+            identity(Family::V6),
         ),
         target(
             "all programs loaded and verified",

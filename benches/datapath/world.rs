@@ -31,11 +31,10 @@ pub(crate) const OPEN: u16 = 443;
 pub(crate) const OPEN_TOO: u16 = 8_443;
 pub(crate) const CLOSED: u16 = 23;
 
-/// How much of everything there is.
+/// How much of everything there is, of each family.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Size {
     pub(crate) rules: usize,
-    /// Of IPv4.
     pub(crate) prefixes: usize,
 }
 
@@ -50,7 +49,7 @@ pub(crate) fn all4(count: usize) -> Vec<Ipv4Net> {
     networks4(&mut Random(4), count)
 }
 
-fn all6(count: usize) -> Vec<Ipv6Net> {
+pub(crate) fn all6(count: usize) -> Vec<Ipv6Net> {
     networks6(&mut Random(6), count)
 }
 
@@ -221,9 +220,6 @@ fn snapshot(size: Size) -> Result<Arc<PolicySnapshot>, DatapathError> {
     Ok(repository.snapshot())
 }
 
-/// IPv6 prefixes at most: the figures of more are IPv4's.
-const PREFIXES6_MAX: usize = 10_000;
-
 /// Exactly `size.prefixes` prefixes: the host, the home of the one flow's peer,
 /// and random networks that have the identities of the policy's peers in turn.
 /// The prefixes do not depend on the rules, so that a world of more rules
@@ -259,8 +255,7 @@ fn ipcache6(
         (host.into(), known[&Ipv6Net::from(host)]),
         (home6(), peers[0]),
     ];
-    let count = size.prefixes.min(PREFIXES6_MAX);
-    ipcache(must, all6(count), &peers, count)
+    ipcache(must, all6(size.prefixes), &peers, size.prefixes)
 }
 
 /// The map, and the random networks in it.

@@ -22,6 +22,21 @@ pub fn if_less(mut value: u64, limit: u64, then: u64) -> u64 {
     value
 }
 
+/// The bits of a mask.
+#[inline(always)]
+pub fn masked(mut value: u64, mask: u64) -> u64 {
+    // SAFETY: arithmetic on a register.
+    unsafe {
+        asm!(
+            "{value} &= {mask}",
+            value = inout(reg) value,
+            mask = in(reg) mask,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    value
+}
+
 /// The low half of 32 bits.
 #[inline(always)]
 pub fn low_half(mut value: u64) -> u64 {

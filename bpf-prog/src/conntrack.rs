@@ -104,7 +104,7 @@ pub fn judge_again<F: Family, const DIRECTION: u32>(
     let mut identity = 0;
     if word.asks(direction) {
         let remote = F::key_remote(key);
-        let peer = F::peer(remote, word.slot());
+        let peer = F::peer(&remote, word.slot());
         let port = if direction == direction::INGRESS {
             local_port
         } else {

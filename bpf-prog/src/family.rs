@@ -71,6 +71,23 @@ pub mod hint {
 }
 
 impl<F: Family> Packet<F> {
+    #[inline(always)]
+    pub fn local<const DIRECTION: u32>(&self) -> &F::Addr {
+        if DIRECTION == INGRESS {
+            &self.destination
+        } else {
+            &self.source
+        }
+    }
+    #[inline(always)]
+    pub fn remote<const DIRECTION: u32>(&self) -> &F::Addr {
+        if DIRECTION == INGRESS {
+            &self.source
+        } else {
+            &self.destination
+        }
+    }
+
     /// Local address, remote address, local port, remote port.
     #[inline(always)]
     pub fn sides<const DIRECTION: u32>(&self) -> (F::Addr, F::Addr, u16, u16) {
@@ -284,7 +301,7 @@ pub trait Family: Sized + 'static {
     fn fragments() -> &'static LruHashMap<Self::FragmentKey, FragValue>;
 
     /// Identity of an address in one slot.
-    fn peer(address: Self::Addr, slot: u32) -> Peer;
+    fn peer(address: &Self::Addr, slot: u32) -> Peer;
     /// Whether the routing table says that the packet is to be forwarded.
     fn is_forwarded(skb: *mut __sk_buff, packet: &Packet<Self>) -> bool;
     /// State (`TCP_*`) of the socket that would get a packet from `remote`, by

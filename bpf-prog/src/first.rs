@@ -51,12 +51,11 @@ fn decide<F: Family, const DIRECTION: u32>(
     word: CommitWord,
     packet: &mut Packet<F>,
 ) -> Option<Exit> {
-    let (local, remote, _, _) = packet.sides::<DIRECTION>();
     let ours = u32::from(is_ours::<F, DIRECTION>(skb, word, packet));
     if packet.forget(ours) == 0 {
         if DIRECTION == EGRESS
             && packet.l4.state == l4_state::TRACKED
-            && F::peer(local, word.slot()).identity == identity::HOST
+            && F::peer(packet.local::<DIRECTION>(), word.slot()).identity == identity::HOST
         {
             // Masqueraded: not judged, but its answers must pass.
             let bits = flags::UNJUDGED | flags::OPENED_EGRESS;
@@ -65,7 +64,7 @@ fn decide<F: Family, const DIRECTION: u32>(
         }
         return Some(Exit::silent(reason::NOT_OURS));
     }
-    let peer = F::peer(remote, word.slot());
+    let peer = F::peer(packet.remote::<DIRECTION>(), word.slot());
     let peer = Peer {
         identity: packet.forget(peer.identity),
         index: packet.forget(peer.index),
@@ -192,11 +191,11 @@ fn is_ours<F: Family, const DIRECTION: u32>(
         // The routing table knows best, but asking it costs more than all else
         // of the way; an address of ours needs no question.
         PACKET_HOST => {
-            F::peer(packet.destination, word.slot()).identity == identity::HOST
+            F::peer(&packet.destination, word.slot()).identity == identity::HOST
                 || !F::is_forwarded(skb, packet)
         }
         // For another station (bridge port, macvlan, promiscuous mode).
-        PACKET_OTHERHOST => F::peer(packet.destination, word.slot()).identity == identity::HOST,
+        PACKET_OTHERHOST => F::peer(&packet.destination, word.slot()).identity == identity::HOST,
         _ => true,
     }
 }

@@ -22,6 +22,7 @@ mod first;
 mod flow;
 mod flows;
 mod ipcache4;
+mod ipcache6;
 mod kernel;
 mod known;
 mod maps;
@@ -100,6 +101,17 @@ pub extern "C" fn pal_untag(skb: *mut __sk_buff, slot: u32, l2: u32) -> u32 {
 #[inline(never)]
 pub extern "C" fn pal_peer4(address: u32, slot: u32) -> u64 {
     ipcache4::lookup(address, slot).pack()
+}
+
+/// Who has an IPv6 address (network byte order): a packed `Peer`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn pal_peer6(address: *const v6::Address, slot: u32) -> u64 {
+    // SAFETY: the verifier lets no caller pass anything else.
+    match unsafe { address.as_ref() } {
+        Some(address) => ipcache6::lookup(address, slot).pack(),
+        None => 0,
+    }
 }
 
 /// The cell for a packed `Table`, the index of an identity and the key of a column.

@@ -12,12 +12,10 @@ use palisade_abi::{
     event::{Budget, RING_BYTES, lost},
     flows::{Set, Space, evicted},
     ipcache::{Buckets, POOL_ELEMENTS, Segment},
+    ipcache6,
     reason::{COUNTERS as COUNTERS_MAX, Counter},
     settings::{FAILSAFE_MAX, FailsafeKey, Settings, VLANS_MAX},
-    table::{
-        BLOCKS_ELEMENTS, Block, COLUMNS_ELEMENTS, Columns, IPCACHE_MAX, IpcacheValue,
-        ROWS_ELEMENTS, RULES_MAX, Rows,
-    },
+    table::{BLOCKS_ELEMENTS, Block, COLUMNS_ELEMENTS, Columns, ROWS_ELEMENTS, RULES_MAX, Rows},
 };
 
 /// Sets of conntrack; the agent says how many there are.
@@ -68,9 +66,11 @@ pub static CT_EVICTED: PerCpuArray<u64> = PerCpuArray::with_max_entries(evicted:
 pub static BUCKETS4: Array<Buckets> = Array::with_max_entries(SLOTS as u32, BPF_F_MMAPABLE);
 #[map(name = "pal_ipcache4")]
 pub static IPCACHE4: Array<Segment> = Array::with_max_entries(POOL_ELEMENTS, BPF_F_MMAPABLE);
+#[map(name = "pal_index6")]
+pub static INDEX6: Array<ipcache6::Index> = Array::with_max_entries(SLOTS as u32, BPF_F_MMAPABLE);
 #[map(name = "pal_ipcache6")]
-pub static IPCACHE6: LpmTrie<[u32; 4], IpcacheValue> =
-    LpmTrie::with_max_entries(IPCACHE_MAX, BPF_F_NO_PREALLOC);
+pub static IPCACHE6: HashMap<u32, ipcache6::Chunk> =
+    HashMap::with_max_entries((SLOTS * ipcache6::CHUNKS) as u32, BPF_F_NO_PREALLOC);
 
 #[map(name = "pal_rows")]
 pub static ROWS: Array<Rows> = Array::with_max_entries(ROWS_ELEMENTS, BPF_F_MMAPABLE);

@@ -268,8 +268,8 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn peer(address: u32, slot: u32) -> Peer {
-        Peer::unpack(crate::pal_peer4(address, slot))
+    fn peer(address: &u32, slot: u32) -> Peer {
+        Peer::unpack(crate::pal_peer4(*address, slot))
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_fib_lookup, bpf_sock_tuple},
-    maps::{Array, LruHashMap, lpm_trie::Key},
+    maps::{Array, LruHashMap},
 };
 use palisade_abi::{
     conntrack::{CtKey6, FragKey6, FragValue},
@@ -15,7 +15,7 @@ use palisade_abi::{
 use crate::{
     family::{Family, Inner, Packet},
     kernel,
-    maps::{CT6, FRAG6, IPCACHE6},
+    maps::{CT6, FRAG6},
     packet::{L4, glance, l4_state, read},
     transport::{self, Place},
     verdict::Peer,
@@ -370,10 +370,8 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn peer(address: Address, slot: u32) -> Peer {
-        IPCACHE6
-            .get(Key::new(128, words(address)))
-            .map_or(Peer::UNKNOWN, |value| Peer::of_slot(value, slot))
+    fn peer(address: &Address, slot: u32) -> Peer {
+        Peer::unpack(crate::pal_peer6(address, slot))
     }
 
     #[inline(always)]

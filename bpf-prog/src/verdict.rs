@@ -1,8 +1,7 @@
-//! Identity and verdict: a trie lookup and a few array lookups.
+//! Identity and verdict: a few array lookups.
 
 use palisade_abi::table::{
-    Cell, IDENTITIES_MAX, IpcacheValue, LEVELS, Word, action, blocks_element, columns_element,
-    rows_element,
+    Cell, IDENTITIES_MAX, LEVELS, Word, action, blocks_element, columns_element, rows_element,
 };
 
 use crate::maps::{BLOCKS, COLUMNS, ROWS};
@@ -33,16 +32,6 @@ impl Peer {
         Self {
             identity: word as u32,
             index: (word >> 32) as u32,
-        }
-    }
-
-    /// The identity of one slot.
-    #[inline(always)]
-    pub fn of_slot(value: &IpcacheValue, slot: u32) -> Self {
-        let slot = (slot & 1) as usize;
-        Self {
-            identity: value.identity[slot],
-            index: value.index[slot],
         }
     }
 }

@@ -212,9 +212,8 @@ impl Cell {
     }
 }
 
-/// Value of the ipcache tries: the identity of a prefix in slot A and in slot B.
-///
-/// `index` is the dense number of the identity, the key of ROWS.
+/// Value of a plain trie of prefixes, which the benchmark holds the ipcaches against:
+/// the identity of a prefix in slot A and in slot B, and its index.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct IpcacheValue {
@@ -222,7 +221,7 @@ pub struct IpcacheValue {
     pub index: [u32; 2],
 }
 
-/// Prefixes in each ipcache trie (Cilium's 512,000).
+/// Prefixes of each family (Cilium's 512,000).
 pub const IPCACHE_MAX: u32 = 512_000;
 
 /// Rules that can have counters, and the largest rule number + 1.

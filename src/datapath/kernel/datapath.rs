@@ -7,7 +7,6 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use ipnet::Ipv6Net;
 use palisade_abi::commit::CommitWord;
 
 use super::adoption::{self, AdoptionReport};
@@ -17,8 +16,8 @@ use super::commit::Grace;
 use super::control::ControlList;
 use super::failsafe;
 use super::inspect::Inspector;
-use super::ipcache::Plan;
 use super::ipcache4::Ipcache4;
+use super::ipcache6::Ipcache6;
 use super::known::Known;
 use super::maps::{Map, MapName};
 use super::meta::{self, SlotMeta};
@@ -26,7 +25,6 @@ use super::settings;
 use super::shared::{Shared, enforced_of, watched_of};
 use super::slots;
 use super::takeover::{Conflict, Takeover};
-use super::views::Views;
 use crate::datapath::{
     Datapath, DatapathError, DatapathSettings, Generation, GenerationNumber, Realized, StageReport,
 };
@@ -39,7 +37,7 @@ pub struct KernelDatapath {
     pub(crate) shared: Arc<Shared>,
     pub(crate) attachments: Attachments,
     pub(crate) ipcache4: Ipcache4,
-    pub(crate) ipcache6: Views<Ipv6Net>,
+    pub(crate) ipcache6: Ipcache6,
     pub(crate) known: Known,
     pub(crate) staged: Option<Staged>,
     /// What the audit compares with.
@@ -121,12 +119,8 @@ impl KernelDatapath {
     }
 
     /// Refuses whatever does not fit but the blocks of the tables, before
-    /// anything is written. What the IPv6 ipcache trie needs.
-    fn check(
-        &mut self,
-        generation: &Generation,
-        slot: u32,
-    ) -> Result<Plan<Ipv6Net>, DatapathError> {
+    /// anything is written.
+    fn check(&mut self, generation: &Generation, slot: u32) -> Result<(), DatapathError> {
         let host = host(generation)?;
         for direction in Direction::BOTH {
             let known = self.known.has_columns(slot, direction, host);
@@ -140,10 +134,7 @@ impl KernelDatapath {
         )?;
         let slot = slot as usize;
         self.ipcache4.check(slot, &generation.ipcache4)?;
-        self.ipcache6.check(slot, &generation.ipcache6)?;
-        let plan = self.ipcache6.plan(slot, &generation.ipcache6);
-        plan.check("IPv6 prefixes")?;
-        Ok(plan)
+        self.ipcache6.check(slot, &generation.ipcache6)
     }
 
     /// Makes the tables of `slot` those of `host`, which may still not fit; the
@@ -165,12 +156,7 @@ impl KernelDatapath {
     }
 
     /// Makes `slot` equal to `generation`; the number of writes.
-    fn write(
-        &mut self,
-        generation: &Generation,
-        slot: u32,
-        plan: Plan<Ipv6Net>,
-    ) -> Result<usize, DatapathError> {
+    fn write(&mut self, generation: &Generation, slot: u32) -> Result<usize, DatapathError> {
         let host = host(generation)?;
         let mut writes = self.write_tables(slot, host)?;
         writes += self.shared.write_calls(slot)?;
@@ -179,8 +165,9 @@ impl KernelDatapath {
         writes += self
             .ipcache4
             .write(&self.shared.ranges, slot, &generation.ipcache4)?;
-        let map = self.shared.maps.of(MapName::Ipcache6);
-        writes += self.ipcache6.apply(slot, plan, &generation.ipcache6, map)?;
+        writes += self
+            .ipcache6
+            .write(&self.shared.slot6(slot), slot, &generation.ipcache6)?;
         Ok(writes)
     }
 
@@ -200,7 +187,9 @@ impl KernelDatapath {
         let index = slot as usize;
         let ranges = &self.shared.ranges;
         let ipcache = self.ipcache4.holds(ranges, index, &generation.ipcache4)
-            && self.ipcache6.holds(index, &generation.ipcache6);
+            && self
+                .ipcache6
+                .holds(&self.shared.slot6(index), index, &generation.ipcache6)?;
         Ok((!ipcache).then_some("the ipcache"))
     }
 
@@ -215,7 +204,9 @@ impl KernelDatapath {
             && self.shared.settings(0)? == self.shared.settings(1)?
             && failsafe::slots_agree(self.map(MapName::Failsafe))?
             && self.ipcache4.slots_agree(&self.shared.ranges)
-            && self.ipcache6.slots_agree()
+            && self
+                .ipcache6
+                .slots_agree([0, 1].map(|slot| self.shared.slot6(slot)))?
             && self.shared.calls_agree()?;
         Ok(!same)
     }
@@ -285,8 +276,8 @@ impl Datapath for KernelDatapath {
         self.staged = None;
         let slot = self.inactive_slot();
         let host = host(generation)?;
-        let plan = self.check(generation, slot)?;
-        let writes = self.write(generation, slot, plan)?;
+        self.check(generation, slot)?;
+        let writes = self.write(generation, slot)?;
         if let Some(what) = self.difference(generation, slot)? {
             return Err(DatapathError::ReadBack {
                 what: what.to_owned(),

@@ -12,7 +12,6 @@ use palisade_abi::{event, table};
 use super::attach::{Attached, Attachments};
 use super::conntrack::{self, CtFlow};
 use super::control::ControlList;
-use super::ipcache;
 use super::maps::{Map, MapName, SPECS, kernel};
 use super::meta;
 use super::pins;
@@ -211,18 +210,17 @@ impl Inspector {
             let slot = word.slot() as usize;
             Ok(self.shared.ranges.prefixes(slot))
         })?;
-        let slot = self.shared.word.load().slot() as usize;
-        let v6 = ipcache::read(self.shared.maps.of(MapName::Ipcache6))?;
+        let v6 = self.of_one_generation(|word| {
+            let slot = word.slot() as usize;
+            self.shared.slot6(slot).prefixes()
+        })?;
         let entry = |prefix, (identity, index)| IpcachePrefix {
             prefix,
             identity: IdentityNumber(identity),
             index: IdentityIndex(index),
         };
         let v4 = v4.into_iter().map(|(net, it)| entry(IpNet::V4(net), it));
-        let v6 = v6
-            .meaningful(slot)
-            .into_iter()
-            .map(|(net, it)| entry(IpNet::V6(net), it));
+        let v6 = v6.into_iter().map(|(net, it)| entry(IpNet::V6(net), it));
         Ok(v4.chain(v6).collect())
     }
 

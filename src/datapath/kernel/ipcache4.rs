@@ -16,15 +16,13 @@ use ipnet::Ipv4Net;
 use palisade_abi::ipcache::{
     BUCKETS, Buckets, DEFAULT, Entry, Meaning, Place, SEGMENT_WORDS, SEGMENTS, Segment, Strides,
 };
-use palisade_abi::table::IPCACHE_MAX;
 
-use super::ipcache::{self, View};
+use super::ipcache::{self, View, changed_entries, changed_prefixes, same_answers};
 use super::ipcache4_parts::{self as parts, Stretch};
 use super::ipcache4_ranges::{self as ranges, Bucket, ShortChange, Want, Words};
 use super::ipcache4_space::Space;
 use super::mapping::Mapping;
 use super::maps::{MapName, Maps};
-use super::views::{changed_entries, changed_prefixes, same_answers};
 use crate::datapath::{DatapathError, IpcacheEntry};
 
 /// Where more prefixes changed, one pass over all costs less than asking for
@@ -305,19 +303,14 @@ impl Ipcache4 {
 
     /// Refuses prefixes that do not fit. Any others do, see `palisade_abi::ipcache`.
     pub(crate) fn check(&self, slot: usize, want: &Want) -> Result<(), DatapathError> {
-        let fits = |what, needed, max| {
+        ipcache::check_count("IPv4 prefixes", want.len())?;
+        let identity_fits = |(_, entry): (&Ipv4Net, &IpcacheEntry)| {
+            let (needed, max) = (entry.identity.0 as usize, Meaning::IDENTITY_MAX as usize);
             if needed > max {
+                let what = "identity numbers of the IPv4 ipcache";
                 return Err(DatapathError::DoesNotFit { what, needed, max });
             }
             Ok(())
-        };
-        fits("IPv4 prefixes", want.len(), IPCACHE_MAX as usize)?;
-        let identity_fits = |(_, entry): (&Ipv4Net, &IpcacheEntry)| {
-            fits(
-                "identity numbers of the IPv4 ipcache",
-                entry.identity.0 as usize,
-                Meaning::IDENTITY_MAX as usize,
-            )
         };
         match &self.0[slot].want {
             Some(known) => {

@@ -16,8 +16,7 @@ use palisade_abi::event::Event;
 use palisade_abi::flows::{Set, Space};
 use palisade_abi::reason::Counter;
 use palisade_abi::settings::{FailsafeKey, Settings};
-use palisade_abi::table::IpcacheValue;
-use palisade_abi::{ipcache, reason, settings, table};
+use palisade_abi::{ipcache, ipcache6, reason, settings, table};
 
 use super::meta::SlotMeta;
 use super::sys;
@@ -50,7 +49,7 @@ plain!(
     EndpointKey,
     EndpointValue,
     Event,
-    IpcacheValue,
+    ipcache6::Chunk,
     Mark,
     Settings,
     SlotMeta,
@@ -63,8 +62,6 @@ pub(crate) struct TrieKey<A> {
     pub(crate) prefix_len: u32,
     pub(crate) address: A,
 }
-// SAFETY: a word and a byte array, without padding.
-unsafe impl Plain for TrieKey<[u8; 16]> {}
 // SAFETY: a word and an ABI type of words, without padding.
 unsafe impl Plain for TrieKey<FailsafeKey> {}
 
@@ -102,6 +99,7 @@ pub(crate) enum MapName {
     CallsEg,
     Buckets4,
     Ipcache4,
+    Index6,
     Ipcache6,
     CtSpace,
     Ct4,
@@ -158,7 +156,7 @@ const LRU: u32 = sys::MAP_TYPE_LRU_HASH;
 const LPM: u32 = sys::MAP_TYPE_LPM_TRIE;
 
 /// All maps, in the order of [`MapName`].
-pub(crate) const SPECS: [MapSpec; 26] = [
+pub(crate) const SPECS: [MapSpec; 27] = [
     spec(MapName::Commit, "pal_commit", ARRAY, (4, 8), Some(1)),
     spec(
         MapName::Settings,
@@ -203,11 +201,18 @@ pub(crate) const SPECS: [MapSpec; 26] = [
         Some(ipcache::POOL_ELEMENTS),
     ),
     spec(
+        MapName::Index6,
+        "pal_index6",
+        ARRAY,
+        (4, size_of::<ipcache6::Index>()),
+        Some(2),
+    ),
+    spec(
         MapName::Ipcache6,
         "pal_ipcache6",
-        LPM,
-        (20, 16),
-        Some(table::IPCACHE_MAX),
+        sys::MAP_TYPE_HASH,
+        (4, size_of::<ipcache6::Chunk>()),
+        Some(ipcache6::chunk_key(2, 0)),
     ),
     spec(
         MapName::CtSpace,

@@ -5,7 +5,7 @@
 //! `programs` and `maps` (what they are), `open` (the start), `takeover` (from
 //! another version of the layout), `shared` (what every handle holds), `datapath` (stage
 //! and commit, over `slots`, `known` and `pool`, `ipcache4` with
-//! `ipcache4_ranges`, `ipcache4_parts` and `ipcache4_space`, `ipcache` and `views` for IPv6,
+//! `ipcache4_ranges`, `ipcache4_parts` and `ipcache4_space`, `ipcache6` with `ipcache6_ranges`, `ipcache`,
 //! `settings`, `failsafe`, `control` (the agent's own traffic), `commit`),
 //! `adoption` (first enforcement), `attach` with `protect`, `hooks`, `links` and
 //! `clsact` (devices), `audit` (drift), `flows`, `conntrack` and `sweep` (the table
@@ -32,6 +32,8 @@ mod ipcache4;
 mod ipcache4_parts;
 mod ipcache4_ranges;
 mod ipcache4_space;
+mod ipcache6;
+mod ipcache6_ranges;
 mod known;
 mod layout;
 mod links;
@@ -54,10 +56,6 @@ mod sys;
 mod takeover;
 mod test_run;
 mod ticks;
-mod views;
-
-#[cfg(test)]
-mod ipcache_tests;
 
 pub use adoption::AdoptionReport;
 pub(crate) use adoption::{decode_connection, decode_sockets};

@@ -13,8 +13,8 @@ use super::commit::{CommitCell, Grace};
 use super::datapath::KernelDatapath;
 use super::features::Features;
 use super::flows;
-use super::ipcache;
 use super::ipcache4::{Ipcache4, RangeTables};
+use super::ipcache6::{IndexTables, Ipcache6};
 use super::known::Known;
 use super::lock::lock;
 use super::maps::{MapName, Maps};
@@ -24,7 +24,6 @@ use super::programs;
 use super::shared::Shared;
 use super::slots::Tables;
 use super::takeover::{self, Steps, Takeover};
-use super::views::Views;
 use crate::datapath::{DatapathError, DatapathSettings, Realized};
 
 /// What the start found and did.
@@ -71,6 +70,7 @@ impl KernelDatapath {
         let shared = Arc::new(Shared {
             tables: Tables::open(&maps)?,
             ranges: RangeTables::open(&maps)?,
+            indexes: IndexTables::open(&maps)?,
             word: CommitCell::open(&maps)?,
             control: Mutex::default(),
             maps,
@@ -97,7 +97,7 @@ impl KernelDatapath {
         let trust = Trust::at_start(word, meta::read(&shared.maps, word.slot())?);
         let datapath = Self {
             ipcache4: Ipcache4::open(&shared.ranges),
-            ipcache6: Views::new(ipcache::read(shared.maps.of(MapName::Ipcache6))?),
+            ipcache6: Ipcache6::default(),
             known: Known::default(),
             shared,
             attachments,

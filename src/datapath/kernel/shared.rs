@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use super::commit::CommitCell;
 use super::failsafe;
 use super::ipcache4::RangeTables;
-use super::maps::{MapName, Maps};
+use super::ipcache6::{self, IndexTables};
+use super::maps::{Map, MapName, Maps};
 use super::meta;
 use super::programs::{ProgramName, Programs};
 use super::settings;
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) programs: Programs,
     pub(crate) tables: Tables,
     pub(crate) ranges: RangeTables,
+    pub(crate) indexes: IndexTables,
     pub(crate) word: CommitCell,
     pub(crate) control: Mutex<Said>,
 }
@@ -49,6 +51,11 @@ const ENTRIES: [(MapName, u32, ProgramName); 4] = [
 ];
 
 impl Shared {
+    /// The IPv6 ipcache of a slot.
+    pub(crate) fn slot6(&self, slot: usize) -> ipcache6::Slot<'_, Map> {
+        self.indexes.slot(self.maps.of(MapName::Ipcache6), slot)
+    }
+
     /// Puts the programs of this binary into a slot's entries. Writes.
     pub(crate) fn write_calls(&self, slot: u32) -> Result<usize, DatapathError> {
         let mut writes = 0;

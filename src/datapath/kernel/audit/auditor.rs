@@ -2,7 +2,7 @@
 //! that a commit never waits for longer than that. Owner: whoever holds it, one
 //! at a time.
 
-use super::compare::{Piece, TrieCursor};
+use super::compare::Piece;
 use super::{AuditReport, Guarded};
 use crate::datapath::kernel::Attachments;
 
@@ -61,10 +61,4 @@ impl Auditor {
 
 impl Piece {
     const FIRST: Self = Self::Word;
-}
-
-impl Default for TrieCursor {
-    fn default() -> Self {
-        Self::Held(None)
-    }
 }

@@ -4,7 +4,6 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use ipnet::Ipv6Net;
 use palisade_abi::commit::CommitWord;
 use palisade_abi::table::{BLOCKS_MAX, IDENTITIES_MAX};
 
@@ -12,9 +11,9 @@ use super::{AuditReport, Finding, Mending, Part};
 use crate::datapath::kernel::datapath::KernelDatapath;
 use crate::datapath::kernel::maps::MapName;
 use crate::datapath::kernel::shared::{enforced_of, watched_of};
-use crate::datapath::kernel::{failsafe, ipcache, meta, settings};
+use crate::datapath::kernel::{failsafe, meta, settings};
 use crate::datapath::{DatapathError, DatapathSettings};
-use crate::limits::{AUDIT_BLOCKS_MAX, AUDIT_BUCKETS_MAX, AUDIT_PREFIXES_MAX};
+use crate::limits::{AUDIT_BLOCKS_MAX, AUDIT_BUCKETS_MAX, AUDIT_CHUNKS_MAX, AUDIT_PREFIXES_MAX};
 
 /// Where a pass is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,17 +25,9 @@ pub(super) enum Piece {
     Blocks(u32, u32),
     /// Slot and first address.
     Ranges(u32, Ipv4Addr),
-    Trie(TrieCursor),
+    /// Slot and first chunk.
+    Chunks(u32, usize),
     Devices,
-}
-
-/// Where a walk over the IPv6 trie is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum TrieCursor {
-    /// Over what should be there, behind a prefix.
-    Held(Option<Ipv6Net>),
-    /// Over what is there, behind a key.
-    Found(Option<Ipv6Net>),
 }
 
 fn letter(slot: u32) -> char {
@@ -72,7 +63,7 @@ impl KernelDatapath {
             }
             Piece::Blocks(slot, first) => return self.audit_blocks(slot, first, report),
             Piece::Ranges(slot, first) => return self.audit_ranges(slot, first, report),
-            Piece::Trie(cursor) => (Part::IpcacheV6, self.audit_trie(cursor, report)),
+            Piece::Chunks(slot, first) => (Part::IpcacheV6, self.audit_chunks(slot, first, report)),
             Piece::Devices => return Piece::Devices,
         };
         outcome.unwrap_or_else(|error| {
@@ -214,6 +205,7 @@ impl KernelDatapath {
     fn forget(&mut self, slot: u32) {
         self.known.forget(slot);
         self.ipcache4.forget(&self.shared.ranges, slot as usize);
+        self.ipcache6.forget(slot as usize);
         if self.staged.as_ref().is_some_and(|it| it.slot == slot) {
             self.staged = None;
         }
@@ -258,11 +250,7 @@ impl KernelDatapath {
     }
 
     fn audit_ranges(&mut self, slot: u32, from: Ipv4Addr, report: &mut AuditReport) -> Piece {
-        let after = if slot == 0 {
-            Piece::Rows(1)
-        } else {
-            Piece::Trie(TrieCursor::default())
-        };
+        let after = Piece::Chunks(slot, 0);
         let (ranges, index) = (&self.shared.ranges, slot as usize);
         let (prefixes_max, buckets_max) = (AUDIT_PREFIXES_MAX, AUDIT_BUCKETS_MAX);
         let Some(compared) = self
@@ -282,46 +270,31 @@ impl KernelDatapath {
         }
     }
 
-    /// Both slots at once: each prefix is put right by one write.
-    fn audit_trie(
+    fn audit_chunks(
         &mut self,
-        cursor: TrieCursor,
+        slot: u32,
+        first: usize,
         report: &mut AuditReport,
     ) -> Result<Piece, DatapathError> {
-        let map = self.shared.maps.of(MapName::Ipcache6);
-        let shadow = &self.ipcache6.shadow;
-        let (mended, next) = match cursor {
-            TrieCursor::Held(after) => {
-                let mended = ipcache::restore(map, shadow, after, AUDIT_PREFIXES_MAX)?;
-                let next = if mended.is_end {
-                    TrieCursor::Found(None)
-                } else {
-                    TrieCursor::Held(mended.last)
-                };
-                (mended, Piece::Trie(next))
-            }
-            TrieCursor::Found(after) => {
-                let mended = ipcache::remove_strangers(map, shadow, after, AUDIT_PREFIXES_MAX)?;
-                let next = if mended.is_end {
-                    Piece::Devices
-                } else {
-                    Piece::Trie(TrieCursor::Found(mended.last))
-                };
-                (mended, next)
-            }
+        let after = if slot == 0 {
+            Piece::Rows(1)
+        } else {
+            Piece::Devices
         };
-        report.compared(Part::IpcacheV6, mended.compared);
-        if let Some(first) = mended.first {
-            let mut finding = Finding::new(
-                Part::IpcacheV6,
-                format!("{first} was {}", mended.how),
-                Mending::Done,
-            );
-            finding.count = mended.changed as u64;
-            report.found(finding);
-            self.judge_anew();
+        let (memory, max) = (self.shared.slot6(slot as usize), AUDIT_CHUNKS_MAX);
+        let Some(seen) = self.ipcache6.changed(&memory, slot as usize, first, max) else {
+            return Ok(after);
+        };
+        let seen = seen?;
+        report.compared(Part::IpcacheV6, seen.compared);
+        if seen.changed > 0 {
+            self.distrust(Part::IpcacheV6, slot, seen.changed, report);
+            return Ok(after);
         }
-        Ok(next)
+        if seen.is_last {
+            return Ok(after);
+        }
+        Ok(Piece::Chunks(slot, first + max))
     }
 }
 
