@@ -3,7 +3,7 @@
 use imbl::OrdMap;
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use palisade::datapath::{Datapath, DatapathError, DatapathSettings, Generation};
 use palisade::identity::{IdentityIndex, IdentityNumber, IpcacheEntry};
 use palisade::policy::{FailsafeEntry, Row, VerdictTable};
@@ -43,6 +43,12 @@ fn too_much() -> Vec<(&'static str, Generation)> {
     };
     let hosts =
         (0..=IPCACHE_MAX).map(|host| (Ipv4Net::from(std::net::Ipv4Addr::from(host)), entry(1)));
+    let hosts6 = (0..=IPCACHE_MAX).map(|host| {
+        (
+            Ipv6Net::from(std::net::Ipv6Addr::from(u128::from(host))),
+            entry(1),
+        )
+    });
     let failsafe = FailsafeEntry {
         direction: 0,
         proto: 6,
@@ -88,6 +94,13 @@ fn too_much() -> Vec<(&'static str, Generation)> {
             with_ipcache(OrdMap::unit(Ipv4Net::default(), entry(largest))),
         ),
         ("IPv4 prefixes", with_ipcache(hosts.collect())),
+        (
+            "IPv6 prefixes",
+            Generation {
+                ipcache6: hosts6.collect(),
+                ..generation(9, None, None)
+            },
+        ),
         (
             "failsafe",
             Generation {

@@ -1,5 +1,7 @@
 //! Who may reach what: rules, families, directions.
 
+use std::net::IpAddr;
+
 use crate::frames::{
     ACK, Ip, SYN, broadcast, for_other_station, frame, icmp, ip, raw, sctp, tcp, udp,
 };
@@ -205,4 +207,94 @@ fn audit_passes_what_it_would_drop() {
     );
     let packet = frame(&ip(OUTSIDER4, HOST4, &Ip::default(), &tcp(999, 22, SYN)));
     host.ingress("allowed", &packet, pass());
+}
+
+/// A policy that allows the prefixes, and denies the others.
+fn nested(allowed: &[&str], denied: &[&str]) -> String {
+    let list = |prefixes: &[&str]| {
+        let quoted = prefixes.iter().map(|prefix| format!("\"{prefix}\""));
+        quoted.collect::<Vec<_>>().join(", ")
+    };
+    let mut policy = format!(
+        r#"
+apiVersion: cilium.io/v2
+kind: CiliumClusterwideNetworkPolicy
+metadata: {{name: nested}}
+spec:
+  nodeSelector: {{matchLabels: {{node-access: ssh}}}}
+  ingress:
+  - fromCIDR: [{}]
+"#,
+        list(allowed)
+    );
+    if !denied.is_empty() {
+        policy += &format!("  ingressDeny:\n  - fromCIDR: [{}]\n", list(denied));
+    }
+    policy
+}
+
+#[test]
+fn an_ipv6_address_has_the_identity_of_its_longest_prefix() {
+    let Some(mut host) = Host::new() else { return };
+    // Each replaces the one before it, in the other slot.
+    let (a, b) = (DROP_DENY, DROP_POLICY);
+    type Answers = [Option<u8>; 5];
+    let steps: [(&[&str], &[&str], Answers); 8] = [
+        (
+            &["2001:db8:9::/64"],
+            &[],
+            [None, None, None, Some(b), Some(b)],
+        ),
+        (
+            &["2001:db8:9::/64"],
+            &["2001:db8:9::7/128"],
+            [Some(a), None, None, Some(b), Some(b)],
+        ),
+        (
+            &["2001:db8:9::/64"],
+            &["2001:db8:9::6/127"],
+            [Some(a), Some(a), None, Some(b), Some(b)],
+        ),
+        (
+            &["2001:db8:9::/64"],
+            &[],
+            [None, None, None, Some(b), Some(b)],
+        ),
+        (
+            &["::/0"],
+            &["2001:db8:9::/64"],
+            [Some(a), Some(a), Some(a), None, None],
+        ),
+        (
+            &["::/0"],
+            &["2001:db8:9::/64", "2001:db8::/32"],
+            [Some(a), Some(a), Some(a), Some(a), None],
+        ),
+        (
+            &["2001:db8:9::7/128"],
+            &[],
+            [None, Some(b), Some(b), Some(b), Some(b)],
+        ),
+        (
+            &["2001:db8:9::6/128", "::/0"],
+            &["ffff:ffff::/128"],
+            [None, None, None, None, None],
+        ),
+    ];
+    let peers = [
+        "2001:db8:9::7",
+        "2001:db8:9::6",
+        "2001:db8:9:0:8000::",
+        "2001:db8:9:1::",
+        "2600::1",
+    ];
+    for (step, (allowed, denied, answers)) in (0u16..).zip(steps) {
+        host.apply(&nested(allowed, denied));
+        for (peer, answer) in peers.iter().zip(answers) {
+            let from: IpAddr = peer.parse().expect("an address");
+            let packet = ip(from, HOST6, &Ip::default(), &tcp(41_000 + step, 80, SYN));
+            let expected = answer.map_or(pass(), Expect::Drop);
+            host.ingress(&format!("step {step}: {peer}"), &frame(&packet), expected);
+        }
+    }
 }
