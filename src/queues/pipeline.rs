@@ -54,6 +54,8 @@ pub struct PipelineOptions {
 pub struct PipelineStatus {
     /// Sources that have not said `in sync`.
     pub waiting_for: Vec<SourceName>,
+    /// Policy options of this start wait for them.
+    pub options_wait: bool,
     /// Why the agent runs without history; None when the store is fine.
     pub store_problem: Option<String>,
     /// Whether what is accepted is written to the disk.
@@ -399,6 +401,7 @@ impl Pipeline {
     pub fn status(&self) -> PipelineStatus {
         PipelineStatus {
             waiting_for: self.shared.waiting.read().iter().copied().collect(),
+            options_wait: self.shared.options_wait.load(Ordering::SeqCst),
             store_problem: self.shared.store_problem(),
             has_history: !self.shared.store.is_forgetful(),
             store_failures: self.shared.store.failures(),

@@ -260,6 +260,7 @@ fn what_was_acknowledged_is_enforced_before_a_source_speaks() {
     assert_eq!(agent.status().revision.realized, revision);
     let egress = agent.status().policy.egress;
     assert_eq!(egress, Enforcement::Disabled, "options of now wait");
+    assert!(agent.pipeline.status().options_wait);
     assert!(!agent.pipeline.is_about_to_enforce());
     // Neither does the next start seal the node, nor is half of a list enforced.
     disk.crash(0);
@@ -269,6 +270,7 @@ fn what_was_acknowledged_is_enforced_before_a_source_speaks() {
     let mut agent = Stepped::start_with(always, &kernel, &disk);
     agent.settle();
     assert_eq!(kernel.commits(), commits);
+    assert!(agent.pipeline.status().options_wait, "it is told");
     agent.submit(policy("c", "443"));
     disk.crash(0);
     let mut agent = Stepped::start(&kernel, &disk);

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use palisade_state::{NewSnapshot, Retention, StoreError};
 
@@ -321,6 +322,10 @@ impl RepositoryWorker {
             }
         }
         *self.shared.waiting.write() = self.desk.waiting().clone();
+        let options_wait = self.desk.has_next_options();
+        self.shared
+            .options_wait
+            .store(options_wait, Ordering::SeqCst);
         self.outbox = reaction;
     }
 

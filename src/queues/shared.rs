@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use palisade_state::{AuditFlag, AuditRecord, Store};
 use parking_lot::{Mutex, RwLock};
@@ -97,6 +98,8 @@ pub struct Shared {
     pub snapshots: RwLock<Snapshots>,
     /// Sources that have not said `in sync`.
     pub waiting: RwLock<BTreeSet<SourceName>>,
+    /// Options of this start wait for these, too.
+    pub options_wait: AtomicBool,
     pub audit: Audit,
     /// When the flush of the journal began that is going on.
     pub flushing_since: Mutex<Option<Moment>>,

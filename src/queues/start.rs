@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use palisade_state::{
     AuditFlag, AuditRecord, BootRecord, GenerationRecord, GenerationsRecord, Kept, Store,
@@ -301,6 +302,7 @@ fn share(
             held: None,
         }),
         waiting: RwLock::new(options.sources.clone()),
+        options_wait: AtomicBool::new(false),
         audit,
         flushing_since: Mutex::default(),
         signals,
@@ -434,15 +436,14 @@ fn open_journal(
         shared.published.enter(entry);
     }
     if restored.desk.has_next_options() {
+        shared.options_wait.store(true, Ordering::SeqCst);
         let message = "other options than before; they count when every source is in sync";
-        let published = &shared.published;
-        published.record("start", revision, "agent", message);
+        shared.published.record("start", revision, "agent", message);
     }
     let gate_opened = done.contains(&Done::GateOpened);
     let newest = restored.desk.repository.snapshot();
     let mut snapshots = shared.snapshots.write();
-    let is_empty = shared.published.realized().is_none();
-    if gate_opened || (is_empty && snapshots.buildable.is_some()) {
+    if gate_opened || (shared.published.realized().is_none() && snapshots.buildable.is_some()) {
         snapshots.buildable = Some(Arc::clone(&newest));
     }
     for endpoint in shared.endpoints.iter() {
@@ -540,8 +541,8 @@ fn first_builds(shared: &Shared, restored: &Restored, journal: &PolicySnapshot, 
     };
     if is_due {
         let message = "enforced from the store now; no source is waited for";
-        let published = &shared.published;
-        published.record("start", journal.revision, "agent", message);
+        let told = &shared.published;
+        told.record("start", journal.revision, "agent", message);
     }
     for room in &shared.rooms {
         let event = EndpointRegenerationEvent {

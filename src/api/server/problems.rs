@@ -38,6 +38,11 @@ pub(super) fn gather(
     for text in &agent.start.warnings {
         problems.push(warning("datapath", agent.node.clone(), text.clone()));
     }
+    if pipeline.options_wait {
+        let message = "options that this agent was started with and the last one was not \
+                       (`--policy-enforcement`, `--failsafe`, ...) count when every source is in sync";
+        problems.push(warning("options", agent.node.clone(), message.to_owned()));
+    }
     for (from, message) in [
         ("store", pipeline.store_problem.clone()),
         ("datapath", pipeline.datapath_problem.clone()),
