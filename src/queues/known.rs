@@ -135,7 +135,7 @@ impl Known {
     }
 }
 
-fn content_of(text: &str) -> Content {
+pub(super) fn content_of(text: &str) -> Content {
     let digest = Sha256::digest(text.as_bytes());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -3,7 +3,7 @@
 //! Reading order, along the way of an event: `pipeline` (the facade), `intake`
 //! (journal order is queue order), `event_queue` (the contract of a queue),
 //! `desk` (policy_add, policy_delete), `repository_worker`, `reaction_worker`,
-//! `endpoint_worker`; then `start` (restore) with `hold`, `past` (earlier revisions), `told`
+//! `endpoint_worker`; then `start` with `restore`, `imports` and `hold`, `past` (earlier revisions), `told`
 //! (lines of the history), `workers` (the loops), `shared`, `known`, `outcome`,
 //! `stats`.
 
@@ -12,6 +12,7 @@ mod drift;
 mod endpoint_worker;
 mod event_queue;
 mod hold;
+mod imports;
 mod intake;
 mod known;
 mod outcome;
@@ -19,6 +20,7 @@ mod past;
 mod pipeline;
 mod reaction_worker;
 mod repository_worker;
+mod restore;
 mod shared;
 mod start;
 mod stats;

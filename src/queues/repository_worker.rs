@@ -13,6 +13,7 @@ use palisade_state::{NewSnapshot, Retention, StoreError};
 
 use super::desk::{Desk, Done, JournalEvent};
 use super::event_queue::{EnqueueError, Taken};
+use super::imports::Imports;
 use super::outcome::ChangeOutcome;
 use super::shared::{RepositoryEvent, Shared};
 use super::told::{Telling, operation};
@@ -40,6 +41,7 @@ const RETENTION: Retention = Retention {
 pub struct RepositoryWorker {
     shared: Arc<Shared>,
     desk: Desk,
+    imports: Imports,
     /// What is enforced now is known to this store, so that what follows from
     /// it may be enforced before every source has spoken.
     may_go_ahead: bool,
@@ -77,6 +79,7 @@ impl RepositoryWorker {
             shared,
             is_enforceable: is_enforceable(&desk, may_go_ahead),
             desk,
+            imports: Imports::behind(),
             may_go_ahead,
             group: VecDeque::new(),
             flushes: Attempts::default(),
@@ -199,6 +202,7 @@ impl RepositoryWorker {
                 self.shared.published.enter(entry);
             }
             for done in all_done {
+                self.keep_import(&done);
                 let of_this_event = match &done {
                     Done::Applied { sequence: of, .. } | Done::Deferred { sequence: of } => {
                         refused_before && *of == sequence
@@ -218,8 +222,20 @@ impl RepositoryWorker {
             answers.push((taken, outcome));
         }
         self.publish(reaction);
+        let snapshot = || self.desk.repository.snapshot();
+        self.imports.write(&self.shared.store, snapshot);
         for (taken, outcome) in answers {
             taken.answer(outcome);
+        }
+    }
+
+    fn keep_import(&mut self, done: &Done) {
+        if let Done::Applied {
+            change, applied, ..
+        } = done
+            && !matches!(**applied, Applied::Refused(_))
+        {
+            self.imports.note(change);
         }
     }
 

@@ -12,8 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use palisade_state::{
-    AuditFlag, AuditRecord, BootRecord, GenerationRecord, GenerationsRecord, Kept, Store,
-    StoreError,
+    AuditFlag, AuditRecord, BootRecord, GenerationRecord, GenerationsRecord, Store, StoreError,
 };
 use parking_lot::{Mutex, RwLock};
 
@@ -21,11 +20,12 @@ use super::desk::{Desk, Done, JournalEvent};
 use super::endpoint_worker::EndpointWorker;
 use super::event_queue::EventQueue;
 use super::hold::hold;
+use super::imports;
 use super::known::Known;
-use super::past;
 use super::pipeline::PipelineOptions;
 use super::reaction_worker::ReactionWorker;
 use super::repository_worker::RepositoryWorker;
+use super::restore::{Restored, restore};
 use super::shared::{
     Audit, EndpointEvent, EndpointQueue, EndpointRoom, Shared, Signals, Snapshots,
 };
@@ -37,38 +37,9 @@ use crate::endpoint::{
     Attempts, BuildPermits, Committer, CommitterParts, Endpoint, EndpointManager, GenerationNames,
     HOST_ENDPOINT, OfferBox, Published, endpoint_record, found_status,
 };
-use crate::events::{
-    EndpointRegenerationEvent, HistoryEntry, RegenerationCause, Revision, Sequence, SourceName,
-};
+use crate::events::{EndpointRegenerationEvent, RegenerationCause, Revision, Sequence, SourceName};
 use crate::limits::{ENDPOINT_QUEUE_MAX, FLUSH_ATTEMPTS_MAX, REPOSITORY_QUEUE_MAX};
 use crate::policy::{Direction, PolicyOptions, PolicySnapshot, resolve};
-
-/// A desk brought up from the store.
-struct Restored {
-    desk: Desk,
-    /// The last event it has seen.
-    applied: Sequence,
-    /// Events since the snapshot.
-    replayed: usize,
-    /// What could not be restored.
-    problems: Vec<String>,
-    /// The state does not follow from what the store holds.
-    is_broken: bool,
-    /// Lines of the history that the last life did not get to the disk.
-    untold: Vec<HistoryEntry>,
-}
-
-impl Restored {
-    /// The kernel is further than the store.
-    fn count_on(&mut self, newest: Revision) {
-        let found = self.desk.repository.revision();
-        self.problems.push(format!(
-            "the kernel enforces revision {newest} and the store ends at {found}: what came \
-             between is lost, and the sources tell it anew"
-        ));
-        self.desk.continue_from(newest);
-    }
-}
 
 /// Everything that `Pipeline` is made of.
 pub(super) fn start(
@@ -90,7 +61,6 @@ pub(super) fn start(
         restored.count_on(realized.revision);
         is_trusted = false;
     }
-    let known = restored.desk.known().clone();
     let audit = store.audit();
     is_trusted &= audit.is_ok();
     let audit = audit.unwrap_or_else(|error| unknown_audit(&mut restored, &error));
@@ -111,6 +81,7 @@ pub(super) fn start(
 
     let before = Arc::clone(&shared.snapshots.read().newest);
     open_journal(&shared, &mut restored, options.sources, options.policy);
+    let known = restored.desk.known().clone();
     let adopted = adopt(&shared, &before, realized, &records);
     let is_due = match adopted {
         None => is_restored && realized.is_none(),
@@ -123,7 +94,7 @@ pub(super) fn start(
 
     // What cannot be read must not stand in the way of what follows it; and a
     // first revision that is not 1 must be known to the next start.
-    let begin_anew = restored.is_broken || counts_on.is_some();
+    let begin_anew = restored.is_broken;
     // The past that is kept begins with a snapshot.
     let wants_snapshot = shared.store.snapshots().is_empty() || !restored.problems.is_empty();
     let mut workers = hire(
@@ -149,97 +120,6 @@ fn unknown_audit(restored: &mut Restored, error: &StoreError) -> AuditRecord {
         agent: AuditFlag::Enabled,
         ..Default::default()
     }
-}
-
-/// Snapshot and journal, or an empty repository and the reason. A snapshot that
-/// cannot be read is replaced by the one before it and a longer replay.
-fn restore(store: &Store, options: &PolicyOptions) -> Restored {
-    let mut restored = Restored {
-        desk: Desk::new(options.clone()),
-        applied: Sequence(0),
-        replayed: 0,
-        problems: Vec::new(),
-        is_broken: false,
-        untold: Vec::new(),
-    };
-    let mut notes = 0;
-    match newest_readable(store, options, &mut restored.problems) {
-        Some((desk, snapshot)) => {
-            restored.desk = desk;
-            restored.applied = Sequence(snapshot.sequence);
-            notes = snapshot.notes;
-        }
-        None if !restored.problems.is_empty() => {
-            // The journal does not begin at its beginning: it is of no use.
-            restored.applied = Sequence(store.appended());
-            restored.is_broken = true;
-        }
-        None => {}
-    }
-    replay(store, &mut restored);
-    drop_told(store, notes, &mut restored);
-    restored
-}
-
-fn newest_readable(
-    store: &Store,
-    options: &PolicyOptions,
-    problems: &mut Vec<String>,
-) -> Option<(Desk, Kept)> {
-    let mut kept = store.snapshots();
-    if kept.is_empty()
-        && let Err(error) = store.load_snapshot()
-    {
-        problems.push(format!("snapshot: {error}"));
-    }
-    while let Some(snapshot) = kept.pop() {
-        match past::load(store, &snapshot, options) {
-            Ok(desk) => return Some((desk, snapshot)),
-            Err(error) => problems.push(error.to_string()),
-        }
-        if snapshot.begins {
-            break;
-        }
-    }
-    None
-}
-
-/// Takes what the journal holds beyond the snapshot.
-fn replay(store: &Store, restored: &mut Restored) {
-    let replay = match store.journal_after::<JournalEvent>(restored.applied.0) {
-        Ok(replay) => replay,
-        Err(error) => {
-            restored.is_broken = true;
-            return restored.problems.push(format!("journal: {error}"));
-        }
-    };
-    restored.is_broken |= replay.problem.is_some();
-    restored.problems.extend(replay.problem);
-    for (sequence, event) in replay.events {
-        restored.applied = Sequence(sequence);
-        restored.replayed += 1;
-        let revision = restored.desk.repository.revision();
-        let telling = Telling::new(restored.applied, &event, revision);
-        let done = restored.desk.take(restored.applied, event);
-        restored.untold.extend(telling.entries(&done));
-    }
-}
-
-/// Of the lines that the replay told again, keeps those that the last life did
-/// not get to the disk. Notes are written in order, so these are the last ones.
-fn drop_told(store: &Store, since: u64, restored: &mut Restored) {
-    let mut told = 0;
-    let mut next = since + 1;
-    while let Ok(notes) = store.notes_from::<HistoryEntry>(next)
-        && let Some((last, _)) = notes.last()
-    {
-        next = last + 1;
-        let of_journal = |(_, entry): &&(u64, Option<HistoryEntry>)| {
-            entry.as_ref().is_some_and(|entry| entry.sequence.is_some())
-        };
-        told += notes.iter().filter(of_journal).count();
-    }
-    restored.untold.drain(..told.min(restored.untold.len()));
 }
 
 fn share(
@@ -420,22 +300,19 @@ fn open_journal(
             .collect(),
         accepted_ms: shared.clock.wall_ms(),
     };
-    let sequence = append(&shared.store, &event);
+    let is_lost = restored.is_lost();
+    let done = enter(shared, restored, event);
+    if is_lost {
+        bring_back_imports(shared, restored);
+    }
     let mut flushes = Attempts::default();
     for _ in 0..FLUSH_ATTEMPTS_MAX {
         if flushes.flush(&shared.store).is_ok() {
             break;
         }
     }
-    restored.applied = sequence;
-    restored.replayed += 1;
-    let revision = restored.desk.repository.revision();
-    let telling = Telling::new(restored.applied, &event, revision);
-    let done = restored.desk.take(restored.applied, event);
-    for entry in telling.entries(&done) {
-        shared.published.enter(entry);
-    }
     if restored.desk.has_next_options() {
+        let revision = restored.desk.repository.revision();
         shared.options_wait.store(true, Ordering::SeqCst);
         let message = "other options than before; they count when every source is in sync";
         shared.published.record("start", revision, "agent", message);
@@ -452,6 +329,49 @@ fn open_journal(
     }
     snapshots.newest = newest;
     *shared.waiting.write() = restored.desk.waiting().clone();
+}
+
+/// What an operator brought, no source tells again.
+fn bring_back_imports(shared: &Shared, restored: &mut Restored) {
+    let (changes, mut told) = match imports::lost(&shared.store, restored.desk.known()) {
+        Ok(found) => found,
+        Err(error) => (Vec::new(), vec![error.to_string()]),
+    };
+    if !changes.is_empty() {
+        let count = changes.len();
+        told.push(format!(
+            "the journal had lost {count} imported resources; they are taken from imports/"
+        ));
+    }
+    for change in changes {
+        let accepted_ms = shared.clock.wall_ms();
+        enter(
+            shared,
+            restored,
+            JournalEvent::Change {
+                accepted_ms,
+                change,
+            },
+        );
+    }
+    let revision = restored.desk.repository.revision();
+    for message in told {
+        let published = &shared.published;
+        published.record("store-problem", revision, "store", message);
+    }
+}
+
+/// Appends an event and acts on it.
+fn enter(shared: &Shared, restored: &mut Restored, event: JournalEvent) -> Vec<Done> {
+    restored.applied = append(&shared.store, &event);
+    restored.replayed += 1;
+    let revision = restored.desk.repository.revision();
+    let telling = Telling::new(restored.applied, &event, revision);
+    let done = restored.desk.take(restored.applied, event);
+    for entry in telling.entries(&done) {
+        shared.published.enter(entry);
+    }
+    done
 }
 
 /// A store that cannot be written to takes it into memory.

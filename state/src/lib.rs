@@ -8,7 +8,8 @@
 //! and `key` (bytes of a record), `schema` (versions), `backend` with `disk`
 //! (sled) and `memory` (simulation); `room` (space reserved ahead), `mend` with
 //! `behind` (a medium that fails and comes back), `scratch` (one that cannot be
-//! written), `compact` (space), `lock`, `beside` (what must outlive the database).
+//! written), `compact` (space), `lock`, `beside` and `imports`
+//! (what must outlive the database).
 #![forbid(unsafe_code)]
 
 mod backend;
@@ -17,6 +18,7 @@ mod beside;
 mod compact;
 mod disk;
 mod envelope;
+mod imports;
 mod journal;
 mod key;
 mod lock;
@@ -32,6 +34,7 @@ mod snapshots;
 mod store;
 
 pub use envelope::{ENVELOPE_BYTES, EnvelopeError, RecordKind, decode, encode};
+pub use imports::Copies;
 pub use journal::Replay;
 pub use lock::is_in_use;
 pub use memory::{DiskCall, DiskFate, MemoryDisk};

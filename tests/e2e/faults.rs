@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use super::detach::left_by_detach;
 use super::harness::{DEMO_POLICY, World, demo_rows, exe, privileged, until};
 
 /// A fault of the agent's system calls; gone when dropped.
@@ -367,6 +368,53 @@ fn a_corrupted_store_is_set_aside_while_the_kernel_enforces() {
         assert_eq!(world.revision(), revision, "{what}");
         assert!(problems(&mut world, "store").is_empty(), "{what}");
     }
+}
+
+#[test]
+fn what_only_an_operator_brought_outlives_a_lost_journal() {
+    if !privileged() {
+        return;
+    }
+    let mut world = World::new();
+    let file = world.sandbox.path("import.yaml");
+    let import = |world: &mut World, name: &str| {
+        fs::write(&file, DEMO_POLICY.replace("demo-host-policy", name)).expect("writes");
+        let path = file.to_str().expect("plain");
+        let output = world.client(&["policy", "import", path]);
+        assert!(output.status.success(), "{output:?}");
+    };
+    import(&mut world, "taken-back");
+    import(&mut world, "imported");
+    let output = world.client(&["policy", "delete", "taken-back"]);
+    assert!(output.status.success(), "{output:?}");
+    world.wait("ingress", "enabled");
+    world.expect(&demo_rows());
+    let names = |world: &mut World| {
+        let policies = world.agent().json(&["policy", "get"]).expect("policies");
+        policies.to_string()
+    };
+    // While the kernel enforces, and where it holds nothing.
+    for is_cold in [false, true] {
+        world.agent().end(Signal::KILL).expect("the agent ends");
+        fs::remove_dir_all(world.sandbox.path("state").join("journal")).expect("lost");
+        if is_cold {
+            assert_eq!(left_by_detach(&world), [""; 0]);
+        }
+        world.start_agent();
+        let told = problems(&mut world, "store").concat();
+        assert!(told.contains("lost or swapped"), "{told}");
+        world.wait("ingress", "enabled");
+        world.expect(&demo_rows());
+        let names = names(&mut world);
+        assert!(names.contains("imported"), "{names}");
+        assert!(!names.contains("taken-back"), "{names}");
+    }
+    // An operator's word counts again, and lasts.
+    let output = world.client(&["policy", "delete", "imported"]);
+    assert!(output.status.success(), "{output:?}");
+    world.wait("ingress", "disabled");
+    let kept = fs::read_dir(world.sandbox.path("state").join("imports"));
+    assert_eq!(kept.expect("a folder").count(), 0);
 }
 
 #[test]
