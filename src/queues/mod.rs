@@ -3,9 +3,9 @@
 //! Reading order, along the way of an event: `pipeline` (the facade), `intake`
 //! (journal order is queue order), `event_queue` (the contract of a queue),
 //! `desk` (policy_add, policy_delete), `repository_worker`, `reaction_worker`,
-//! `endpoint_worker`; then `start` with `restore`, `imports` and `hold`, `past` (earlier revisions), `told`
-//! (lines of the history), `workers` (the loops), `shared`, `known`, `outcome`,
-//! `stats`.
+//! `endpoint_worker`; then `start` with `restore`, `imports` and `hold`, `past`
+//! (earlier revisions), `told` (lines of the history), `workers` (the loops),
+//! `shared`, `known`, `outcome`, `stats`.
 
 mod desk;
 mod drift;
