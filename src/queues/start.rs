@@ -54,15 +54,12 @@ pub(super) fn start(
     let realized = datapath.realized();
     let is_restored = restored.desk.was_open();
     let is_whole = restored.desk.is_whole();
-    let mut is_trusted = !restored.is_broken;
     let found = restored.desk.repository.revision();
-    let counts_on = realized.filter(|realized| realized.revision > found);
-    if let Some(realized) = counts_on {
-        restored.count_on(realized.revision);
-        is_trusted = false;
+    if let Some(ahead) = realized.filter(|realized| realized.revision > found) {
+        restored.count_on(ahead.revision);
     }
     let audit = store.audit();
-    is_trusted &= audit.is_ok();
+    let is_trusted = !restored.is_broken && audit.is_ok();
     let audit = audit.unwrap_or_else(|error| unknown_audit(&mut restored, &error));
     let records = records_of_boot(&store, &options.boot_id);
     let published = Published::new(Arc::clone(&clock), Arc::clone(&store), realized);

@@ -2,37 +2,15 @@
 
 use std::collections::HashSet;
 
-use palisade_abi::table::{Block, Cell};
+use palisade_abi::table::Cell;
 
 use super::*;
+use crate::datapath::kernel::pool::tests::Vector;
 use crate::events::{EndpointId, Revision};
 use crate::policy::row::{Maker as _, Shelf};
 
 /// Columns of a table with two levels of blocks.
 const COLUMNS: usize = 40;
-
-#[derive(Debug, Default)]
-struct Vector(Vec<Block>);
-
-impl Memory for Vector {
-    fn block(&self, place: u32) -> Block {
-        self.0.get(place as usize).copied().unwrap_or_default()
-    }
-}
-
-impl Vector {
-    /// How many blocks were written.
-    fn write(&mut self, slot: &mut Slot) -> usize {
-        let fresh: Vec<(u32, Block)> = slot.pool.fresh().map(|(at, it)| (at, *it)).collect();
-        for (place, block) in &fresh {
-            let place = *place as usize;
-            self.0.resize(self.0.len().max(place + 1), Block::default());
-            self.0[place] = *block;
-        }
-        slot.pool.written();
-        fresh.len()
-    }
-}
 
 fn row(shelf: &mut Shelf<Cell>, rule: u32) -> Row {
     let cell = |rule| Cell::new(1, false, rule);
@@ -62,7 +40,7 @@ fn planned(slot: &mut Slot, memory: &mut Vector, table: &VerdictTable) -> [usize
     let policy = policy(table);
     let [ingress, _] = slot.plan(memory, &policy).expect("fits");
     let rows = ingress.rows.len();
-    let blocks = memory.write(slot);
+    let blocks = memory.write(&mut slot.pool);
     slot.learn(&policy);
     [rows, blocks]
 }

@@ -336,4 +336,4 @@ fn small(place: usize) -> u32 {
 
 #[cfg(test)]
 #[path = "pool_tests.rs"]
-mod tests;
+pub(crate) mod tests;

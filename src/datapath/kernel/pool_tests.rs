@@ -12,8 +12,9 @@ use crate::policy::row::shift;
 /// Two columns, one more than a block, and two levels more.
 const WIDTHS: [usize; 3] = [2, 17, 300];
 
+/// Blocks in memory.
 #[derive(Debug, Default)]
-struct Vector(Vec<Block>);
+pub(crate) struct Vector(Vec<Block>);
 
 impl Memory for Vector {
     fn block(&self, place: u32) -> Block {
@@ -22,7 +23,8 @@ impl Memory for Vector {
 }
 
 impl Vector {
-    fn write(&mut self, pool: &mut Pool) -> usize {
+    /// How many blocks were written.
+    pub(crate) fn write(&mut self, pool: &mut Pool) -> usize {
         let fresh: Vec<(u32, Block)> = pool.fresh().map(|(place, it)| (place, *it)).collect();
         for (place, block) in &fresh {
             let place = *place as usize;
