@@ -32,7 +32,7 @@ pub(crate) struct Point {
     pub(crate) rules: usize,
     pub(crate) identities: usize,
     pub(crate) rows: usize,
-    pub(crate) columns: usize,
+    pub(crate) blocks: usize,
     /// The first is all from nothing.
     pub(crate) lines: Vec<Line>,
 }
@@ -207,7 +207,7 @@ fn point(plane: &mut Plane, rules: usize, identities: usize) -> Point {
         rules,
         identities: plane.identities(),
         rows: table[0],
-        columns: table[1],
+        blocks: table[1],
         lines,
     }
 }

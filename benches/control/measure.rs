@@ -1,7 +1,6 @@
 //! Takes the times.
 
 use std::borrow::Borrow;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -57,8 +56,8 @@ pub(crate) struct Line {
 pub(crate) struct Report {
     pub(crate) size: Size,
     pub(crate) identities: usize,
-    /// Rows, columns and blocks of ingress and egress.
-    pub(crate) tables: [[usize; 3]; 2],
+    /// Rows and blocks of ingress and egress.
+    pub(crate) tables: [[usize; 2]; 2],
     /// The first is the one from nothing.
     pub(crate) lines: Vec<Line>,
 }
@@ -143,8 +142,8 @@ impl Plane {
         self.repository.snapshot().identities.len()
     }
 
-    /// Rows, columns and blocks of ingress, as they were last.
-    pub(crate) fn ingress(&mut self) -> [usize; 3] {
+    /// Rows and blocks of ingress, as they were last.
+    pub(crate) fn ingress(&mut self) -> [usize; 2] {
         let snapshot = self.repository.snapshot();
         size_of(&self.resolve(&snapshot).direction(Direction::Ingress).table)
     }
@@ -172,7 +171,7 @@ pub(crate) fn run(size: Size, mut datapath: Option<KernelDatapath>) -> Report {
         .collect();
     let mut plane = Plane::new(None);
     let mut costs = Vec::new();
-    let mut tables = [[0; 3]; 2];
+    let mut tables = [[0; 2]; 2];
     for run in 1..=WHOLE_RUNS {
         let last = run == WHOLE_RUNS;
         plane = Plane::new(datapath.take_if(|_| last));
@@ -262,12 +261,7 @@ pub(crate) fn median(mut costs: Vec<Cost>) -> Cost {
     costs[costs.len() / 2]
 }
 
-/// Rows, columns in use and blocks.
-fn size_of(table: &VerdictTable) -> [usize; 3] {
-    let columns: BTreeSet<u32> = table.columns.iter().flatten().copied().collect();
-    [
-        table.different_rows().0.len(),
-        columns.len(),
-        table.block_count(),
-    ]
+/// Rows and blocks.
+fn size_of(table: &VerdictTable) -> [usize; 2] {
+    [table.different_rows().0.len(), table.block_count()]
 }

@@ -48,8 +48,8 @@ fn ratio(task: &Task) -> Option<f64> {
 
 fn print_point(point: &Point) {
     println!(
-        "\n{} rules, {} identities; {} rows x {} columns",
-        point.rules, point.identities, point.rows, point.columns
+        "\n{} rules, {} identities; {} rows in {} blocks",
+        point.rules, point.identities, point.rows, point.blocks
     );
     println!(
         "{:<34} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}   work",
@@ -77,7 +77,7 @@ fn grid_json(points: &[Point], tasks: &[Task]) -> serde_json::Value {
                 "rules": point.rules,
                 "identities": point.identities,
                 "rows": point.rows,
-                "columns": point.columns,
+                "blocks": point.blocks,
                 "lines": point.lines.iter().map(line_json).collect::<Vec<_>>(),
             })
         })
@@ -109,7 +109,6 @@ fn line_json(line: &Line) -> serde_json::Value {
         "enforced_us": cost.whole().as_micros(),
         "identities": work.identities,
         "rows": work.rows,
-        "asked": work.asked,
         "given": work.given,
         "directions": work.directions,
     })
@@ -134,13 +133,7 @@ fn print_world(report: &Report) {
         size.pods, size.policies, size.nodes, size.pairs, report.identities
     );
     for (direction, table) in ["ingress", "egress"].iter().zip(tables) {
-        println!(
-            "{direction}: {} rows x {} columns = {} cells, in {} blocks",
-            table[0],
-            table[1],
-            table[0] * table[1],
-            table[2],
-        );
+        println!("{direction}: {} rows in {} blocks", table[0], table[1],);
     }
     println!(
         "\n{:<34} {:>10} {:>10} {:>10} {:>10} {:>12}   work",
@@ -204,8 +197,8 @@ fn world_json(report: &Report) -> serde_json::Value {
         "policies": report.size.policies,
         "nodes": report.size.nodes,
         "pairs": report.size.pairs,
-        "tables": report.tables.map(|[rows, columns, blocks]| {
-            serde_json::json!({"rows": rows, "columns": columns, "blocks": blocks})
+        "tables": report.tables.map(|[rows, blocks]| {
+            serde_json::json!({"rows": rows, "blocks": blocks})
         }),
         "identities": report.identities,
         "lines": lines,

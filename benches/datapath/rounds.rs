@@ -135,8 +135,8 @@ fn described(size: Size, place: &Result<Place, String>, took: Duration) -> Strin
     let Size { rules, prefixes } = size;
     match place {
         Ok(place) => format!(
-            "{rules} rules, {prefixes} prefixes: {} cells, in force after {:.1} s",
-            place.world.cells,
+            "{rules} rules, {prefixes} prefixes: {} blocks, in force after {:.1} s",
+            place.world.blocks,
             took.as_secs_f64()
         ),
         Err(refusal) => format!("{rules} rules, {prefixes} prefixes: REFUSED: {refusal}"),

@@ -88,7 +88,7 @@ pub(crate) struct World {
     /// All prefixes.
     pub(crate) ipcache4: OrdMap<Ipv4Net, IpcacheEntry>,
     pub(crate) ipcache6: OrdMap<Ipv6Net, IpcacheEntry>,
-    pub(crate) cells: usize,
+    pub(crate) blocks: usize,
 }
 
 impl World {
@@ -123,7 +123,7 @@ impl World {
             prefixes6,
             ipcache4,
             ipcache6,
-            cells: directions.iter().map(|of| of.table.cell_count()).sum(),
+            blocks: directions.iter().map(|of| of.table.block_count()).sum(),
         })
     }
 }

@@ -6,7 +6,7 @@ use palisade_abi::{
     conntrack::{CtEntry, Judged, flags},
     direction, flows, proto,
     settings::Settings,
-    table::{Cell, action, column},
+    table::{Cell, action, class},
 };
 
 use crate::{
@@ -31,17 +31,17 @@ pub fn is_opening(l4: &L4) -> bool {
         && l4.tcp_flags_or_type & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN
 }
 
-/// Key of the verdict columns for a packet that goes to `port`.
+/// Class and key in the verdict tables of a packet that goes to `port`.
 #[inline(always)]
-pub fn column_of<F: Family>(proto: u8, port: u16, icmp_type: u8) -> (u32, u16) {
+pub fn key_of<F: Family>(proto: u8, port: u16, icmp_type: u8) -> (u32, u16) {
     match proto {
-        proto::TCP => (column::TCP, u16::from_be(port)),
-        proto::UDP => (column::UDP, u16::from_be(port)),
-        proto::SCTP => (column::SCTP, u16::from_be(port)),
-        other if other == F::ICMP => (column::OTHER, F::ICMP_COLUMN as u16 + u16::from(icmp_type)),
+        proto::TCP => (class::TCP, u16::from_be(port)),
+        proto::UDP => (class::UDP, u16::from_be(port)),
+        proto::SCTP => (class::SCTP, u16::from_be(port)),
+        other if other == F::ICMP => (class::OTHER, F::ICMP_KEYS as u16 + u16::from(icmp_type)),
         other => (
-            column::OTHER,
-            column::OTHER_PROTOCOL as u16 + u16::from(other),
+            class::OTHER,
+            class::OTHER_PROTOCOL as u16 + u16::from(other),
         ),
     }
 }
@@ -110,8 +110,8 @@ pub fn judge_again<F: Family, const DIRECTION: u32>(
         } else {
             remote_port
         };
-        let (class, column) = column_of::<F>(proto, port, F::ECHO_REQUEST);
-        cell = verdict::lookup(word.slot(), direction, peer.index, class, column);
+        let (class, key) = key_of::<F>(proto, port, F::ECHO_REQUEST);
+        cell = verdict::lookup(word.slot(), direction, peer.index, class, key);
         // SAFETY: `skb` is the context. Of what comes in, the mark is not the agent's.
         let mark = if DIRECTION == direction::EGRESS {
             unsafe { (*skb).mark }

@@ -242,8 +242,8 @@ pub trait Family: Sized + 'static {
     const ICMP: u8;
     const ECHO_REQUEST: u8;
     const ECHO_REPLY: u8;
-    /// First key of the family's ICMP types in the columns of class OTHER.
-    const ICMP_COLUMN: u32;
+    /// First key of the family's ICMP types in class OTHER.
+    const ICMP_KEYS: u32;
     const NOWHERE: Self::Addr;
     const NO_KEY: Self::Key;
     /// A key all of this word.

@@ -13,7 +13,7 @@ use palisade_abi::{
     event,
     flows::{ANSWERED, ONE_SIDED},
     identity, proto, reason,
-    table::{Cell, action, column},
+    table::{Cell, action, class},
 };
 
 use crate::{
@@ -221,9 +221,9 @@ fn is_trackable<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff, l4: &L4) -
 #[inline(always)]
 fn verdict_of<F: Family>(slot: u32, direction: u32, peer: Peer, l4: &L4, port: u16) -> Cell {
     let (class, key) = if l4.state == l4_state::FRAGMENT_UNKNOWN {
-        (column::OTHER, column::OTHER_FRAGMENT as u16)
+        (class::OTHER, class::OTHER_FRAGMENT as u16)
     } else {
-        conntrack::column_of::<F>(l4.proto, port, l4.tcp_flags_or_type)
+        conntrack::key_of::<F>(l4.proto, port, l4.tcp_flags_or_type)
     };
     verdict::lookup(slot, direction, peer.index, class, key)
 }

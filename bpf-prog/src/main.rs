@@ -114,11 +114,11 @@ pub extern "C" fn pal_peer6(address: *const v6::Address, slot: u32) -> u64 {
     }
 }
 
-/// The cell for a packed `Table`, the index of an identity and the key of a column.
+/// The cell for a packed `Table`, the index of an identity and a value of the class.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn pal_verdict(table: u32, index: u32, key: u32) -> u32 {
-    verdict::search(verdict::Table::unpack(table), index, key as u16).0
+pub extern "C" fn pal_verdict(table: u32, index: u32, value: u32) -> u32 {
+    verdict::search(verdict::Table::unpack(table), index, value as u16).0
 }
 
 /// The way of a set that may hold the flow of a hash.

@@ -15,7 +15,7 @@ use palisade_abi::{
     ipcache6,
     reason::{COUNTERS as COUNTERS_MAX, Counter},
     settings::{FAILSAFE_MAX, FailsafeKey, Settings, VLANS_MAX},
-    table::{BLOCKS_ELEMENTS, Block, COLUMNS_ELEMENTS, Columns, ROWS_ELEMENTS, RULES_MAX, Rows},
+    table::{BLOCKS_ELEMENTS, Block, ROWS_ELEMENTS, RULES_MAX, Rows},
 };
 
 /// Sets of conntrack; the agent says how many there are.
@@ -74,8 +74,6 @@ pub static IPCACHE6: HashMap<u32, ipcache6::Chunk> =
 
 #[map(name = "pal_rows")]
 pub static ROWS: Array<Rows> = Array::with_max_entries(ROWS_ELEMENTS, BPF_F_MMAPABLE);
-#[map(name = "pal_columns")]
-pub static COLUMNS: Array<Columns> = Array::with_max_entries(COLUMNS_ELEMENTS, BPF_F_MMAPABLE);
 #[map(name = "pal_blocks")]
 pub static BLOCKS: Array<Block> = Array::with_max_entries(BLOCKS_ELEMENTS, BPF_F_MMAPABLE);
 

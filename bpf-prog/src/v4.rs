@@ -9,7 +9,7 @@ use palisade_abi::{
     direction::INGRESS,
     flows::{Set, hash4},
     proto, reason,
-    table::column,
+    table::class,
 };
 
 use crate::{
@@ -72,7 +72,7 @@ impl Family for V4 {
     const ICMP: u8 = proto::ICMP;
     const ECHO_REQUEST: u8 = 8;
     const ECHO_REPLY: u8 = 0;
-    const ICMP_COLUMN: u32 = column::OTHER_ICMP;
+    const ICMP_KEYS: u32 = class::OTHER_ICMP;
     const NOWHERE: Self::Addr = 0;
     const NO_KEY: Self::Key = CtKey4 {
         local: 0,

@@ -9,7 +9,7 @@ use palisade_abi::{
     direction::INGRESS,
     flows::{Set, hash6},
     proto, reason,
-    table::column,
+    table::class,
 };
 
 use crate::{
@@ -204,7 +204,7 @@ impl Family for V6 {
     const ICMP: u8 = proto::ICMPV6;
     const ECHO_REQUEST: u8 = 128;
     const ECHO_REPLY: u8 = 129;
-    const ICMP_COLUMN: u32 = column::OTHER_ICMPV6;
+    const ICMP_KEYS: u32 = class::OTHER_ICMPV6;
     const NOWHERE: Self::Addr = [0; 2];
     const NO_KEY: Self::Key = CtKey6 {
         local: [0; 4],

@@ -1,10 +1,12 @@
 //! Identity and verdict: a few array lookups.
 
 use palisade_abi::table::{
-    Cell, IDENTITIES_MAX, LEVELS, Word, action, blocks_element, columns_element, rows_element,
+    Cell, IDENTITIES_MAX, LEVELS, RUN_WORDS, RUNS_MAX, Word, action, blocks_element, key,
+    rows_element,
 };
 
-use crate::maps::{BLOCKS, COLUMNS, ROWS};
+use crate::branchless::if_less;
+use crate::maps::{BLOCKS, ROWS};
 
 /// Identity number of a peer and its key in the tables.
 #[derive(Clone, Copy)]
@@ -39,19 +41,19 @@ impl Peer {
 /// The verdict where no table is asked.
 pub const UNENFORCED: Cell = Cell::new(action::ALLOW, false, 0);
 
-/// The verdict of the tables of (slot, direction). `class` and `key` are those
-/// of `palisade_abi::table::column`. What cannot be looked up is denied.
+/// The verdict of the tables of (slot, direction). `class` is one of
+/// `palisade_abi::table::class`, `value` a port or type of it. What cannot be looked up is denied.
 #[inline(always)]
-pub fn lookup(slot: u32, direction: u32, index: u32, class: u32, key: u16) -> Cell {
+pub fn lookup(slot: u32, direction: u32, index: u32, class: u32, value: u16) -> Cell {
     let table = Table {
         slot,
         direction,
         class,
     };
-    Cell(crate::pal_verdict(table.pack(), index, u32::from(key)))
+    Cell(crate::pal_verdict(table.pack(), index, u32::from(value)))
 }
 
-/// Which table is asked, and by which class of columns; as one word, since a
+/// Which table is asked, and by which class of keys; as one word, since a
 /// global function takes five.
 pub struct Table {
     slot: u32,
@@ -77,30 +79,22 @@ impl Table {
 
 /// [`lookup`] itself.
 #[inline(always)]
-pub fn search(table: Table, index: u32, key: u16) -> Cell {
+pub fn search(table: Table, index: u32, value: u16) -> Cell {
     let Table {
         slot,
         direction,
         class,
     } = table;
-    let (Some(rows), Some(columns)) = (
-        ROWS.get_ptr(rows_element(slot, direction)),
-        COLUMNS.get_ptr(columns_element(slot, direction, class)),
-    ) else {
+    let Some(rows) = ROWS.get_ptr(rows_element(slot, direction)) else {
         return Cell::default();
     };
-    // The compiler knows that a port fits and would drop the mask; the verifier
-    // of Linux 6.1 loses the bound on the way here and needs to see it.
-    // So is the index, which the compiler follows through functions that the
-    // verifier looks at one by one.
+    // The compiler follows the index through functions that the verifier looks
+    // at one by one, and would drop the mask.
     let index = core::hint::black_box(u64::from(index)) as usize;
-    let key = core::hint::black_box(u64::from(key)) as usize & 0xffff;
-    // SAFETY: each index is masked to the size of the element it indexes, which
-    // the verifier proves again.
-    let (mut word, column) = unsafe {
-        let row = rows.cast::<u32>().add(index & (IDENTITIES_MAX - 1));
-        (Word(*row), *columns.cast::<u32>().add(key))
-    };
+    let key = key(class, value);
+    // SAFETY: the index is masked to the size of the element, which the verifier
+    // proves again.
+    let mut word = unsafe { Word(*rows.cast::<u32>().add(index & (IDENTITIES_MAX - 1))) };
     for _ in 0..LEVELS {
         if !word.is_link() {
             return word.cell();
@@ -108,8 +102,16 @@ pub fn search(table: Table, index: u32, key: u16) -> Cell {
         let Some(block) = BLOCKS.get_ptr(blocks_element(slot, word.place())) else {
             return Cell::default();
         };
-        // SAFETY: a digit is masked to the words of a block.
-        word = Word(unsafe { *block.cast::<u32>().add(word.digit(column)) });
+        let block = block.cast::<u32>();
+        // SAFETY: the masks keep every index below the words of a block.
+        let start = |run: u64| unsafe { u64::from(*block.add(run as usize & (RUN_WORDS - 1))) };
+        // The last run that begins at the key or before: by halves.
+        let behind = u64::from(key) + 1;
+        let mut run = if_less(start(3), behind, 4);
+        run += if_less(start(run + 1), behind, 2);
+        run += if_less(start(run), behind, 1);
+        // SAFETY: as above.
+        word = unsafe { Word(*block.add(RUN_WORDS + (run as usize & (RUNS_MAX - 1)))) };
     }
     // A link below the last level: no table of ours.
     if word.is_link() {

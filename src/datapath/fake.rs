@@ -368,11 +368,11 @@ fn same_verdicts(a: &Generation, b: &Generation) -> bool {
 }
 
 fn elements(generation: &Generation) -> usize {
-    let cells: usize = generation
+    let verdicts: usize = generation
         .endpoints
         .iter()
         .flat_map(|policy| &policy.directions)
-        .map(|direction| direction.table.cell_count() + direction.table.rows.len())
+        .map(|direction| direction.table.block_count() + direction.table.rows.len())
         .sum();
-    cells + generation.ipcache4.len() + generation.ipcache6.len()
+    verdicts + generation.ipcache4.len() + generation.ipcache6.len()
 }

@@ -36,7 +36,7 @@ pub use repository::{
     RuleNumbersRecord, StoredObject, StoredPolicy,
 };
 pub use resolve::{ResolveError, Resolver, Subject, Work, resolve};
-pub use row::{Part, Row};
+pub use row::{KEYS, Row};
 pub use selections::{Selections, Selector, SelectorId, SelectorIds, Signature};
 pub use snapshot::{PolicySnapshot, SelectorEntry};
 pub use table::{

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use palisade_abi::table::Cell;
+use palisade_abi::table::{Cell, key};
 use serde::{Deserialize, Serialize};
 
 use crate::events::{EndpointId, ResourceKey, Revision};
@@ -182,18 +182,12 @@ pub struct DirectionPolicy {
 }
 
 /// The lookups of `palisade_abi::table`, as data. Two tables share what they
-/// have in common: columns while the ports in use stay, the rows of identities
-/// that did not change, and parts of rows.
+/// have in common: the rows of identities that did not change, and parts of rows.
 #[derive(Clone, Debug, Default)]
 pub struct VerdictTable {
-    /// Row of each identity, of `column_count` columns; who has none has that
-    /// of the unknown identity, the first.
+    /// Row of each identity; who has none has that of the unknown identity, the
+    /// first.
     pub rows: DenseMap<IdentityIndex, Row>,
-    /// Column of each key, for each class of `palisade_abi::table::column`.
-    /// TCP, UDP, SCTP: 65,536 keys each; OTHER: `OTHER_KEYS`.
-    pub columns: Arc<[Vec<u32>; 4]>,
-    /// The numbers of columns are below it; not every number is a column's.
-    pub column_count: u32,
 }
 
 impl PartialEq for VerdictTable {
@@ -205,10 +199,7 @@ impl PartialEq for VerdictTable {
             let pair = (one.identity(), other.identity());
             pair.0 == pair.1 || equal.contains(&pair) || (one == other && equal.insert(pair))
         };
-        self.column_count == other.column_count
-            && self.columns == other.columns
-            && self.rows.len() == other.rows.len()
-            && self.rows.diff_by(&other.rows, same).is_empty()
+        self.rows.len() == other.rows.len() && self.rows.diff_by(&other.rows, same).is_empty()
     }
 }
 impl Eq for VerdictTable {}
@@ -247,28 +238,17 @@ impl VerdictTable {
         (rows, of_index)
     }
 
-    /// Cells of all different rows.
-    #[must_use]
-    pub fn cell_count(&self) -> usize {
-        self.different_rows().0.len() * self.column_count as usize
-    }
-
     /// Different blocks of all rows, counted by their places in memory.
     #[must_use]
     pub fn block_count(&self) -> usize {
         block_count(self.rows.values())
     }
 
-    /// The verdict, read as the datapath reads it. `class` and `key` are those
-    /// of `palisade_abi::table::column`.
+    /// The verdict, read as the datapath reads it. `class` is one of
+    /// `palisade_abi::table::class`, `value` a port or type of it.
     #[must_use]
-    pub fn lookup(&self, identity: IdentityIndex, class: u32, key: u16) -> Cell {
-        let column = self.columns[class as usize]
-            .get(key as usize)
-            .copied()
-            .unwrap_or(0);
-        self.row(identity)
-            .and_then(|row| row.get(self.column_count as usize, column as usize))
-            .unwrap_or_default()
+    pub fn lookup(&self, identity: IdentityIndex, class: u32, value: u16) -> Cell {
+        let row = self.row(identity);
+        row.map_or_else(Cell::default, |row| row.get(key(class, value)))
     }
 }

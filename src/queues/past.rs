@@ -205,7 +205,7 @@ impl Replay {
 }
 
 /// SHA-256 of the verdict tables of an endpoint: equal if and only if the
-/// verdicts, the rule numbers in them and the layout are.
+/// verdicts and the rule numbers in them are.
 #[must_use]
 pub fn fingerprint(policy: &EndpointPolicy) -> String {
     let mut hash = Sha256::new();
@@ -216,7 +216,6 @@ pub fn fingerprint(policy: &EndpointPolicy) -> String {
             hash.update(key.to_string().as_bytes());
             hash.update([0]);
         }
-        hash.update(of.table.column_count.to_le_bytes());
         let (rows, of_index) = of.table.different_rows();
         let lengths = [of_index.len(), rows.len()];
         hash.update(
@@ -229,14 +228,11 @@ pub fn fingerprint(policy: &EndpointPolicy) -> String {
         for row in of_index {
             bytes.extend(row.to_le_bytes());
         }
-        for column in of.table.columns.iter().flat_map(|class| class.iter()) {
-            bytes.extend(column.to_le_bytes());
-        }
         hash.update(&bytes);
         for row in rows {
             bytes.clear();
-            for (run, cell) in row.runs(of.table.column_count as usize) {
-                bytes.extend((run.end as u64).to_le_bytes());
+            for (run, cell) in row.runs() {
+                bytes.extend(run.end.to_le_bytes());
                 bytes.extend(cell.0.to_le_bytes());
             }
             hash.update(&bytes);

@@ -362,31 +362,25 @@ fn text(object: &Value, seed: u64) -> String {
     }
 }
 
-/// Makes one cell wrong.
+/// Makes one run of keys wrong.
 fn spoil(policy: &mut EndpointPolicy, seed: u64) {
     use palisade_abi::table::{Cell, action};
     for direction in &mut policy.directions {
         let table = &mut Arc::make_mut(direction).table;
-        let columns = table.column_count as usize;
-        let mut used: Vec<u32> = table.columns.iter().flatten().copied().collect();
-        used.sort_unstable();
-        used.dedup();
         let indexes: Vec<_> = table.rows.iter().map(|(index, _)| index).collect();
-        if indexes.is_empty() || used.is_empty() {
+        if indexes.is_empty() {
             continue;
         }
         let mut random = Random::new(seed);
         let index = indexes[random.below(indexes.len())];
-        let cell = used[random.below(used.len())] as usize;
-        let mut cells = table
-            .row(index)
-            .map_or_else(Vec::new, |row| row.cells(columns));
-        let is = cells[cell];
+        let mut runs = table.row(index).map_or_else(Vec::new, Row::runs);
+        let place = random.below(runs.len());
+        let is = runs[place].1;
         let wrong = match is.action() {
             action::ALLOW => action::NO_MATCH,
             _ => action::ALLOW,
         };
-        cells[cell] = Cell::new(wrong, false, is.rule());
-        table.rows.insert(index, Row::of(&cells));
+        runs[place].1 = Cell::new(wrong, false, is.rule());
+        table.rows.insert(index, Row::of(&runs));
     }
 }

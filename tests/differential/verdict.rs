@@ -10,7 +10,7 @@ use palisade::policy::{
 };
 use palisade_abi::event::{Event, kind};
 use palisade_abi::reason;
-use palisade_abi::table::{Cell, action, column};
+use palisade_abi::table::{Cell, action, class};
 
 use crate::probes::Probe;
 
@@ -119,7 +119,7 @@ pub(crate) fn of_table(
     }
     let entry = longest_match(&snapshot.ipcache4, &snapshot.ipcache6, probe.peer);
     let index = entry.map(|(_, entry)| entry.index).unwrap_or_default();
-    let (class, key) = column_of(probe.packet);
+    let (class, key) = key_of(probe.packet);
     let cell = policy.table.lookup(index, class, key);
     Answer {
         mode,
@@ -143,21 +143,21 @@ fn rule_of(snapshot: &PolicySnapshot, number: u32) -> Option<RuleRef> {
     Some(entry.rule.clone())
 }
 
-/// Class and key of a packet's column.
-pub(crate) fn column_of(packet: Packet) -> (u32, u16) {
+/// Class and key of a packet.
+pub(crate) fn key_of(packet: Packet) -> (u32, u16) {
     let other = |base: u32, value: u8| {
         let base = u16::try_from(base).expect("keys of OTHER are small");
-        (column::OTHER, base + u16::from(value))
+        (class::OTHER, base + u16::from(value))
     };
     match packet {
-        Packet::Port { proto: 6, port } => (column::TCP, port),
-        Packet::Port { proto: 17, port } => (column::UDP, port),
-        Packet::Port { proto: 132, port } => (column::SCTP, port),
+        Packet::Port { proto: 6, port } => (class::TCP, port),
+        Packet::Port { proto: 17, port } => (class::UDP, port),
+        Packet::Port { proto: 132, port } => (class::SCTP, port),
         Packet::Port { proto, .. } => panic!("protocol {proto} has no ports"),
-        Packet::Icmp { icmp_type } => other(column::OTHER_ICMP, icmp_type),
-        Packet::Icmpv6 { icmp_type } => other(column::OTHER_ICMPV6, icmp_type),
-        Packet::Other { proto } => other(column::OTHER_PROTOCOL, proto),
-        Packet::Fragment => other(column::OTHER_FRAGMENT, 0),
+        Packet::Icmp { icmp_type } => other(class::OTHER_ICMP, icmp_type),
+        Packet::Icmpv6 { icmp_type } => other(class::OTHER_ICMPV6, icmp_type),
+        Packet::Other { proto } => other(class::OTHER_PROTOCOL, proto),
+        Packet::Fragment => other(class::OTHER_FRAGMENT, 0),
     }
 }
 

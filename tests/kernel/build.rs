@@ -7,8 +7,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use palisade::datapath::{DatapathSettings, Generation};
 use palisade::events::{EndpointId, Revision};
 use palisade::identity::{IdentityIndex, IdentityNumber, IpcacheEntry};
-use palisade::policy::{DirectionPolicy, EndpointPolicy, Row, VerdictTable};
-use palisade_abi::table::{Cell, action, column};
+use palisade::policy::{DirectionPolicy, EndpointPolicy, KEYS, Row, VerdictTable};
+use palisade_abi::table::{Cell, action, class, key};
 
 /// The rule that every allow of these tests carries.
 pub(crate) const RULE: u32 = 7;
@@ -16,20 +16,21 @@ pub(crate) const RULE: u32 = 7;
 /// A table that allows TCP to the ports given, from identity index 1, and
 /// nothing else.
 pub(crate) fn tcp_ports(ports: &[u16]) -> VerdictTable {
-    let mut tcp = vec![0u32; 65_536];
-    for port in ports {
-        tcp[*port as usize] = 1;
-    }
-    let other = vec![0u32; column::OTHER_KEYS];
     let none = Cell::new(action::NO_MATCH, false, 0);
-    let rows = [[none, none], [none, Cell::new(action::ALLOW, false, RULE)]];
+    let allow = Cell::new(action::ALLOW, false, RULE);
+    let mut keys: Vec<u32> = ports.iter().map(|port| key(class::TCP, *port)).collect();
+    keys.sort_unstable();
+    let mut runs = Vec::new();
+    let mut from = 0;
+    for key in keys {
+        runs.extend([(from..key, none), (key..key + 1, allow)]);
+        from = key + 1;
+    }
+    runs.push((from..KEYS, none));
+    runs.retain(|(run, _)| !run.is_empty());
+    let rows = [Row::All(none), Row::of(&runs)];
     VerdictTable {
-        rows: (0..)
-            .map(IdentityIndex)
-            .zip(rows.map(|cells| Row::of(&cells)))
-            .collect(),
-        columns: Arc::new([tcp, vec![0; 65_536], vec![0; 65_536], other]),
-        column_count: 2,
+        rows: (0..).map(IdentityIndex).zip(rows).collect(),
     }
 }
 
@@ -40,10 +41,10 @@ pub(crate) fn watched(mut generation: Generation) -> Generation {
         for direction in &mut Arc::make_mut(endpoint).directions {
             let direction = Arc::make_mut(direction);
             direction.watched = std::mem::take(&mut direction.enforced);
-            let columns = direction.table.column_count as usize;
             let rows = direction.table.rows.iter().map(|(index, row)| {
-                let cells = row.cells(columns).into_iter();
-                let audited = cells.map(|cell| Cell::new(cell.action(), true, cell.rule()));
+                let runs = row.runs().into_iter();
+                let audited =
+                    runs.map(|(run, cell)| (run, Cell::new(cell.action(), true, cell.rule())));
                 (index, Row::of(&audited.collect::<Vec<_>>()))
             });
             direction.table.rows = rows.collect();

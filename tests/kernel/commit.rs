@@ -9,7 +9,7 @@ use palisade::datapath::{Datapath, DatapathSettings};
 use palisade::events::Revision;
 use palisade::identity::{IdentityIndex, IdentityNumber, IpcacheEntry};
 use palisade::policy::{Direction, FailsafeEntry};
-use palisade_abi::table::{action, column};
+use palisade_abi::table::{action, class};
 use proptest::test_runner::{Config, TestRunner};
 
 use super::build::{RULE, generation, prefixes4, prefixes6, tcp_ports, watched};
@@ -39,11 +39,11 @@ fn a_flip_makes_the_staged_tables_current_and_nothing_before_it() {
             (1, 1, [true, false])
         );
         let table = inspector.table(Direction::Ingress).expect("table");
-        assert_eq!(table.lookup(1, column::TCP, 22).rule(), RULE);
-        assert_eq!(table.lookup(1, column::TCP, 23).action(), action::NO_MATCH);
-        assert_eq!(table.lookup(0, column::TCP, 22).action(), action::NO_MATCH);
+        assert_eq!(table.lookup(1, class::TCP, 22).rule(), RULE);
+        assert_eq!(table.lookup(1, class::TCP, 23).action(), action::NO_MATCH);
+        assert_eq!(table.lookup(0, class::TCP, 22).action(), action::NO_MATCH);
         assert_eq!(
-            table.lookup(99_999, column::UDP, 65_535).action(),
+            table.lookup(99_999, class::UDP, 65_535).action(),
             action::NO_MATCH
         );
         // Staging the next one leaves the current one alone.
@@ -57,8 +57,8 @@ fn a_flip_makes_the_staged_tables_current_and_nothing_before_it() {
             (2, [true, true])
         );
         let table = inspector.table(Direction::Ingress).expect("table");
-        assert_eq!(table.lookup(1, column::TCP, 80).action(), action::ALLOW);
-        assert_eq!(table.lookup(1, column::TCP, 22).action(), action::NO_MATCH);
+        assert_eq!(table.lookup(1, class::TCP, 80).action(), action::ALLOW);
+        assert_eq!(table.lookup(1, class::TCP, 22).action(), action::NO_MATCH);
         assert_eq!(
             (
                 inspector.commit_state().slot,

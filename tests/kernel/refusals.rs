@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::{Ipv4Net, Ipv6Net};
 use palisade::datapath::{Datapath, DatapathError, DatapathSettings, Generation};
 use palisade::identity::{IdentityIndex, IdentityNumber, IpcacheEntry};
-use palisade::policy::{FailsafeEntry, Row, VerdictTable};
+use palisade::policy::{FailsafeEntry, KEYS, Row, VerdictTable};
 use palisade_abi::table::{BLOCKS_MAX, Cell, IDENTITIES_MAX, IPCACHE_MAX, RULES_MAX, action};
 
 use super::build::{generation, tcp_ports};
@@ -25,15 +25,21 @@ fn with_ipcache(ipcache4: OrdMap<Ipv4Net, IpcacheEntry>) -> Generation {
     }
 }
 
-/// A row of 64 columns: five blocks that no other number has.
+/// A row of five blocks that no other number has.
 fn five_blocks(number: u32) -> Row {
     let cell = |rule| Cell::new(action::ALLOW, false, rule);
-    let mut cells = Vec::new();
+    let mut runs = Vec::new();
     for part in 0..4 {
-        cells.push(cell(number / 1_024 + 2_000 + 500 * part));
-        cells.extend([cell(number % 1_024); 15]);
+        for place in 0..3 {
+            let from = 4_096 * part + 100 * place;
+            let own = [number / 1_024 + 2_000 + 500 * part, number % 1_024];
+            runs.push((from..from + 50, cell(own[0])));
+            runs.push((from + 50..from + 100, cell(own[1])));
+        }
+        runs.push((4_096 * part + 300..4_096 * (part + 1), cell(0)));
     }
-    Row::of(&cells)
+    runs.push((4 * 4_096..KEYS, cell(0)));
+    Row::of(&runs)
 }
 
 fn too_much() -> Vec<(&'static str, Generation)> {
@@ -71,7 +77,6 @@ fn too_much() -> Vec<(&'static str, Generation)> {
             "blocks",
             ingress(|table| {
                 let rows = (0..=BLOCKS_MAX / 5).map(five_blocks);
-                table.column_count = 64;
                 table.rows = (0..).map(IdentityIndex).zip(rows).collect();
             }),
         ),
@@ -86,7 +91,7 @@ fn too_much() -> Vec<(&'static str, Generation)> {
             "rule",
             ingress(|table| {
                 let cell = Cell::new(action::ALLOW, false, RULES_MAX);
-                table.rows.insert(IdentityIndex(0), Row::of(&[cell, cell]));
+                table.rows.insert(IdentityIndex(0), Row::All(cell));
             }),
         ),
         (
@@ -153,8 +158,17 @@ fn a_generation_that_does_not_fit_changes_nothing() {
 fn a_table_that_points_outside_of_itself_is_refused() {
     in_world(|world| {
         let (mut datapath, _) = world.open();
-        let generation = ingress(|table| Arc::make_mut(&mut table.columns)[1][5] = 2);
-        let error = datapath.stage(&generation).expect_err("outside");
-        assert!(error.to_string().contains("points outside"), "{error}");
+        let all = Row::All(Cell::default());
+        let misshapen = [
+            vec![(0, all.clone()), (0, all.clone())],
+            vec![(0, all.clone()), (KEYS, all.clone())],
+            vec![(0, all)],
+        ];
+        for row in misshapen {
+            let generation =
+                ingress(|table| drop(table.rows.insert(IdentityIndex(1), Row::Block(row.into()))));
+            let error = datapath.stage(&generation).expect_err("outside");
+            assert!(error.to_string().contains("points outside"), "{error}");
+        }
     });
 }

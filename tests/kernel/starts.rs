@@ -21,7 +21,7 @@ use palisade::events::{
 use palisade::policy::{Direction, PolicyOptions};
 use palisade::queues::{ChangeOutcome, Pipeline, PipelineOptions, Workers};
 use palisade_abi::ABI_VERSION;
-use palisade_abi::table::column;
+use palisade_abi::table::class;
 use palisade_state::{MemoryDisk, Store};
 use serde_json::json;
 
@@ -208,8 +208,7 @@ fn open_ports(inspector: &Inspector) -> Option<Vec<u16>> {
         return None;
     }
     let table = inspector.table(Direction::Ingress).expect("a table");
-    let is_open =
-        |port: &u16| (0..16).any(|index| table.lookup(index, column::TCP, *port).passes());
+    let is_open = |port: &u16| (0..16).any(|index| table.lookup(index, class::TCP, *port).passes());
     Some([22, 80].into_iter().filter(is_open).collect())
 }
 

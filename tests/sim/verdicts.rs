@@ -4,7 +4,7 @@ use palisade::datapath::Generation;
 use palisade::identity::longest_match;
 use palisade::policy::oracle::{Book, Listening};
 use palisade::policy::{Packet, PolicySnapshot, Subject};
-use palisade_abi::table::{Cell, action, column};
+use palisade_abi::table::{Cell, action, class};
 
 use crate::objects::Sample;
 
@@ -26,13 +26,13 @@ pub(crate) fn of_kernel(generation: &Generation, sample: &Sample) -> Fate {
     let entry = longest_match(&generation.ipcache4, &generation.ipcache6, sample.peer);
     let index = entry.map_or_else(Default::default, |(_, entry)| entry.index);
     let (class, key) = match sample.packet {
-        Packet::Port { proto: 6, port } => (column::TCP, port),
-        Packet::Port { proto: 17, port } => (column::UDP, port),
-        Packet::Port { port, .. } => (column::SCTP, port),
-        Packet::Icmp { icmp_type } => (column::OTHER, 256 + u16::from(icmp_type)),
-        Packet::Icmpv6 { icmp_type } => (column::OTHER, 512 + u16::from(icmp_type)),
-        Packet::Other { proto } => (column::OTHER, u16::from(proto)),
-        Packet::Fragment => (column::OTHER, 768),
+        Packet::Port { proto: 6, port } => (class::TCP, port),
+        Packet::Port { proto: 17, port } => (class::UDP, port),
+        Packet::Port { port, .. } => (class::SCTP, port),
+        Packet::Icmp { icmp_type } => (class::OTHER, 256 + u16::from(icmp_type)),
+        Packet::Icmpv6 { icmp_type } => (class::OTHER, 512 + u16::from(icmp_type)),
+        Packet::Other { proto } => (class::OTHER, u16::from(proto)),
+        Packet::Fragment => (class::OTHER, 768),
     };
     of_cell(policy.table.lookup(index, class, key))
 }

@@ -19,7 +19,7 @@ pub mod table;
 
 /// Layout version of everything in this crate. Part of each pin's name, so that
 /// an agent never opens a map whose layout it does not know.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Prefix of every map and program name in the kernel (at most 15 characters
 /// each), so that `bpftool map` shows what is ours.

@@ -1,20 +1,21 @@
-//! The verdict tables: identity -> row, protocol and port -> column, verdict.
+//! The verdict tables: identity -> row, protocol and port -> verdict.
 //!
 //! A few array lookups, whatever the number of rules, ports and identities:
 //!
 //! ```text
-//! word   = ROWS[slot, direction].word[identity index]
-//! column = COLUMNS[slot, direction, class].column[key]
-//! while word is a link: word = BLOCKS[slot, word.place][word.digit(column)]
+//! key  = class of the protocol, then port or type: 18 bits
+//! word = ROWS[slot, direction].word[identity index]
+//! while word is a link:
+//!     word = BLOCKS[slot, word.place].word of the run that holds the key
 //! ```
-//! A word is a verdict for all the columns below it, or a link to a block of 16
-//! words, one for each value of the next four bits of the column. Equal blocks
-//! of a slot stand in one place. So a row costs what tells it from other rows,
-//! not its columns; a row that is the same in all columns costs nothing.
+//! A row says what becomes of each key. Its word is a verdict for all of them, or
+//! a link to a block: up to eight runs of keys, with a word each. Equal blocks of
+//! a slot stand in one place. So a row costs what it tells apart; a row that is
+//! the same for all keys costs nothing; and what one row says moves nothing in
+//! another.
 //!
-//! All three are `BPF_F_MMAPABLE` arrays: the agent writes the inactive slot
-//! through the mapping and reads it back before the flip. User space computes
-//! the equivalence classes (rows of identities, columns of ports).
+//! Both are `BPF_F_MMAPABLE` arrays: the agent writes the inactive slot through
+//! the mapping and reads it back before the flip.
 
 /// Identities that may be live at once. Index 0 is the unknown identity.
 pub const IDENTITIES_MAX: usize = 131_072;
@@ -31,15 +32,15 @@ pub const fn rows_element(slot: u32, direction: u32) -> u32 {
 /// Elements of the ROWS array.
 pub const ROWS_ELEMENTS: u32 = 4;
 
-/// Column classes: which key selects the column.
-pub mod column {
-    /// Key: TCP destination port, host byte order.
+/// Classes of protocols: what a key is made from.
+pub mod class {
+    /// TCP destination port, host byte order.
     pub const TCP: u32 = 0;
-    /// Key: UDP destination port, host byte order.
+    /// UDP destination port, host byte order.
     pub const UDP: u32 = 1;
-    /// Key: SCTP destination port, host byte order.
+    /// SCTP destination port, host byte order.
     pub const SCTP: u32 = 2;
-    /// Key: see `OTHER_*`.
+    /// See `OTHER_*`.
     pub const OTHER: u32 = 3;
     /// Number of classes.
     pub const CLASSES: u32 = 4;
@@ -53,31 +54,41 @@ pub mod column {
     /// Class OTHER: the one key of fragments whose ports are not known. Its
     /// cells allow only what L3-only rules allow and no L4 deny may reach.
     pub const OTHER_FRAGMENT: u32 = 768;
-    /// Keys in use in class OTHER.
+    /// Keys in use in class OTHER. Those behind say what that of fragments says.
     pub const OTHER_KEYS: usize = 769;
 }
 
-/// Columns of one (slot, direction, class), by key. There may be as many columns
-/// as keys of all classes.
-pub type Columns = [u32; 65_536];
+/// Bits of a key: a class, and 16 bits within it.
+pub const KEY_BITS: u32 = 18;
 
-/// Element of the COLUMNS array for (slot, direction, class).
+/// The key of a port or type of a class.
 #[inline(always)]
 #[must_use]
-pub const fn columns_element(slot: u32, direction: u32, class: u32) -> u32 {
-    (slot * 2 + direction) * column::CLASSES + class
+pub const fn key(class: u32, value: u16) -> u32 {
+    (class & (class::CLASSES - 1)) << 16 | value as u32
 }
-/// Elements of the COLUMNS array.
-pub const COLUMNS_ELEMENTS: u32 = 16;
 
+/// Runs of keys in a block, at most.
+pub const RUNS_MAX: usize = 8;
 /// Words of a block: a line of the CPU's cache.
 pub const BLOCK_WORDS: usize = 16;
-/// A block of rows: [`Word`]s.
+/// Where the words of the runs begin in a block. Before them: where the second to
+/// the last run begin, rising, then [`NO_RUN`] until here.
+pub const RUN_WORDS: usize = BLOCK_WORDS - RUNS_MAX;
+/// Begins behind every key.
+pub const NO_RUN: u32 = u32::MAX;
+/// A block of runs: [`Word`]s, and where they begin.
 pub type Block = [u32; BLOCK_WORDS];
-/// Bits of a column that choose a word of a block.
-pub const DIGIT_BITS: u32 = 4;
-/// Blocks on the way to a verdict, at most: a column has 18 bits.
-pub const LEVELS: u32 = 5;
+/// Blocks on the way to a verdict, at most: each leaves a span of an eighth.
+pub const LEVELS: u32 = KEY_BITS.div_ceil(RUNS_MAX.ilog2());
+
+/// Which word of a block is that of a key.
+#[must_use]
+pub fn word_of(block: &Block, key: u32) -> Word {
+    let starts = &block[..RUN_WORDS - 1];
+    let run = starts.partition_point(|start| *start <= key);
+    Word(block[RUN_WORDS + run])
+}
 
 /// Blocks of one slot, both directions. A generation with more is refused whole.
 pub const BLOCKS_MAX: u32 = 1 << 18;
@@ -91,12 +102,11 @@ pub const fn blocks_element(slot: u32, place: u32) -> u32 {
     slot * BLOCKS_MAX + place
 }
 
-/// What a row or a place in a block says: the [`Cell`] of all columns below, or
-/// where to look further.
+/// What a row or a run in a block says: the [`Cell`] of all its keys, or where to
+/// look further.
 ///
 /// | bits | meaning of a link |
 /// |---|---|
-/// | 2..5 | how far to shift the column (0, 4, 8, 12, 16), as the number itself |
 /// | 7 | set: a link; clear: a cell |
 /// | 8..32 | place of the block in its slot |
 #[repr(transparent)]
@@ -105,19 +115,18 @@ pub struct Word(pub u32);
 
 impl Word {
     const LINK: u32 = 1 << 7;
-    const SHIFT: u32 = 28;
     /// Largest place that a word can name.
     pub const PLACE_MAX: u32 = 0x00ff_ffff;
 
-    /// The same verdict for all columns.
+    /// The same verdict for all keys.
     #[must_use]
     pub const fn of_cell(cell: Cell) -> Self {
         Self(cell.0)
     }
-    /// A block whose words are chosen by the column's bits from `shift` on.
+    /// A block.
     #[must_use]
-    pub const fn link(place: u32, shift: u32) -> Self {
-        Self(Self::LINK | (place << 8) | (shift & Self::SHIFT))
+    pub const fn link(place: u32) -> Self {
+        Self(Self::LINK | (place << 8))
     }
     /// Whether to look further.
     #[inline(always)]
@@ -136,18 +145,6 @@ impl Word {
     #[must_use]
     pub const fn place(self) -> u32 {
         (self.0 >> 8) & (BLOCKS_MAX - 1)
-    }
-    /// Whether both are links that shift the column alike, or neither is one.
-    #[must_use]
-    pub const fn is_like(self, other: Self) -> bool {
-        let kind = Self::LINK | Self::SHIFT;
-        self.is_link() == other.is_link() && (!self.is_link() || (self.0 ^ other.0) & kind == 0)
-    }
-    /// Which word of the block is the column's.
-    #[inline(always)]
-    #[must_use]
-    pub const fn digit(self, column: u32) -> usize {
-        ((column >> (self.0 & Self::SHIFT)) & (BLOCK_WORDS as u32 - 1)) as usize
     }
 }
 
@@ -230,7 +227,7 @@ pub const RULES_MAX: u32 = 131_072;
 const _: () = assert!(IDENTITIES_MAX.is_power_of_two());
 const _: () = assert!(BLOCKS_MAX.is_power_of_two());
 const _: () = assert!(BLOCKS_MAX - 1 <= Word::PLACE_MAX);
-const _: () = assert!(BLOCK_WORDS == 1 << DIGIT_BITS);
-const _: () = assert!(3 * 65_536 + column::OTHER_KEYS <= 1 << (LEVELS * DIGIT_BITS));
+const _: () = assert!(class::CLASSES == 1 << (KEY_BITS - 16));
+const _: () = assert!(BLOCK_WORDS == 2 * RUNS_MAX && RUNS_MAX.is_power_of_two());
 const _: () = assert!(size_of::<IpcacheValue>() == 16);
 const _: () = assert!(RULES_MAX - 1 <= Cell::RULE_MAX);

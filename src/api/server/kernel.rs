@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use palisade_abi::conntrack::{flags, kind};
-use palisade_abi::table::{Cell, Word, action, column};
+use palisade_abi::table::{Cell, Word, action, class};
 
 use super::identities::labels;
 use super::reply::{Refusal, Reply, blocking};
@@ -215,13 +215,12 @@ fn verdicts(agent: &Agent, direction: Direction) -> Result<Vec<BpfPolicyEntry>, 
     let table = agent.inspector.table(direction)?;
     let names = current_names(&agent.pipeline);
     let snapshot = agent.pipeline.repository();
-    let keys = key_runs(&table);
     let mut rows: HashMap<Word, Vec<Span>> = HashMap::new();
     let mut lines = Vec::new();
     for identity in snapshot.identities.iter() {
         let index = identity.index.0;
         let row = table.rows.get(index as usize).copied().unwrap_or_default();
-        let spans = rows.entry(row).or_insert_with(|| spans(&table, &keys, row));
+        let spans = rows.entry(row).or_insert_with(|| spans(&table, row));
         for span in spans.iter() {
             lines.push(BpfPolicyEntry {
                 policy: policy_word(span.cell).to_owned(),
@@ -251,50 +250,30 @@ fn policy_word(cell: Cell) -> &'static str {
     }
 }
 
-/// Keys of one class that follow one another and share a column.
-struct KeyRun {
-    class: u32,
-    first: u16,
-    last: u16,
-    column: u32,
-}
-
-fn key_runs(table: &TableCopy) -> Vec<KeyRun> {
-    let mut runs: Vec<KeyRun> = Vec::new();
-    for (class, columns) in (0..column::CLASSES).zip(&table.columns) {
-        let keys = if class == column::OTHER {
-            // Fragments are judged by the rules without ports.
-            column::OTHER_FRAGMENT as usize
-        } else {
-            columns.len()
-        };
-        for (key, column) in (0..=u16::MAX).zip(columns.iter().take(keys)) {
-            match runs.last_mut() {
-                Some(run) if run.class == class && run.column == *column => run.last = key,
-                Some(_) | None => runs.push(KeyRun {
-                    class,
-                    first: key,
-                    last: key,
-                    column: *column,
-                }),
+/// The runs of keys of a row within one class each. Fragments are judged by the
+/// rules without ports and have no key of their own here.
+fn class_runs(table: &TableCopy, row: Word) -> Vec<(u32, u16, u16, Cell)> {
+    let mut found = Vec::new();
+    for (run, cell) in table.row(row).runs() {
+        for class in 0..class::CLASSES {
+            let last = match class {
+                class::OTHER => class::OTHER_FRAGMENT - 1,
+                _ => u32::from(u16::MAX),
+            };
+            let keys = [0, last].map(|value| (class << 16) + value);
+            let (first, last) = (run.start.max(keys[0]), (run.end - 1).min(keys[1]));
+            if first <= last {
+                let value = |key: u32| u16::try_from(key % (1 << 16)).unwrap_or(u16::MAX);
+                found.push((class, value(first), value(last), cell));
             }
         }
     }
-    runs
+    found
 }
 
 /// The verdicts of one row: `ANY` for what most keys share, then the others.
-fn spans(table: &TableCopy, keys: &[KeyRun], row: Word) -> Vec<Span> {
-    let mut runs: Vec<(u32, u16, u16, Cell)> = Vec::new();
-    for key in keys {
-        let cell = table.verdict(row, key.column);
-        match runs.last_mut() {
-            Some((class, _, last, held)) if *class == key.class && *held == cell => {
-                *last = key.last;
-            }
-            Some(_) | None => runs.push((key.class, key.first, key.last, cell)),
-        }
-    }
+fn spans(table: &TableCopy, row: Word) -> Vec<Span> {
+    let runs = class_runs(table, row);
     let mut weight: BTreeMap<u32, u32> = BTreeMap::new();
     for (_, first, last, cell) in &runs {
         *weight.entry(cell.0).or_default() += u32::from(last - first) + 1;
@@ -325,18 +304,18 @@ fn key_words(class: u32, first: u16, last: u16) -> String {
     let (low, high) = (u32::from(first), u32::from(last));
     let all = first == 0 && last == u16::MAX;
     match class {
-        column::TCP if all => "TCP".to_owned(),
-        column::UDP if all => "UDP".to_owned(),
-        column::SCTP if all => "SCTP".to_owned(),
-        column::TCP => format!("{}/TCP", range(low, high)),
-        column::UDP => format!("{}/UDP", range(low, high)),
-        column::SCTP => format!("{}/SCTP", range(low, high)),
-        _ if low >= column::OTHER_ICMPV6 => {
-            let types = range(low - column::OTHER_ICMPV6, high - column::OTHER_ICMPV6);
+        class::TCP if all => "TCP".to_owned(),
+        class::UDP if all => "UDP".to_owned(),
+        class::SCTP if all => "SCTP".to_owned(),
+        class::TCP => format!("{}/TCP", range(low, high)),
+        class::UDP => format!("{}/UDP", range(low, high)),
+        class::SCTP => format!("{}/SCTP", range(low, high)),
+        _ if low >= class::OTHER_ICMPV6 => {
+            let types = range(low - class::OTHER_ICMPV6, high - class::OTHER_ICMPV6);
             format!("{types}/ICMPv6")
         }
-        _ if low >= column::OTHER_ICMP && high < column::OTHER_ICMPV6 => {
-            let types = range(low - column::OTHER_ICMP, high - column::OTHER_ICMP);
+        _ if low >= class::OTHER_ICMP && high < class::OTHER_ICMPV6 => {
+            let types = range(low - class::OTHER_ICMP, high - class::OTHER_ICMP);
             format!("{types}/ICMP")
         }
         _ => format!("protocol {}", range(low, high)),

@@ -123,8 +123,7 @@ impl KernelDatapath {
     fn check(&mut self, generation: &Generation, slot: u32) -> Result<(), DatapathError> {
         let host = host(generation)?;
         for direction in Direction::BOTH {
-            let known = self.known.has_columns(slot, direction, host);
-            slots::check(direction, &host.direction(direction).table, known)?;
+            slots::check(&host.direction(direction).table)?;
         }
         settings::check(&generation.settings)?;
         failsafe::check(
@@ -143,7 +142,7 @@ impl KernelDatapath {
         let tables = &self.shared.tables;
         let held = self.known.slot(slot, || tables.read(slot));
         let written = tables.plan(slot, held, host).and_then(|unlike| {
-            let written = tables.write(slot, held, host, &unlike);
+            let written = tables.write(slot, held, &unlike);
             written.ok_or_else(|| DatapathError::ReadBack {
                 what: "the verdict table".to_owned(),
             })

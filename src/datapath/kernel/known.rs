@@ -12,8 +12,7 @@ use palisade_abi::table::{BLOCKS_MAX, IDENTITIES_MAX, RULES_MAX, Word};
 use super::pool::{Entered, Memory, Pool};
 use crate::datapath::DatapathError;
 use crate::identity::IdentityIndex;
-use crate::policy::row::shift;
-use crate::policy::{Direction, DirectionPolicy, EndpointPolicy, Row, VerdictTable};
+use crate::policy::{Direction, DirectionPolicy, EndpointPolicy, KEYS, Row, VerdictTable};
 
 /// One slot's tables.
 #[derive(Debug)]
@@ -23,17 +22,13 @@ pub(crate) struct Slot {
     /// By direction and identity.
     pub(crate) words: [Vec<Word>; 2],
     held: Option<[Arc<DirectionPolicy>; 2]>,
-    /// Over the rows by identity and the columns.
+    /// Over the rows by identity.
     pub(crate) sum: u64,
 }
 
-/// What of one direction is to be written, besides fresh blocks.
-#[derive(Debug)]
-pub(crate) struct Unlike<'a> {
-    pub(crate) columns: bool,
-    /// Identities whose rows may differ, with what is theirs.
-    pub(crate) rows: Vec<(usize, Option<&'a Row>)>,
-}
+/// The identities of one direction whose rows may differ, with what is theirs:
+/// what is to be written, besides fresh blocks.
+pub(crate) type Unlike<'a> = Vec<(usize, Option<&'a Row>)>;
 
 impl Slot {
     /// What was found in memory.
@@ -65,14 +60,13 @@ impl Slot {
         });
         // What goes makes room first.
         for (words, unlike) in self.words.iter().zip(&unlike) {
-            for (index, _) in &unlike.rows {
+            for (index, _) in unlike {
                 self.pool.leave(memory, words[*index]);
             }
         }
         for (place, unlike) in unlike.iter().enumerate() {
-            let table = &next.directions[place].table;
-            self.enter(memory, place, table.column_count as usize, unlike);
-            self.fits(Direction::BOTH[place], table)?;
+            self.enter(memory, place, unlike);
+            self.fits(Direction::BOTH[place])?;
         }
         let needed = self.pool.in_use();
         if needed > BLOCKS_MAX as usize {
@@ -86,18 +80,18 @@ impl Slot {
     }
 
     /// Gives identities the words of their rows.
-    fn enter(&mut self, memory: &impl Memory, place: usize, columns: usize, unlike: &Unlike<'_>) {
+    fn enter(&mut self, memory: &impl Memory, place: usize, unlike: &Unlike<'_>) {
         let mut entered = Entered::new();
-        for (index, row) in &unlike.rows {
+        for (index, row) in unlike {
             self.words[place][*index] = row.map_or_else(Word::default, |row| {
                 let pool = &mut self.pool;
-                pool.enter(memory, row, columns, shift(columns), &mut entered)
+                pool.enter(memory, row, &mut entered)
             });
         }
     }
 
-    /// Refuses rules that cannot be counted, and rows of another width.
-    fn fits(&mut self, direction: Direction, table: &VerdictTable) -> Result<(), DatapathError> {
+    /// Refuses rules that cannot be counted, and rows that are none.
+    fn fits(&mut self, direction: Direction) -> Result<(), DatapathError> {
         let seen = self.pool.take_seen();
         if seen.rule_max >= RULES_MAX {
             return Err(DatapathError::DoesNotFit {
@@ -108,9 +102,8 @@ impl Slot {
         }
         if seen.misshapen {
             return Err(DatapathError::Other(format!(
-                "the {} table points outside of itself: a row has not its {} columns",
+                "the {} table points outside of itself: a row is not one of {KEYS} keys",
                 direction.as_str(),
-                table.column_count
             )));
         }
         Ok(())
@@ -137,26 +130,18 @@ fn same_tables(one: &[Arc<DirectionPolicy>; 2], other: &[Arc<DirectionPolicy>; 2
 fn unlike<'a>(held: Option<&VerdictTable>, next: &'a VerdictTable) -> Unlike<'a> {
     let everyone = || next.rows_by_index(IDENTITIES_MAX).enumerate().collect();
     let Some(held) = held else {
-        return Unlike {
-            columns: true,
-            rows: everyone(),
-        };
+        return everyone();
     };
     let is_same = |one: &Row, other: &Row| one.identity() == other.identity();
     let changed = held.rows.diff_by(&next.rows, is_same);
     // Who is not there has the row of the unknown identity.
     let is_everyone = matches!(changed.first(), Some((IdentityIndex(0), ..)));
-    let rows = if is_everyone || held.column_count != next.column_count {
-        everyone()
-    } else {
-        let rows = changed.into_iter();
-        rows.map(|(index, ..)| (index.0 as usize, next.row(index)))
-            .collect()
-    };
-    Unlike {
-        columns: !Arc::ptr_eq(&held.columns, &next.columns),
-        rows,
+    if is_everyone {
+        return everyone();
     }
+    let rows = changed.into_iter();
+    rows.map(|(index, ..)| (index.0 as usize, next.row(index)))
+        .collect()
 }
 
 /// The tables of both slots.
@@ -172,22 +157,6 @@ impl Known {
     /// What is known of a slot, if anything is.
     pub(crate) fn get(&self, slot: u32) -> Option<&Slot> {
         self.0[slot as usize].as_ref()
-    }
-
-    /// Whether a slot is known to hold the columns of a direction.
-    pub(crate) fn has_columns(
-        &self,
-        slot: u32,
-        direction: Direction,
-        next: &EndpointPolicy,
-    ) -> bool {
-        let held = self.0[slot as usize].as_ref();
-        let held = held.and_then(|slot| slot.held.as_ref());
-        held.is_some_and(|held| {
-            let (held, next) = (&held[direction as usize].table, next.direction(direction));
-            held.column_count == next.table.column_count
-                && Arc::ptr_eq(&held.columns, &next.table.columns)
-        })
     }
 
     /// What was known may not be so any more.

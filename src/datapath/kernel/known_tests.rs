@@ -7,18 +7,14 @@ use palisade_abi::table::Cell;
 use super::*;
 use crate::datapath::kernel::pool::tests::Vector;
 use crate::events::{EndpointId, Revision};
-use crate::policy::row::{Maker as _, Shelf};
+use crate::policy::row::Shelf;
 
-/// Columns of a table with two levels of blocks.
-const COLUMNS: usize = 40;
-
-fn row(shelf: &mut Shelf<Cell>, rule: u32) -> Row {
+/// A row of three blocks that no other rule has.
+fn row(shelf: &mut Shelf, rule: u32) -> Row {
     let cell = |rule| Cell::new(1, false, rule);
-    let ends = [0..7, 7..8, 8..COLUMNS];
-    shelf.row(
-        COLUMNS,
-        &ends.map(|run| (run.clone(), cell(u32::from(run.len() == 1) * rule))),
-    )
+    let ports = (0..5).flat_map(|port| [(20 * port, cell(0)), (20 * port + 7, cell(rule))]);
+    let runs: Vec<(u32, Cell)> = ports.chain([(500, cell(0))]).collect();
+    shelf.row(&runs)
 }
 
 fn policy(table: &VerdictTable) -> EndpointPolicy {
@@ -39,7 +35,7 @@ fn policy(table: &VerdictTable) -> EndpointPolicy {
 fn planned(slot: &mut Slot, memory: &mut Vector, table: &VerdictTable) -> [usize; 2] {
     let policy = policy(table);
     let [ingress, _] = slot.plan(memory, &policy).expect("fits");
-    let rows = ingress.rows.len();
+    let rows = ingress.len();
     let blocks = memory.write(&mut slot.pool);
     slot.learn(&policy);
     [rows, blocks]
@@ -50,7 +46,6 @@ fn one_row_that_changes_is_one_word_however_many_there_are() {
     for identities in [100u32, 10_000] {
         let mut shelf = Shelf::default();
         let mut table = VerdictTable {
-            column_count: u32::try_from(COLUMNS).expect("few"),
             ..VerdictTable::default()
         };
         for index in 0..identities {

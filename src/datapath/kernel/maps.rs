@@ -108,7 +108,6 @@ pub(crate) enum MapName {
     Frag4,
     Frag6,
     Rows,
-    Columns,
     Blocks,
     Counters,
     Rules,
@@ -156,7 +155,7 @@ const LRU: u32 = sys::MAP_TYPE_LRU_HASH;
 const LPM: u32 = sys::MAP_TYPE_LPM_TRIE;
 
 /// All maps, in the order of [`MapName`].
-pub(crate) const SPECS: [MapSpec; 27] = [
+pub(crate) const SPECS: [MapSpec; 26] = [
     spec(MapName::Commit, "pal_commit", ARRAY, (4, 8), Some(1)),
     spec(
         MapName::Settings,
@@ -244,13 +243,6 @@ pub(crate) const SPECS: [MapSpec; 27] = [
         ARRAY,
         (4, size_of::<table::Rows>()),
         Some(table::ROWS_ELEMENTS),
-    ),
-    spec(
-        MapName::Columns,
-        "pal_columns",
-        ARRAY,
-        (4, size_of::<table::Columns>()),
-        Some(table::COLUMNS_ELEMENTS),
     ),
     spec(
         MapName::Blocks,

@@ -12,7 +12,7 @@ use crate::datapath::DatapathError;
 pub(crate) struct SlotMeta {
     /// Revision of the repository that the slot's verdicts were computed from.
     pub(crate) revision: u64,
-    /// Checksum over rows, columns, blocks and settings of the slot.
+    /// Checksum over rows, blocks and settings of the slot.
     pub(crate) checksum: u64,
     /// Generation that made the slot current last.
     pub(crate) generation: u32,

@@ -12,18 +12,17 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use palisade_abi::table::{BLOCK_WORDS, BLOCKS_MAX, Block, DIGIT_BITS, Word};
+use palisade_abi::table::{BLOCKS_MAX, Block, NO_RUN, RUN_WORDS, RUNS_MAX, Word};
 
-use crate::policy::{Part, Row};
+use crate::policy::{KEYS, Row};
 
 /// Reads a block of the slot, by its place.
 pub(crate) trait Memory {
     fn block(&self, place: u32) -> Block;
 }
 
-/// Rows that were entered, by where their blocks are in our memory. A block of
-/// equal parts may stand at two heights.
-pub(crate) type Entered = HashMap<(usize, u32), Word>;
+/// Rows that were entered, by where their blocks are in our memory.
+pub(crate) type Entered = HashMap<usize, Word>;
 
 /// The blocks of one slot.
 #[derive(Debug, Default)]
@@ -41,8 +40,8 @@ pub(crate) struct Pool {
     marks: Vec<u64>,
     /// Blocks that are not written yet, by place.
     fresh: BTreeMap<u32, Block>,
-    /// The largest rule number entered, and whether a row had another shape
-    /// than its table, since this was asked last.
+    /// The largest rule number entered, and whether a row had a shape that no
+    /// row has, since this was asked last.
     seen: Seen,
 }
 
@@ -65,6 +64,31 @@ pub(crate) struct Compared {
 /// Unmasked: a plan that does not fit has places beyond the last.
 fn place(link: Word) -> usize {
     (link.0 >> 8) as usize
+}
+
+/// The words of the runs of a block.
+fn words(block: &Block) -> impl Iterator<Item = Word> + use<> {
+    block.map(Word).into_iter().skip(RUN_WORDS)
+}
+
+/// Whether a block can be made of these runs.
+fn are_runs(runs: &[(u32, Row)]) -> bool {
+    (2..=RUNS_MAX).contains(&runs.len())
+        && runs.is_sorted_by(|one, other| one.0 < other.0)
+        && runs.iter().all(|(start, _)| *start < KEYS)
+}
+
+/// A block of these runs. None where one has no word.
+fn block_of(runs: &[(u32, Row)], mut word: impl FnMut(&Row) -> Option<Word>) -> Option<Block> {
+    let mut block = Block::default();
+    block[..RUN_WORDS - 1].fill(NO_RUN);
+    for (place, (start, row)) in runs.iter().enumerate().take(RUNS_MAX) {
+        block[RUN_WORDS + place] = word(row)?.0;
+        if place > 0 {
+            block[place - 1] = *start;
+        }
+    }
+    Some(block)
 }
 
 /// 64 bits that nearly always differ where the input does.
@@ -104,7 +128,7 @@ impl Pool {
                 let mark = mark(&block);
                 pool.places.entry(mark).or_insert(small(place));
                 pool.count(place, mark);
-                next.extend(block.map(Word));
+                next.extend(words(&block));
             }
         }
         let unused = (0..pool.links.len()).filter(|place| pool.links[*place] == 0);
@@ -166,37 +190,23 @@ impl Pool {
         }
     }
 
-    /// The word of a row of so many columns, shifted so far at its top, with
-    /// one use more.
-    pub(crate) fn enter(
-        &mut self,
-        memory: &impl Memory,
-        part: &Row,
-        columns: usize,
-        shift: u32,
-        entered: &mut Entered,
-    ) -> Word {
-        let parts = match part {
-            Part::All(cell) => {
+    /// The word of a row, with one use more.
+    pub(crate) fn enter(&mut self, memory: &impl Memory, row: &Row, entered: &mut Entered) -> Word {
+        let runs = match row {
+            Row::All(cell) => {
                 self.seen.rule_max = self.seen.rule_max.max(cell.rule());
                 return Word::of_cell(*cell);
             }
-            Part::Block(parts) => parts,
+            Row::Block(runs) => runs,
         };
-        let key = (Arc::as_ptr(parts).addr(), shift);
+        let key = Arc::as_ptr(runs).addr();
         if let Some(word) = entered.get(&key).copied() {
             self.keep(word);
             return word;
         }
-        let width = 1 << shift;
-        self.seen.misshapen |= parts.len() != columns.div_ceil(width) || parts.len() > BLOCK_WORDS;
-        let mut block = Block::default();
-        for (number, (word, part)) in block.iter_mut().zip(parts.iter()).enumerate() {
-            let columns = columns.saturating_sub(number * width).min(width);
-            let shift = shift.saturating_sub(DIGIT_BITS);
-            *word = self.enter(memory, part, columns, shift, entered).0;
-        }
-        let word = Word::link(self.put(memory, block), shift);
+        self.seen.misshapen |= !are_runs(runs);
+        let block = block_of(runs, |row| Some(self.enter(memory, row, entered)));
+        let word = Word::link(self.put(memory, block.unwrap_or_default()));
         entered.insert(key, word);
         word
     }
@@ -205,27 +215,22 @@ impl Pool {
     pub(crate) fn find(
         &self,
         memory: &impl Memory,
-        part: &Row,
-        shift: u32,
+        row: &Row,
         found: &mut Entered,
     ) -> Option<Word> {
-        let parts = match part {
-            Part::All(cell) => return Some(Word::of_cell(*cell)),
-            Part::Block(parts) => parts,
+        let runs = match row {
+            Row::All(cell) => return Some(Word::of_cell(*cell)),
+            Row::Block(runs) => runs,
         };
-        let key = (Arc::as_ptr(parts).addr(), shift);
+        let key = Arc::as_ptr(runs).addr();
         if let Some(word) = found.get(&key) {
             return Some(*word);
         }
-        let mut block = Block::default();
-        for (word, part) in block.iter_mut().zip(parts.iter()) {
-            let shift = shift.saturating_sub(DIGIT_BITS);
-            *word = self.find(memory, part, shift, found)?.0;
-        }
+        let block = block_of(runs, |row| self.find(memory, row, found))?;
         let place = *self.places.get(&mark(&block))?;
         let is_used = self.links[place as usize] > 0;
         (is_used && memory.block(place) == block).then(|| {
-            let word = Word::link(place, shift);
+            let word = Word::link(place);
             found.insert(key, word);
             word
         })
@@ -256,7 +261,7 @@ impl Pool {
         if !std::mem::replace(&mut self.is_idle[place], true) {
             self.idle.push_back(small(place));
         }
-        next.extend(block.map(Word));
+        next.extend(words(&block));
     }
 
     fn content(&self, memory: &impl Memory, place: usize) -> Block {
@@ -274,8 +279,8 @@ impl Pool {
                 self.count(place, mark);
             } else {
                 // It has them in use already.
-                for word in block {
-                    self.leave(memory, Word(word));
+                for word in words(&block) {
+                    self.leave(memory, word);
                 }
             }
             return small(place);

@@ -1,16 +1,16 @@
 //! The pool of blocks against a plain reading of what it was given.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use palisade_abi::table::{BLOCKS_MAX, Block, Cell, LEVELS, Word};
+use palisade_abi::table::{BLOCKS_MAX, Block, Cell, LEVELS, Word, word_of};
 use proptest::prelude::*;
 
 use super::{Entered, Memory, Pool};
-use crate::policy::Row;
-use crate::policy::row::shift;
+use crate::policy::{KEYS, Row};
 
-/// Two columns, one more than a block, and two levels more.
-const WIDTHS: [usize; 3] = [2, 17, 300];
+/// Keys that rules are about: a few neighbours, more than a block has, spread
+/// over three levels.
+const STEPS: [u32; 3] = [1, 100, 9_000];
 
 /// Blocks in memory.
 #[derive(Debug, Default)]
@@ -36,12 +36,11 @@ impl Vector {
     }
 
     /// As the programs read it.
-    fn verdict(&self, row: Word, column: usize) -> Cell {
+    fn verdict(&self, row: Word, key: u32) -> Cell {
         let mut word = row;
         for _ in 0..LEVELS {
             if word.is_link() {
-                let column = u32::try_from(column).expect("a column");
-                word = Word(self.block(word.place())[word.digit(column)]);
+                word = word_of(&self.block(word.place()), key);
             }
         }
         assert!(!word.is_link());
@@ -49,29 +48,38 @@ impl Vector {
     }
 }
 
-fn enter(pool: &mut Pool, memory: &Vector, cells: &[Cell]) -> Word {
-    let (row, columns) = (Row::of(cells), cells.len());
-    pool.enter(memory, &row, columns, shift(columns), &mut Entered::new())
+/// The keys that begin another verdict, with it.
+type Starts = BTreeMap<u32, Cell>;
+
+fn row(starts: &Starts) -> Row {
+    let ends = starts.keys().skip(1).copied().chain([KEYS]);
+    let runs = starts.iter().zip(ends);
+    let runs: Vec<_> = runs
+        .map(|((start, cell), end)| (*start..end, *cell))
+        .collect();
+    Row::of(&runs)
 }
 
-fn find(pool: &Pool, memory: &Vector, cells: &[Cell]) -> Option<Word> {
-    let shift = shift(cells.len());
-    pool.find(memory, &Row::of(cells), shift, &mut Entered::new())
+fn enter(pool: &mut Pool, memory: &Vector, starts: &Starts) -> Word {
+    pool.enter(memory, &row(starts), &mut Entered::new())
 }
 
-fn rows() -> impl Strategy<Value = Vec<(bool, Vec<Cell>)>> {
-    let row = |width: usize| {
-        let changes = proptest::collection::vec((0..width, 1..4u32), 0..3);
-        changes.prop_map(move |changes| {
-            let mut cells = vec![Cell(0); width];
-            for (column, rule) in changes {
-                cells[column] = Cell::new(1, false, rule);
-            }
-            cells
+fn find(pool: &Pool, memory: &Vector, starts: &Starts) -> Option<Word> {
+    pool.find(memory, &row(starts), &mut Entered::new())
+}
+
+fn rows() -> impl Strategy<Value = Vec<(bool, Starts)>> {
+    let row = |step: u32| {
+        let starts = proptest::collection::vec((1..25u32, 0..3u32), 0..20);
+        starts.prop_map(move |starts| {
+            let starts = starts.into_iter();
+            let cell = |rule| Cell::new(1, false, rule);
+            let starts = starts.map(|(place, rule)| (step * place, cell(rule)));
+            std::iter::once((0, Cell(0))).chain(starts).collect()
         })
     };
-    let width = proptest::sample::select(&WIDTHS[..]);
-    width.prop_flat_map(move |width| proptest::collection::vec((any::<bool>(), row(width)), 1..25))
+    let step = proptest::sample::select(&STEPS[..]);
+    step.prop_flat_map(move |step| proptest::collection::vec((any::<bool>(), row(step)), 1..25))
 }
 
 proptest! {
@@ -79,22 +87,23 @@ proptest! {
     #[test]
     fn rows_that_come_and_go_leave_what_a_fresh_look_finds(steps in rows()) {
         let (mut pool, mut memory) = (Pool::default(), Vector::default());
-        let mut live: Vec<(Vec<Cell>, Word)> = Vec::new();
-        for (comes, cells) in steps {
+        let mut live: Vec<(Starts, Word)> = Vec::new();
+        for (comes, starts) in steps {
             if comes || live.is_empty() {
-                let known = find(&pool, &memory, &cells);
-                let word = enter(&mut pool, &memory, &cells);
+                let known = find(&pool, &memory, &starts);
+                let word = enter(&mut pool, &memory, &starts);
                 let writes = memory.write(&mut pool);
                 prop_assert!(known.is_none_or(|known| known == word && writes == 0));
-                prop_assert_eq!(find(&pool, &memory, &cells), Some(word));
-                live.push((cells, word));
+                prop_assert_eq!(find(&pool, &memory, &starts), Some(word));
+                live.push((starts, word));
             } else {
-                let (_, word) = live.remove(cells.len() % live.len());
+                let (_, word) = live.remove(starts.len() % live.len());
                 pool.leave(&memory, word);
             }
-            for (cells, word) in &live {
-                for (column, cell) in cells.iter().enumerate() {
-                    prop_assert_eq!(memory.verdict(*word, column), *cell);
+            for (starts, word) in &live {
+                for key in starts.keys().flat_map(|start| [*start, start + 1, start ^ 16]) {
+                    let (_, is) = starts.range(..=key).next_back().expect("from 0 on");
+                    prop_assert_eq!(memory.verdict(*word, key), *is);
                 }
             }
             let read = Pool::learn(&memory, live.iter().map(|(_, word)| *word));
@@ -114,9 +123,13 @@ proptest! {
     }
 }
 
-/// A row of two columns that no other number has.
-fn pair(number: u32) -> [Cell; 2] {
-    [number / 1_000 + 1_000, number % 1_000].map(|rule| Cell::new(1, false, rule))
+/// A row of one block that no other number has.
+fn pair(number: u32) -> Starts {
+    let rules = [number / 1_000 + 1_000, number % 1_000];
+    [0, 80]
+        .into_iter()
+        .zip(rules.map(|rule| Cell::new(1, false, rule)))
+        .collect()
 }
 
 #[test]
@@ -143,9 +156,9 @@ fn places_are_used_again_and_what_exceeds_them_is_counted() {
 
 #[test]
 fn memory_of_nonsense_is_read_without_end_or_harm() {
-    let own = Word::link(0, 12);
-    let memory = Vector(vec![[own.0; 16], [Word::link(u32::MAX >> 8, 0).0; 16]]);
-    let mut pool = Pool::learn(&memory, [own, Word::link(1, 4)]);
+    let own = Word::link(0);
+    let memory = Vector(vec![[own.0; 16], [Word::link(u32::MAX >> 8).0; 16]]);
+    let mut pool = Pool::learn(&memory, [own, Word::link(1)]);
     assert_eq!(pool.in_use(), 2);
     for _ in 0..40 {
         pool.leave(&memory, own);

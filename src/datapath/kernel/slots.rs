@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use palisade_abi::table::{
-    BLOCK_WORDS, BLOCKS_MAX, Block, Cell, DIGIT_BITS, IDENTITIES_MAX, LEVELS, Word, blocks_element,
-    column, columns_element, rows_element,
+    BLOCK_WORDS, BLOCKS_MAX, Block, Cell, IDENTITIES_MAX, LEVELS, NO_RUN, RUN_WORDS, Word,
+    blocks_element, key, rows_element, word_of,
 };
 
 use super::known::{Slot, Unlike};
@@ -17,87 +17,46 @@ use super::mapping::Mapping;
 use super::maps::{MapName, Maps, SPECS};
 use super::pool::{Compared, Entered, Memory, mixed};
 use crate::datapath::DatapathError;
-use crate::policy::row::shift;
-use crate::policy::{Direction, EndpointPolicy, VerdictTable};
+use crate::policy::{Direction, EndpointPolicy, Row, VerdictTable};
 
-/// Rows and columns that count as one write: a page of words.
+/// Rows that count as one write: a page of words.
 const PAGE: usize = 1_024;
-/// Keys of a column class.
-const KEYS: usize = 65_536;
 
-/// Columns that blocks can tell apart.
-const COLUMNS_MAX: usize = 1 << (LEVELS * DIGIT_BITS);
-
-/// Rows, columns and blocks of all slots and directions.
+/// Rows and blocks of all slots and directions.
 #[derive(Debug)]
 pub(crate) struct Tables {
     rows: Mapping,
-    columns: Mapping,
     blocks: Mapping,
 }
 
-/// Refuses a table that does not fit the maps or contradicts itself; columns
-/// that a slot is known to hold were looked at before, and rows are when they
+/// Refuses a table that does not fit the maps; its rows are looked at when they
 /// are entered.
-pub(crate) fn check(
-    direction: Direction,
-    table: &VerdictTable,
-    columns_are_known: bool,
-) -> Result<(), DatapathError> {
-    let fits = |what, needed, max| {
-        if needed > max {
-            return Err(DatapathError::DoesNotFit { what, needed, max });
-        }
-        Ok(())
-    };
-    let last_row = table.rows.last();
-    let identities = last_row.map_or(0, |last| last.0 as usize + 1);
-    let longest = table.columns.iter().map(Vec::len).max().unwrap_or(0);
-    fits("identities", identities, IDENTITIES_MAX)?;
-    fits("column keys", longest, KEYS)?;
-    fits("columns", table.column_count as usize, COLUMNS_MAX)?;
-    if columns_are_known || table.rows.is_empty() {
-        return Ok(());
-    }
-    let columns = table.column_count.max(1);
-    let last_column = table.columns.iter().flatten().copied().max().unwrap_or(0);
-    if last_column >= columns {
-        return Err(DatapathError::Other(format!(
-            "the {} table points outside of its {columns} columns (column {last_column})",
-            direction.as_str(),
-        )));
+pub(crate) fn check(table: &VerdictTable) -> Result<(), DatapathError> {
+    let last = table.rows.last();
+    let needed = last.map_or(0, |last| last.0 as usize + 1);
+    if needed > IDENTITIES_MAX {
+        return Err(DatapathError::DoesNotFit {
+            what: "identities",
+            needed,
+            max: IDENTITIES_MAX,
+        });
     }
     Ok(())
-}
-
-fn column_of(table: &VerdictTable, class: usize, key: usize) -> u32 {
-    table.columns[class].get(key).copied().unwrap_or(0)
 }
 
 fn load(from: &AtomicU32) -> u32 {
     from.load(Ordering::Relaxed)
 }
 
-fn equal(memory: &[AtomicU32], want: impl Fn(usize) -> u32) -> bool {
-    let mut memory = memory.iter().enumerate();
-    memory.all(|(index, is)| load(is) == want(index))
+/// What an identity's word adds to the checksum of its slot.
+fn weight(direction: u32, index: usize, word: u32) -> u64 {
+    mixed(u64::from(direction) << 56 | (index as u64) << 32 | u64::from(word))
 }
 
-/// What an element adds to the checksum of its slot. `array` tells rows and
-/// classes of columns apart.
-fn weight(array: u32, index: usize, value: u32) -> u64 {
-    mixed(u64::from(array) << 56 | (index as u64) << 32 | u64::from(value))
-}
-
-/// The array number of the rows of a direction, behind those of the columns.
-fn rows_array(direction: u32) -> u32 {
-    columns_element(0, 1, column::CLASSES) + direction
-}
-
-fn sum(array: u32, memory: &[AtomicU32]) -> u64 {
+fn sum(direction: u32, memory: &[AtomicU32]) -> u64 {
     let weights = memory.iter().enumerate();
     weights.fold(0, |sum, (index, is)| {
-        sum.wrapping_add(weight(array, index, load(is)))
+        sum.wrapping_add(weight(direction, index, load(is)))
     })
 }
 
@@ -105,7 +64,7 @@ fn sum(array: u32, memory: &[AtomicU32]) -> u64 {
 /// reads back. How many pages were written; None where memory is not what was
 /// written.
 fn write(
-    array: u32,
+    direction: u32,
     memory: &[AtomicU32],
     wanted: impl Iterator<Item = (usize, u32)> + Clone,
     sum: &mut u64,
@@ -116,8 +75,8 @@ fn write(
         if is == want {
             continue;
         }
-        *sum = sum.wrapping_sub(weight(array, index, is));
-        *sum = sum.wrapping_add(weight(array, index, want));
+        *sum = sum.wrapping_sub(weight(direction, index, is));
+        *sum = sum.wrapping_add(weight(direction, index, want));
         memory[index].store(want, Ordering::Relaxed);
         writes += usize::from(page.replace(index / PAGE) != Some(index / PAGE));
     }
@@ -151,7 +110,6 @@ impl Tables {
         let map = |name: MapName| Mapping::new(maps.of(name), SPECS[name as usize].value_size);
         Ok(Self {
             rows: map(MapName::Rows)?,
-            columns: map(MapName::Columns)?,
             blocks: map(MapName::Blocks)?,
         })
     }
@@ -159,11 +117,6 @@ impl Tables {
     fn rows(&self, slot: u32, direction: u32) -> &[AtomicU32] {
         self.rows
             .words(rows_element(slot, direction), IDENTITIES_MAX)
-    }
-
-    fn columns(&self, slot: u32, direction: u32, class: u32) -> &[AtomicU32] {
-        self.columns
-            .words(columns_element(slot, direction, class), KEYS)
     }
 
     fn blocks(&self, slot: u32) -> Blocks<'_> {
@@ -179,20 +132,11 @@ impl Tables {
             .map(|word| Word(load(word)))
     }
 
-    /// Checksum over the rows and columns of a slot.
+    /// Checksum over the rows of a slot.
     pub(crate) fn sum(&self, slot: u32) -> u64 {
-        let mut total = 0u64;
-        for direction in Direction::BOTH {
-            let number = direction.number();
-            let rows = sum(rows_array(number), self.rows(slot, number));
-            total = total.wrapping_add(rows);
-            for class in 0..column::CLASSES {
-                let array = columns_element(0, number, class);
-                let columns = sum(array, self.columns(slot, number, class));
-                total = total.wrapping_add(columns);
-            }
-        }
-        total
+        let numbers = Direction::BOTH.map(Direction::number);
+        let sums = numbers.map(|number| sum(number, self.rows(slot, number)));
+        sums[0].wrapping_add(sums[1])
     }
 
     /// The blocks among `places` that are not what `held` has written there.
@@ -222,25 +166,15 @@ impl Tables {
         &self,
         slot: u32,
         held: &mut Slot,
-        next: &EndpointPolicy,
         unlike: &[Unlike<'_>; 2],
     ) -> Option<usize> {
         let mut writes = self.write_blocks(slot, held)?;
         for (direction, unlike) in Direction::BOTH.into_iter().zip(unlike) {
-            let (number, table) = (direction.number(), &next.direction(direction).table);
-            let classes = if unlike.columns { column::CLASSES } else { 0 };
-            for class in 0..classes {
-                let (array, memory) = (
-                    columns_element(0, number, class),
-                    self.columns(slot, number, class),
-                );
-                let wanted = (0..KEYS).map(|key| (key, column_of(table, class as usize, key)));
-                writes += write(array, memory, wanted, &mut held.sum)?;
-            }
+            let number = direction.number();
             let (memory, words) = (self.rows(slot, number), &held.words[direction as usize]);
-            let indexes = unlike.rows.iter().map(|(index, _)| *index);
+            let indexes = unlike.iter().map(|(index, _)| *index);
             let wanted = indexes.map(|index| (index, words[index].0));
-            writes += write(rows_array(number), memory, wanted, &mut held.sum)?;
+            writes += write(number, memory, wanted, &mut held.sum)?;
         }
         Some(writes)
     }
@@ -266,19 +200,13 @@ impl Tables {
     pub(crate) fn hold(&self, slot: u32, found: &Slot, next: &EndpointPolicy) -> bool {
         Direction::BOTH.into_iter().all(|direction| {
             let (number, table) = (direction.number(), &next.direction(direction).table);
-            let columns = (0..column::CLASSES).all(|class| {
-                let memory = self.columns(slot, number, class);
-                equal(memory, |key| column_of(table, class as usize, key))
-            });
             let (blocks, mut seen) = (self.blocks(slot), Entered::new());
-            let shift = shift(table.column_count as usize);
             let rows = table.rows_by_index(IDENTITIES_MAX);
             let mut both = rows.zip(self.words(slot, number));
-            columns
-                && both.all(|(row, is)| match row {
-                    Some(row) => found.pool.find(&blocks, row, shift, &mut seen) == Some(is),
-                    None => is == Word::default(),
-                })
+            both.all(|(row, is)| match row {
+                Some(row) => found.pool.find(&blocks, row, &mut seen) == Some(is),
+                None => is == Word::default(),
+            })
         })
     }
 
@@ -287,12 +215,8 @@ impl Tables {
         let mut agreed = HashSet::new();
         Direction::BOTH.into_iter().all(|direction| {
             let number = direction.number();
-            let columns = (0..column::CLASSES).all(|class| {
-                let of = |slot| self.columns(slot, number, class);
-                equal(of(0), |key| load(&of(1)[key]))
-            });
             let mut rows = self.words(0, number).zip(self.words(1, number));
-            columns && rows.all(|(one, other)| self.agree(one, other, LEVELS, &mut agreed))
+            rows.all(|(one, other)| self.agree(one, other, LEVELS, &mut agreed))
         })
     }
 
@@ -310,13 +234,12 @@ impl Tables {
         if agreed.contains(&(one, other)) {
             return true;
         }
-        let alike = one.is_like(other) && levels > 0 && {
-            let [one, other] = [
-                self.blocks(0).block(one.place()),
-                self.blocks(1).block(other.place()),
-            ];
-            let mut both = one.into_iter().zip(other);
-            both.all(|(one, other)| self.agree(Word(one), Word(other), levels - 1, agreed))
+        let alike = levels > 0 && {
+            let one = self.blocks(0).block(one.place());
+            let other = self.blocks(1).block(other.place());
+            let mut both = one.iter().zip(other).skip(RUN_WORDS);
+            one[..RUN_WORDS] == other[..RUN_WORDS]
+                && both.all(|(one, other)| self.agree(Word(*one), Word(other), levels - 1, agreed))
         };
         if alike {
             agreed.insert((one, other));
@@ -335,15 +258,11 @@ impl Tables {
             if word.is_link() && !copied.contains_key(&word.place()) {
                 let block = blocks.block(word.place());
                 copied.insert(word.place(), block);
-                next.extend(block.map(Word));
+                next.extend(block[RUN_WORDS..].iter().map(|word| Word(*word)));
             }
         }
         TableCopy {
             rows,
-            columns: [0, 1, 2, 3].map(|class| {
-                let memory = self.columns(slot, number, class);
-                memory.iter().map(load).collect()
-            }),
             blocks: copied,
         }
     }
@@ -354,8 +273,6 @@ impl Tables {
 pub struct TableCopy {
     /// By identity index.
     pub rows: Vec<Word>,
-    /// By class of `palisade_abi::table::column`, then by key.
-    pub columns: [Vec<u32>; 4],
     /// The blocks that the rows lead to, by place.
     pub blocks: HashMap<u32, Block>,
 }
@@ -363,26 +280,40 @@ pub struct TableCopy {
 impl TableCopy {
     /// The verdict, read as the programs read it.
     #[must_use]
-    pub fn lookup(&self, index: u32, class: u32, key: u16) -> Cell {
+    pub fn lookup(&self, index: u32, class: u32, value: u16) -> Cell {
         let row = self.rows.get(index as usize).copied().unwrap_or_default();
-        self.verdict(row, self.columns[class as usize][key as usize])
-    }
-
-    /// What a row says of a column.
-    #[must_use]
-    pub fn verdict(&self, row: Word, column: u32) -> Cell {
-        let mut word = row;
+        let (mut word, key) = (row, key(class, value));
         for _ in 0..LEVELS {
             if !word.is_link() {
                 return word.cell();
             }
             let block = self.blocks.get(&word.place());
-            word = block.map_or(Word::default(), |block| Word(block[word.digit(column)]));
+            word = block.map_or(Word::default(), |block| word_of(block, key));
         }
         if word.is_link() {
             return Cell::default();
         }
         word.cell()
+    }
+
+    /// What a row says, as it was made.
+    #[must_use]
+    pub fn row(&self, word: Word) -> Row {
+        self.run(word, 0, LEVELS)
+    }
+
+    fn run(&self, word: Word, start: u32, levels: u32) -> Row {
+        if !word.is_link() {
+            return Row::All(word.cell());
+        }
+        let Some(block) = self.blocks.get(&word.place()).filter(|_| levels > 0) else {
+            return Row::All(Cell::default());
+        };
+        let (starts, words) = block.split_at(RUN_WORDS);
+        let starts = std::iter::once(start).chain(starts.iter().copied());
+        let runs = starts.zip(words).take_while(|(start, _)| *start != NO_RUN);
+        let runs = runs.map(|(start, word)| (start, self.run(Word(*word), start, levels - 1)));
+        Row::Block(runs.collect())
     }
 }
 

@@ -6,16 +6,12 @@
 
 use std::sync::Arc;
 
-use palisade_abi::table::{Cell, action};
+use palisade_abi::table::{Cell, action, class, key};
 
-use super::hashing::NumberMap;
-use super::items::{NOBODY, Ranked, Stance};
-use super::paint::{Ground, Painted, Painter};
+use super::items::{Items, NOBODY, Ranked, Stance};
+use super::paint::{Painted, Painter};
 use super::population::{Key, named};
-use crate::policy::row::{Identity, Maker as _, Part, Row, Shelf};
-
-/// Parts of rows kept from one table to the next.
-const DONE_KEPT: usize = 1 << 14;
+use crate::policy::row::{Row, Runs, Shelf, zipped};
 
 /// A verdict: its action, and the number of the rule.
 type Said = (u32, u32);
@@ -24,8 +20,8 @@ type Said = (u32, u32);
 const ENFORCED: usize = 0;
 const ALL: usize = 1;
 
-/// Items by column: of the enforced policies, and of all.
-type Items<'a> = (&'a Part<u32>, Option<&'a Part<u32>>);
+/// Where the one key of fragments begins, and those behind it that nobody has.
+const FRAGMENT: u32 = key(class::OTHER, 0) + class::OTHER_FRAGMENT;
 
 /// Makes rows.
 #[derive(Debug)]
@@ -36,16 +32,6 @@ pub(super) struct RowMaker {
     all: Option<Painter>,
     /// Denials are reported and passed.
     audit: bool,
-    /// The cells of parts of rows of items, which are kept so that their
-    /// identities last.
-    done: NumberMap<(Identity<u32>, Option<Identity<u32>>), Done>,
-}
-
-/// Cells, and the items that they were made from.
-#[derive(Debug)]
-struct Done {
-    cells: Row,
-    _items: (Part<u32>, Option<Part<u32>>),
 }
 
 impl RowMaker {
@@ -55,61 +41,41 @@ impl RowMaker {
             enforced: Painter::new(false),
             all: stance.audits.then(|| Painter::new(true)),
             audit,
-            done: NumberMap::default(),
         }
     }
 
     /// The row of a class, on the shelf.
-    pub(super) fn row(&mut self, ground: Ground<'_>, key: &Key, shelf: &mut Shelf<Cell>) -> Row {
-        let enforced = self.enforced.painted(ground, key.items);
-        let enforced = with_names(ground, key, enforced, false);
+    pub(super) fn row(&mut self, items: &Items, class: &Key, shelf: &mut Shelf) -> Row {
+        let enforced = self.enforced.painted(items, class.items);
+        let enforced = with_names(items, class, enforced, false);
         let all = self.all.as_mut().map(|all| {
-            let painted = all.painted(ground, key.items);
-            with_names(ground, key, painted, true)
+            let painted = all.painted(items, class.items);
+            with_names(items, class, painted, true)
         });
-        let items = (&enforced.columns, all.as_ref().map(|all| &all.columns));
-        let cells = self.cells(ground, items, shelf);
+        let mut cells = self.cells(items, &enforced, all.as_deref());
         let of_fragments = self.cell(
-            self.fragment(ground, ENFORCED, &enforced),
-            all.as_ref().map(|all| self.fragment(ground, ALL, all)),
+            self.fragment(items, ENFORCED, &enforced),
+            all.as_ref().map(|all| self.fragment(items, ALL, all)),
         );
-        let (width, fragment) = (ground.layout.width(), ground.layout.fragment());
-        shelf.put(&cells, width, fragment, of_fragments)
+        cells.retain(|(start, _)| *start < FRAGMENT);
+        if cells.last().is_none_or(|(_, last)| *last != of_fragments) {
+            cells.push((FRAGMENT, of_fragments));
+        }
+        shelf.row(&cells)
     }
 
-    /// From items to verdicts, each shared part once.
-    fn cells(&mut self, ground: Ground<'_>, items: Items<'_>, shelf: &mut Shelf<Cell>) -> Row {
-        let (enforced, all) = items;
-        if let Part::All(item) = enforced {
-            let said = self.by_item(ground, ENFORCED, *item);
-            match all {
-                None => return Part::All(self.cell(said, None)),
-                Some(Part::All(item)) => {
-                    let all = self.by_item(ground, ALL, *item);
-                    return Part::All(self.cell(said, Some(all)));
-                }
-                Some(Part::Block(_)) => {}
-            }
+    /// From items to verdicts.
+    fn cells(&self, items: &Items, enforced: &Painted, all: Option<&Painted>) -> Runs<Cell> {
+        let said = |item| self.by_item(items, ENFORCED, item);
+        match all {
+            None => zipped(&enforced.keys, &[(0, ())], |item, ()| {
+                self.cell(said(item), None)
+            }),
+            Some(all) => zipped(&enforced.keys, &all.keys, |item, of_all| {
+                let all = self.by_item(items, ALL, of_all);
+                self.cell(said(item), Some(all))
+            }),
         }
-        let key = (enforced.identity(), all.map(Part::identity));
-        if let Some(done) = self.done.get(&key) {
-            return done.cells.clone();
-        }
-        let count = enforced.parts().or_else(|| all?.parts()).unwrap_or(1);
-        let parts = (0..count).map(|digit| {
-            let items = (enforced.part(digit), all.map(|all| all.part(digit)));
-            self.cells(ground, items, shelf)
-        });
-        let parts = parts.collect();
-        let cells = shelf.block(parts);
-        if enforced.is_shared() && all.is_none_or(Part::is_shared) {
-            let done = Done {
-                cells: cells.clone(),
-                _items: (enforced.clone(), all.cloned()),
-            };
-            self.done.insert(key, done);
-        }
-        cells
     }
 
     fn cell(&self, enforced: Said, all: Option<Said>) -> Cell {
@@ -120,8 +86,8 @@ impl RowMaker {
         }
     }
 
-    fn by_item(&self, ground: Ground<'_>, whose: usize, item: u32) -> Said {
-        match ground.items.get(item) {
+    fn by_item(&self, items: &Items, whose: usize, item: u32) -> Said {
+        match items.get(item) {
             Some(Ranked { allows, number, .. }) if *allows => (action::ALLOW, number.0),
             Some(Ranked { number, .. }) => (action::DENY, number.0),
             None if self.stance.open[whose] => (action::ALLOW, 0),
@@ -130,25 +96,16 @@ impl RowMaker {
     }
 
     /// Allows what L3-only rules allow and no deny by port may be meant for.
-    fn fragment(&self, ground: Ground<'_>, whose: usize, painted: &Painted) -> Said {
+    fn fragment(&self, items: &Items, whose: usize, painted: &Painted) -> Said {
         if painted.all_deny != NOBODY {
-            self.by_item(ground, whose, painted.all_deny)
-        } else if let Some(deny) = ground.items.get(painted.port_deny) {
+            self.by_item(items, whose, painted.all_deny)
+        } else if let Some(deny) = items.get(painted.port_deny) {
             (action::FRAGMENT, deny.number.0)
         } else if painted.all_allow != NOBODY || self.stance.open[whose] {
-            self.by_item(ground, whose, painted.all_allow)
+            self.by_item(items, whose, painted.all_allow)
         } else {
             (action::FRAGMENT, 0)
         }
-    }
-
-    /// Columns have other numbers.
-    pub(super) fn forget(&mut self) {
-        self.enforced.forget();
-        if let Some(all) = &mut self.all {
-            all.forget();
-        }
-        self.done = NumberMap::default();
     }
 
     /// Keeps little of what is only there to be fast.
@@ -157,26 +114,15 @@ impl RowMaker {
         if let Some(all) = &mut self.all {
             all.rest();
         }
-        if self.done.len() > DONE_KEPT {
-            self.done = NumberMap::default();
-        }
     }
 }
 
 /// Adds the items that name a port of these identities.
-fn with_names(
-    ground: Ground<'_>,
-    key: &Key,
-    mut painted: Arc<Painted>,
-    audited: bool,
-) -> Arc<Painted> {
-    let items = ground.items;
+fn with_names(items: &Items, key: &Key, mut painted: Arc<Painted>, audited: bool) -> Arc<Painted> {
     for meaning in key.named.iter() {
         let item = named(items, key.items, meaning.name, audited);
-        let (column, width) = (ground.layout.of(meaning.key), ground.layout.width());
-        let is = painted.columns.get(width, column);
-        if is.is_some_and(|is| items.order(item) < items.order(is)) {
-            Arc::make_mut(&mut painted).put(meaning.key, item, ground);
+        if items.order(item) < items.order(painted.get(meaning.key)) {
+            Arc::make_mut(&mut painted).put(meaning.key, item);
         }
         // Denies stand before allows: if one names the port, it is this one.
         let denies = items.get(item).is_some_and(|item| !item.allows);

@@ -1,8 +1,8 @@
 //! The table of one direction, and what is kept to make the next one.
 //!
 //! Invariant: a table made from what was kept equals one made from nothing, bit
-//! for bit. An identity has a row and not a number of one, columns are numbered
-//! by the ports alone, and nothing else of a table depends on what came before.
+//! for bit. An identity has a row, which says what the items make of each key,
+//! and nothing of a table depends on what came before.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,9 +11,7 @@ use palisade_abi::table::{Cell, action};
 
 use super::cells::RowMaker;
 use super::holders::Holders;
-use super::items::{Items, Stance, Touched, number};
-use super::layout::{Borders, Layout};
-use super::paint::Ground;
+use super::items::{Items, Stance, Touched};
 use super::population::{Population, meanings};
 use super::sets::Set;
 use super::{ResolveError, Work};
@@ -44,11 +42,9 @@ pub(super) struct DirectionState {
 #[derive(Debug)]
 struct Tables {
     population: Population,
-    borders: Borders,
-    layout: Layout,
     maker: RowMaker,
     /// The blocks of all rows, and how many there were when it was swept last.
-    shelf: Shelf<Cell>,
+    shelf: Shelf,
     swept: usize,
     /// The row of each identity as the last table has it.
     rows: DenseMap<IdentityIndex, Row>,
@@ -67,44 +63,28 @@ pub(super) struct Changes<'a> {
     pub(super) holders: &'a Holders,
 }
 
-/// What the next table of a direction shares with the one before.
-#[derive(Debug)]
-pub(super) struct Before {
-    policy: Arc<DirectionPolicy>,
-    shelf: Shelf<Cell>,
-}
-
 impl DirectionState {
-    /// Computes everything. What is equal in `before` is shared with it.
+    /// Computes everything. What is on the shelf already is shared.
     pub(super) fn new(
         limits: Limits,
         snapshot: &PolicySnapshot,
         audit: bool,
-        before: Option<Before>,
+        shelf: Shelf,
         work: &mut Work,
     ) -> Result<Self, ResolveError> {
         work.directions += 1;
-        let (before, shelf) = before.map_or_else(Default::default, |before| {
-            (Some(before.policy), before.shelf)
-        });
         let mut items = Items::new(snapshot, limits.direction);
         let stance = items.stance();
-        let (tables, mut table) = if stance.decides() {
+        let (tables, table) = if stance.decides() {
             let maker = RowMaker::new(stance, audit);
-            let mut tables = Tables::new(&mut items, maker, shelf);
+            let mut tables = Tables::new(maker, shelf);
             tables.settle_all(&mut items, &snapshot.selections, work);
-            tables.lay_out(&mut items, None, work);
             tables.settle_rows(&items, limits, work)?;
             let table = tables.table();
             (Some(tables), table)
         } else {
             (None, open_table())
         };
-        if let Some(before) = before
-            && before.table.columns == table.columns
-        {
-            table.columns = Arc::clone(&before.table.columns);
-        }
         let mut state = Self {
             limits,
             audit,
@@ -118,25 +98,15 @@ impl DirectionState {
     }
 
     /// What the next one may share.
-    pub(super) fn into_before(self) -> Before {
+    pub(super) fn into_shelf(self) -> Shelf {
         let shelf = self.tables.map(|tables| tables.shelf);
-        Before {
-            policy: self.policy,
-            shelf: shelf.unwrap_or_default(),
-        }
+        shelf.unwrap_or_default()
     }
 
     /// Blocks of the table, or more: those of tables before it.
     pub(super) fn blocks_at_most(&self) -> usize {
         let tables = self.tables.as_ref();
         tables.map_or(0, |tables| tables.shelf.len())
-    }
-
-    /// How many columns of ports there are.
-    pub(super) fn columns(&self) -> usize {
-        self.tables
-            .as_ref()
-            .map_or(1, |tables| tables.layout.count())
     }
 
     /// Follows a change. False where it is better to begin anew.
@@ -165,11 +135,9 @@ impl DirectionState {
         }
         tables.follow(&mut self.items, selections, changes, &touched, work);
         if touched.everyone {
-            tables.forget_rows(None, |_| false, work);
+            tables.population.forget_rows();
         }
-        let mut news = tables.lay_out(&mut self.items, Some(changes.holders), work);
-        news |= tables.settle_rows(&self.items, self.limits, work)?;
-        if news {
+        if tables.settle_rows(&self.items, self.limits, work)? {
             let table = tables.table();
             self.policy = Arc::new(self.policy(table));
         }
@@ -194,15 +162,9 @@ impl DirectionState {
 }
 
 impl Tables {
-    fn new(items: &mut Items, maker: RowMaker, shelf: Shelf<Cell>) -> Self {
-        let mut borders = Borders::default();
-        for (range, is_more) in items.ports.take_changes() {
-            borders.count(&range, is_more);
-        }
+    fn new(maker: RowMaker, shelf: Shelf) -> Self {
         Self {
             population: Population::new(),
-            layout: Layout::new(&borders),
-            borders,
             maker,
             swept: shelf.len(),
             shelf,
@@ -264,91 +226,6 @@ impl Tables {
         self.population.put(index.0, key.or(unknown));
     }
 
-    /// Gives the columns their numbers, if ports have come or gone. Rows that
-    /// do not tell apart what has another number now stay. Whether there is
-    /// anything new.
-    fn lay_out(&mut self, items: &mut Items, holders: Option<&Holders>, work: &mut Work) -> bool {
-        let named = self.population.take_port_changes().into_iter();
-        let named = named.map(|(key, is_more)| (key..key + 1, is_more));
-        let changes: Vec<_> = items
-            .ports
-            .take_changes()
-            .into_iter()
-            .chain(named)
-            .collect();
-        if changes.is_empty() {
-            return false;
-        }
-        for (range, is_more) in &changes {
-            self.borders.count(range, *is_more);
-        }
-        let layout = Layout::new(&self.borders);
-        if layout.is_like(&self.layout) {
-            return false;
-        }
-        work.columns += 1;
-        self.maker.forget();
-        let moves = layout.moves(&self.layout);
-        let old = std::mem::replace(&mut self.layout, layout);
-        let Some(moves) = moves else {
-            self.forget_rows(None, |_| false, work);
-            return true;
-        };
-        let classes = holders.and_then(|holders| self.that_may_tell(items, holders, &moves));
-        let numbers = moves.iter().map(|(was, is)| (old.of(*was), old.of(*is)));
-        let numbers: Vec<(usize, usize)> = numbers.collect();
-        let is_right = |row: &Row| {
-            let says = |column| row.get(old.width(), column);
-            numbers.iter().all(|(was, is)| says(*was) == says(*is))
-        };
-        self.forget_rows(classes, is_right, work);
-        true
-    }
-
-    /// The classes whose rows may tell apart what these columns are, by the
-    /// items that do; None where it is as well to ask all classes.
-    fn that_may_tell(
-        &self,
-        items: &Items,
-        holders: &Holders,
-        columns: &[(usize, usize)],
-    ) -> Option<Vec<u32>> {
-        let named = |key: &usize| self.population.means(*key);
-        if columns
-            .iter()
-            .any(|(one, other)| named(one) || named(other))
-        {
-            return None;
-        }
-        let mut classes = Vec::new();
-        for selector in items.selectors_that_tell(columns)? {
-            for index in holders.of(selector) {
-                classes.extend(self.population.class_of(index.0));
-                if classes.len() > self.population.class_count() as usize {
-                    return None;
-                }
-            }
-        }
-        classes.sort_unstable();
-        classes.dedup();
-        Some(classes)
-    }
-
-    /// Of these classes, or of all: those whose row is not right have none any
-    /// more.
-    fn forget_rows(
-        &mut self,
-        classes: Option<Vec<u32>>,
-        is_right: impl Fn(&Row) -> bool,
-        work: &mut Work,
-    ) {
-        let classes = classes.unwrap_or_else(|| (0..self.population.class_count()).collect());
-        work.asked += classes.len();
-        for class in classes {
-            self.population.forget_row(class, &is_right);
-        }
-    }
-
     /// Paints the classes that have no row yet, and gives identities the rows of
     /// their classes. Whether a row has changed.
     fn settle_rows(
@@ -383,8 +260,6 @@ impl Tables {
     fn table(&self) -> VerdictTable {
         VerdictTable {
             rows: self.rows.clone(),
-            columns: Arc::clone(&self.layout.by_key),
-            column_count: number(self.layout.width()),
         }
     }
 
@@ -394,21 +269,17 @@ impl Tables {
         limits: Limits,
         work: &mut Work,
     ) -> Result<(), ResolveError> {
-        let ground = Ground {
-            items,
-            layout: &self.layout,
-        };
         let shelf = &mut self.shelf;
         // Counted now and then, which bounds the work.
         let mut count_at = shelf.len() + limits.blocks_max;
         for class in self.population.take_unpainted() {
             let key = self.population.key_of(class);
-            let row = self.maker.row(ground, key, shelf);
+            let row = self.maker.row(items, key, shelf);
             self.population.set_row(class, row);
             work.rows += 1;
             if shelf.len() > count_at {
                 shelf.sweep();
-                limits.blocks(&self.population, self.layout.count())?;
+                limits.blocks(&self.population)?;
                 count_at = shelf.len() + limits.blocks_max;
             }
         }
@@ -430,8 +301,6 @@ fn open_table() -> VerdictTable {
             Row::All(Cell::new(action::ALLOW, false, 0)),
         ))
         .collect(),
-        columns: Arc::new(Layout::one()),
-        column_count: 1,
     }
 }
 
@@ -445,7 +314,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// Refuses rows that are far too many, before there are more of them.
-    fn blocks(self, population: &Population, columns: usize) -> Result<(), ResolveError> {
+    fn blocks(self, population: &Population) -> Result<(), ResolveError> {
         let (needed, max) = (block_count(population.rows()), self.blocks_max);
         if needed <= max {
             return Ok(());
@@ -457,7 +326,6 @@ impl Limits {
                 .map(Row::identity)
                 .collect::<HashSet<_>>()
                 .len(),
-            columns,
             at_least: true,
             needed,
             max,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use palisade_abi::table::{Cell, action, column};
+use palisade_abi::table::{Cell, action, class};
 
 use super::{PEERS, World, failsafe_number, item_number};
 use crate::policy::language::{Item, L4Match, NamedPort, Peer, Peers, PortProtocol, Ports, Rule};
@@ -31,13 +31,13 @@ impl Probe {
     pub(super) fn class_and_key(self) -> (u32, u16) {
         let other = |base: u32, value: u8| {
             let base = u16::try_from(base).expect("small");
-            (column::OTHER, base + u16::from(value))
+            (class::OTHER, base + u16::from(value))
         };
         match self {
             Self::Port(protocol, port) => (protocol as u32, port),
-            Self::Protocol(number) => other(column::OTHER_PROTOCOL, number),
-            Self::Icmp(kind) => other(column::OTHER_ICMP, kind),
-            Self::Fragment => other(column::OTHER_FRAGMENT, 0),
+            Self::Protocol(number) => other(class::OTHER_PROTOCOL, number),
+            Self::Icmp(kind) => other(class::OTHER_ICMP, kind),
+            Self::Fragment => other(class::OTHER_FRAGMENT, 0),
         }
     }
 }

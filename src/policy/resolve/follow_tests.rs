@@ -406,7 +406,6 @@ fn what_is_done_is_what_changed() {
         identities,
         rows,
         given,
-        ..Work::default()
     };
     // Egress is not enforced: it has no table, and no identities.
     assert_eq!(work(&world), done(2, INDEXES as usize, 2, INDEXES as usize));

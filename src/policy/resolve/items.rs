@@ -4,14 +4,13 @@
 //! are kept; so a set of numbers means the same for ever. What decides first is
 //! said by its order, and only by that.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use imbl::OrdSet;
 
 use super::hashing::NumberMap;
-use super::layout::FRAGMENT;
 use super::ports::{PortSet, PortSets, failsafe_ports};
 use super::sets::{Set, Sets};
 use crate::events::ResourceKey;
@@ -118,8 +117,6 @@ pub(super) struct Items {
     pub(super) sets: Sets,
     of_selector: NumberMap<SelectorId, Set>,
     pub(super) everyone: Set,
-    /// Live items by the numbers of their ports.
-    of_ports: BTreeSet<(u32, u32)>,
     /// Items by the names of ports of peers that they use.
     of_name: HashMap<u32, HashSet<u32>>,
     deciding: [usize; 2],
@@ -155,7 +152,6 @@ impl Items {
             sets: Sets::new(capacity),
             of_selector: NumberMap::default(),
             everyone: Set::EMPTY,
-            of_ports: BTreeSet::new(),
             of_name: HashMap::new(),
             deciding: [0; 2],
             audited: 0,
@@ -213,6 +209,15 @@ impl Items {
         self.get(item).map_or(u64::MAX, |item| item.order)
     }
 
+    /// The one of two items that decides.
+    pub(super) fn first(&self, one: u32, other: u32) -> u32 {
+        if self.order(other) < self.order(one) {
+            other
+        } else {
+            one
+        }
+    }
+
     /// The items that hold whom these select, but for those for everyone.
     pub(super) fn of_signature(&mut self, signature: &[SelectorId]) -> Set {
         let Self {
@@ -235,30 +240,6 @@ impl Items {
     /// The items that use a name of a port.
     pub(super) fn of_name(&self, name: u32) -> impl Iterator<Item = u32> {
         self.of_name.get(&name).into_iter().flatten().copied()
-    }
-
-    /// The selectors of items that tell apart two columns of one of these pairs,
-    /// given by a key each. None where an item for everyone may.
-    pub(super) fn selectors_that_tell(
-        &self,
-        columns: &[(usize, usize)],
-    ) -> Option<Vec<SelectorId>> {
-        if columns
-            .iter()
-            .any(|pair| pair.0 == FRAGMENT || pair.1 == FRAGMENT)
-        {
-            return None;
-        }
-        let mut selectors = Vec::new();
-        for ports in self.ports.that_tell(columns) {
-            for (_, item) in self.of_ports.range((ports, 0)..=(ports, NOBODY)) {
-                match &self.get(*item)?.peers {
-                    PeerSet::Everyone => return None,
-                    PeerSet::Selected(more) => selectors.extend(more),
-                }
-            }
-        }
-        Some(selectors)
     }
 
     /// Whether an item uses a name whose meaning is the peer's.
@@ -413,8 +394,6 @@ impl Items {
 
     fn add(&mut self, ranked: Ranked, touched: &mut Touched) -> u32 {
         let item = number(self.ranked.len());
-        self.ports.count(ranked.ports, true);
-        self.of_ports.insert((ranked.ports, item));
         for name in &self.ports.get(ranked.ports).names {
             self.of_name.entry(*name).or_default().insert(item);
         }
@@ -434,8 +413,6 @@ impl Items {
         self.live -= 1;
         let ports = ranked.ports;
         self.hold(item, &peers, &nobody, touched);
-        self.ports.count(ports, false);
-        self.of_ports.remove(&(ports, item));
         for name in &self.ports.get(ports).names {
             if let Some(items) = self.of_name.get_mut(name) {
                 items.remove(&item);

@@ -1,8 +1,8 @@
 //! From snapshots to the verdict tables of one endpoint. Pure.
 //!
 //! In reading order: the items that select the endpoint (items, ports), whom
-//! they hold (holders, population), the columns (layout), which item decides
-//! where (paint), verdicts (cells), the table of a direction and what is kept of
+//! they hold (holders, population), which item decides where (paint),
+//! verdicts (cells), the table of a direction and what is kept of
 //! it (direction), the resolver. Sets and maps of numbers (hashing) are their tools.
 
 mod cells;
@@ -16,7 +16,6 @@ mod growth_tests;
 mod hashing;
 mod holders;
 mod items;
-mod layout;
 mod paint;
 mod population;
 mod ports;
@@ -54,16 +53,14 @@ impl Subject {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ResolveError {
     #[error(
-        "{direction}: {rows} classes of peers x {columns} classes of ports: {}{needed} blocks of \
-         verdicts are needed in both directions, {max} fit; merge rules or use fewer distinct peers \
-         and ports",
-        if *at_least { "more than " } else { "" }
+        "{direction}: {rows} classes of peers: {}{needed} blocks of verdicts are needed in both \
+         directions, {max} fit; merge rules or use fewer distinct peers and ports",
+        if *at_least { "at least " } else { "" }
     )]
     Blocks {
         /// The one that needs more of them.
         direction: &'static str,
         rows: usize,
-        columns: usize,
         /// Not all of them were counted.
         at_least: bool,
         needed: usize,

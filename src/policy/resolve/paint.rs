@@ -1,43 +1,25 @@
-//! Which item decides in each column, for a set of items: the first of them.
+//! Which item decides about each key, for a set of items: the first of them.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::hashing::NumberMap;
 use super::items::{Items, NOBODY};
-use super::layout::{Layout, Said};
-use super::ports::KEYS;
 use super::sets::{Node, Set, elements, half};
-use crate::policy::row::{Loose, Part};
+use crate::policy::row::{KEYS, Runs, zipped};
 
-/// Blocks kept in parts of rows while a table is computed (64 MiB), and from
-/// one table to the next (4 MiB).
-const DONE_BLOCKS_MAX: usize = 1 << 18;
-const DONE_BLOCKS_KEPT: usize = 1 << 14;
+/// Runs kept of parts of rows while a table is computed (64 MiB), and from one
+/// table to the next (4 MiB).
+const DONE_RUNS_MAX: usize = 1 << 23;
+const DONE_RUNS_KEPT: usize = 1 << 19;
+/// What is kept of a part besides, in runs.
+const DONE_RUNS_BESIDE: usize = 16;
 
-/// What rows are painted from.
-#[derive(Clone, Copy)]
-pub(super) struct Ground<'a> {
-    pub(super) items: &'a Items,
-    pub(super) layout: &'a Layout,
-}
-
-impl Ground<'_> {
-    /// The one of two items that decides.
-    pub(super) fn first(self, one: u32, other: u32) -> u32 {
-        if self.items.order(other) < self.items.order(one) {
-            other
-        } else {
-            one
-        }
-    }
-}
-
-/// What a set of items makes of each column: the one that decides.
+/// What a set of items makes of each key: the one that decides.
 #[derive(Clone, Debug)]
 pub(super) struct Painted {
-    /// By column; what it says of that of fragments means nothing.
-    pub(super) columns: Part<u32>,
+    /// By key; what it says of that of fragments means nothing.
+    pub(super) keys: Runs<u32>,
     /// The first L3-only deny, L3-only allow, and deny by port that a fragment
     /// without ports may be meant by.
     pub(super) all_deny: u32,
@@ -45,68 +27,36 @@ pub(super) struct Painted {
     pub(super) port_deny: u32,
 }
 
-/// The same for a few items, as runs of keys; where there is none, nobody
-/// decides.
-#[derive(Debug)]
-struct Layer {
-    runs: Vec<(Range<usize>, u32)>,
-    all_deny: u32,
-    all_allow: u32,
-    port_deny: u32,
-}
-
 impl Painted {
     fn nobody() -> Self {
         Self {
-            columns: Part::All(NOBODY),
+            keys: vec![(0, NOBODY)],
             all_deny: NOBODY,
             all_allow: NOBODY,
             port_deny: NOBODY,
         }
     }
 
-    fn of(layer: Layer, ground: Ground<'_>, blocks: &mut Loose) -> Self {
-        let Layer {
-            runs,
-            all_deny,
-            all_allow,
-            port_deny,
-        } = layer;
-        let said = Said {
-            runs: &runs,
-            uncovered: ground.first(all_deny, all_allow),
-            others: NOBODY,
-        };
-        Self {
-            columns: ground.layout.row(blocks, said),
-            all_deny,
-            all_allow,
-            port_deny,
-        }
+    fn merge(&mut self, other: &Self, items: &Items) {
+        self.keys = zipped(&self.keys, &other.keys, |one, other| {
+            items.first(one, other)
+        });
+        self.all_deny = items.first(self.all_deny, other.all_deny);
+        self.all_allow = items.first(self.all_allow, other.all_allow);
+        self.port_deny = items.first(self.port_deny, other.port_deny);
     }
 
-    pub(super) fn merge(&mut self, other: &Self, ground: Ground<'_>, blocks: &mut Loose) {
-        self.merge_columns(&other.columns, ground, blocks);
-        self.all_deny = ground.first(self.all_deny, other.all_deny);
-        self.all_allow = ground.first(self.all_allow, other.all_allow);
-        self.port_deny = ground.first(self.port_deny, other.port_deny);
+    /// The item that decides about a key.
+    pub(super) fn get(&self, key: u32) -> u32 {
+        let behind = self.keys.partition_point(|(start, _)| *start <= key);
+        self.keys[behind.saturating_sub(1)].1
     }
 
     /// With another item for one key.
-    pub(super) fn put(&mut self, key: usize, item: u32, ground: Ground<'_>) {
-        let mut blocks = Loose::default();
-        let said = Said {
-            runs: &[(key..key + 1, item)],
-            uncovered: NOBODY,
-            others: NOBODY,
-        };
-        let row = ground.layout.row(&mut blocks, said);
-        self.merge_columns(&row, ground, &mut blocks);
-    }
-
-    fn merge_columns(&mut self, other: &Part<u32>, ground: Ground<'_>, blocks: &mut Loose) {
-        let order = |item| ground.items.order(item);
-        self.columns = blocks.least(&self.columns, other, NOBODY, &order);
+    pub(super) fn put(&mut self, key: u32, item: u32) {
+        let all = [(0, None), (key, Some(item)), (key + 1, None)];
+        let over = &all[usize::from(key == 0)..];
+        self.keys = zipped(&self.keys, over, |is, over| over.unwrap_or(is));
     }
 }
 
@@ -118,7 +68,7 @@ pub(super) struct Painter {
     /// Parts of rows that are done: of a set of items that stands so far from
     /// the first. Neighbours share most of them.
     done: NumberMap<(Set, usize), Arc<Painted>>,
-    /// Blocks that were made for what is done, and one for each.
+    /// What is kept, in runs.
     kept: usize,
 }
 
@@ -132,61 +82,58 @@ impl Painter {
         }
     }
 
-    /// What everyone's items and these make of each column.
-    pub(super) fn painted(&mut self, ground: Ground<'_>, items: Set) -> Arc<Painted> {
-        let height = ground.items.sets.height();
-        let own = self.merged(ground, items, height, 0);
-        let everyone = ground.items.everyone;
-        if everyone == Set::EMPTY {
-            return own;
+    /// What everyone's items and these make of each key.
+    pub(super) fn painted(&mut self, items: &Items, own: Set) -> Arc<Painted> {
+        let height = items.sets.height();
+        let painted = self.merged(items, own, height, 0);
+        if items.everyone == Set::EMPTY {
+            return painted;
         }
-        let everyone = self.merged(ground, everyone, height, 0);
-        if items == Set::EMPTY {
+        let everyone = self.merged(items, items.everyone, height, 0);
+        if own == Set::EMPTY {
             return everyone;
         }
-        let mut painted = Painted::clone(&everyone);
-        painted.merge(&own, ground, &mut Loose::default());
-        Arc::new(painted)
+        let mut both = Painted::clone(&everyone);
+        both.merge(&painted, items);
+        Arc::new(both)
     }
 
     /// Keeps little of what is only there to be fast.
     pub(super) fn rest(&mut self) {
-        if self.kept > DONE_BLOCKS_KEPT {
+        if self.kept > DONE_RUNS_KEPT {
             self.forget();
         }
     }
 
-    /// Keeps nothing: columns have other numbers.
-    pub(super) fn forget(&mut self) {
+    /// Keeps nothing.
+    fn forget(&mut self) {
         self.done = NumberMap::default();
         self.kept = 0;
     }
 
-    fn merged(&mut self, ground: Ground<'_>, set: Set, height: u32, base: usize) -> Arc<Painted> {
+    fn merged(&mut self, items: &Items, set: Set, height: u32, base: usize) -> Arc<Painted> {
         if let Some(done) = self.done.get(&(set, base)) {
             return Arc::clone(done);
         }
         let mut merged = Painted::nobody();
-        let mut blocks = Loose::default();
-        match ground.items.sets.node(set) {
+        match items.sets.node(set) {
             Node::Leaf(bits) => {
-                let items = elements(bits).map(|bit| super::items::number(base + bit));
-                let layer = paint(ground.items, self.admitted(ground.items, items));
-                merged = Painted::of(layer, ground, &mut blocks);
+                let found = elements(bits).map(|bit| super::items::number(base + bit));
+                merged = paint(items, self.admitted(items, found));
             }
             Node::Pair(low, high) => {
                 let upper = base + half(height);
                 for (part, base) in [(low, base), (high, upper)] {
                     if part != Set::EMPTY {
-                        let part = self.merged(ground, part, height - 1, base);
-                        merged.merge(&part, ground, &mut blocks);
+                        let part = self.merged(items, part, height - 1, base);
+                        merged.merge(&part, items);
                     }
                 }
             }
         }
         let merged = Arc::new(merged);
-        if self.kept < DONE_BLOCKS_MAX {
-            self.kept += blocks.made + 1;
+        if self.kept < DONE_RUNS_MAX {
+            self.kept += merged.keys.len() + DONE_RUNS_BESIDE;
             self.done.insert((set, base), Arc::clone(&merged));
         }
         merged
@@ -206,13 +153,8 @@ impl Painter {
 
 /// Paints the keys, the first item first; each stretch between two borders is
 /// painted once, however many items cover it.
-fn paint(items: &Items, found: Vec<u32>) -> Layer {
-    let mut layer = Layer {
-        runs: Vec::new(),
-        all_deny: NOBODY,
-        all_allow: NOBODY,
-        port_deny: NOBODY,
-    };
+fn paint(items: &Items, found: Vec<u32>) -> Painted {
+    let mut result = Painted::nobody();
     let known = || {
         found
             .iter()
@@ -220,16 +162,16 @@ fn paint(items: &Items, found: Vec<u32>) -> Layer {
     };
     let ranges = known().map(|(_, item)| &items.ports_of(item).ranges[..]);
     let borders = borders(ranges);
-    let place = |border: usize| borders.partition_point(|at| *at < border);
+    let place = |border: u32| borders.partition_point(|at| *at < border);
     let mut painted = vec![NOBODY; borders.len() - 1];
     // next[n]: the first stretch from n on that is not painted yet.
     let mut next: Vec<usize> = (0..borders.len()).collect();
     for (number, item) in known() {
         let set = items.ports_of(item);
         let first = match (set.all, item.allows) {
-            (true, false) => Some(&mut layer.all_deny),
-            (true, true) => Some(&mut layer.all_allow),
-            (false, false) if set.may_be_fragment => Some(&mut layer.port_deny),
+            (true, false) => Some(&mut result.all_deny),
+            (true, true) => Some(&mut result.all_allow),
+            (false, false) if set.may_be_fragment => Some(&mut result.port_deny),
             (false, _) => None,
         };
         if let Some(first) = first.filter(|first| **first == NOBODY) {
@@ -245,21 +187,16 @@ fn paint(items: &Items, found: Vec<u32>) -> Layer {
             }
         }
     }
-    for (stretch, rank) in borders.windows(2).zip(painted) {
-        match layer.runs.last_mut() {
-            Some((run, last)) if *last == rank && run.end == stretch[0] => run.end = stretch[1],
-            _ if rank == NOBODY => {}
-            _ => layer.runs.push((stretch[0]..stretch[1], rank)),
-        }
-    }
-    layer
+    result.keys = borders.into_iter().zip(painted).collect();
+    result.keys.dedup_by_key(|(_, item)| *item);
+    result
 }
 
 /// The keys where any of these ranges begins or ends, rising; with the first,
 /// and the one behind the last.
-fn borders<'a>(ranges: impl Iterator<Item = &'a [Range<usize>]>) -> Vec<usize> {
+fn borders<'a>(ranges: impl Iterator<Item = &'a [Range<u32>]>) -> Vec<u32> {
     let ends = ranges.flatten().flat_map(|range| [range.start, range.end]);
-    let mut borders: Vec<usize> = ends.chain([0, KEYS]).collect();
+    let mut borders: Vec<u32> = ends.chain([0, KEYS]).collect();
     borders.sort_unstable();
     borders.dedup();
     borders

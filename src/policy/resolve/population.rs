@@ -3,7 +3,6 @@
 //! Identities that the same items hold, with the same named ports, are one
 //! class: they have one row.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::hashing::NumberMap;
@@ -18,8 +17,8 @@ use crate::policy::row::Row;
 pub(super) struct Meaning {
     /// Number of the name.
     pub(super) name: u32,
-    /// The port, as a key of the line.
-    pub(super) key: usize,
+    /// The port, as a key.
+    pub(super) key: u32,
 }
 
 /// What tells classes apart.
@@ -54,10 +53,6 @@ pub(super) struct Population {
     classes: Vec<Class>,
     known: NumberMap<Key, u32>,
     free: Vec<u32>,
-    /// Ports that named ports stand for, with how many classes mean them.
-    ports: BTreeMap<usize, u32>,
-    /// Those that have come into use (true) or gone out of it.
-    port_changes: Vec<(usize, bool)>,
     /// Classes that had no row once; maybe more than once.
     unpainted: Vec<u32>,
     /// Identities that may have another row now; maybe more than once.
@@ -73,8 +68,6 @@ impl Population {
             classes: Vec::new(),
             known: NumberMap::default(),
             free: Vec::new(),
-            ports: BTreeMap::new(),
-            port_changes: Vec::new(),
             unpainted: Vec::new(),
             moved: Vec::new(),
             nothing_named: Arc::from([]),
@@ -115,17 +108,6 @@ impl Population {
     pub(super) fn class_of(&self, index: u32) -> Option<u32> {
         let member = self.members.get(index as usize)?;
         member.map(|member| member.class)
-    }
-
-    /// Whether a name of a port stands for a key.
-    pub(super) fn means(&self, key: usize) -> bool {
-        self.ports.contains_key(&key)
-    }
-
-    /// Keys that names have come to stand for, or ceased to, since this was
-    /// asked last.
-    pub(super) fn take_port_changes(&mut self) -> Vec<(usize, bool)> {
-        std::mem::take(&mut self.port_changes)
     }
 
     /// What a class is.
@@ -169,16 +151,12 @@ impl Population {
         self.classes.iter().filter_map(|class| class.row.as_ref())
     }
 
-    /// How many classes there may be.
-    pub(super) fn class_count(&self) -> u32 {
-        number(self.classes.len())
-    }
-
-    /// A class whose row is not `right` has none any more.
-    pub(super) fn forget_row(&mut self, class: u32, right: impl Fn(&Row) -> bool) {
-        let row = &mut self.classes[class as usize].row;
-        if row.take_if(|row| !right(row)).is_some() {
-            self.unpainted.push(class);
+    /// No class has a row any more.
+    pub(super) fn forget_rows(&mut self) {
+        for (class, number) in self.classes.iter_mut().zip(0..) {
+            if class.row.take().is_some() {
+                self.unpainted.push(number);
+            }
         }
     }
 
@@ -197,13 +175,6 @@ impl Population {
 
     /// A new class.
     fn found(&mut self, key: Key) -> u32 {
-        for meaning in key.named.iter() {
-            let users = self.ports.entry(meaning.key).or_insert(0);
-            *users += 1;
-            if *users == 1 {
-                self.port_changes.push((meaning.key, true));
-            }
-        }
         let class = Class {
             key: key.clone(),
             identities: Vec::new(),
@@ -229,19 +200,8 @@ impl Population {
             return;
         }
         class.row = None;
-        let key = class.key.clone();
-        self.known.remove(&key);
+        self.known.remove(&class.key);
         self.free.push(member.class);
-        for meaning in key.named.iter() {
-            let Some(users) = self.ports.get_mut(&meaning.key) else {
-                continue;
-            };
-            *users -= 1;
-            if *users == 0 {
-                self.ports.remove(&meaning.key);
-                self.port_changes.push((meaning.key, false));
-            }
-        }
     }
 }
 

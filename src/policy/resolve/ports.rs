@@ -1,26 +1,20 @@
-//! Ports of items, on one line of keys: TCP, UDP, SCTP, OTHER.
+//! Ports of items, as ranges of keys.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
-use palisade_abi::table::column;
+use palisade_abi::table::{class, key};
 
 use super::items::number;
 use crate::policy::FailsafeEntry;
 use crate::policy::language::{L4Match, NamedPort, PortProtocol, Ports};
-
-/// Keys of all column classes on the line, without the key of fragments.
-pub(super) const KEYS: usize = 3 * PORT_KEYS + column::OTHER_FRAGMENT as usize;
-/// Keys of a class with ports.
-pub(super) const PORT_KEYS: usize = 65_536;
-/// Where class OTHER begins on the line.
-const OTHER: usize = 3 * PORT_KEYS;
+use crate::policy::row::KEYS;
 
 /// Ports of items.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct PortSet {
     /// Sorted, neither touching nor overlapping.
-    pub(super) ranges: Vec<Range<usize>>,
+    pub(super) ranges: Vec<Range<u32>>,
     /// Ports whose number is the peer's: numbers of names.
     pub(super) names: Vec<u32>,
     /// Whether it is every protocol.
@@ -30,15 +24,6 @@ pub(super) struct PortSet {
     pub(super) may_be_fragment: bool,
 }
 
-impl PortSet {
-    /// Whether it holds a column, by a key of it.
-    fn has(&self, key: usize) -> bool {
-        let after = self.ranges.partition_point(|range| range.end <= key);
-        let range = self.ranges.get(after);
-        self.all || range.is_some_and(|range| range.contains(&key))
-    }
-}
-
 /// The name of a port of a peer.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct PortName {
@@ -46,21 +31,18 @@ pub(super) struct PortName {
     pub(super) name: String,
 }
 
-/// The key of a port on the line.
-pub(super) fn position(protocol: PortProtocol, port: u16) -> usize {
-    protocol as usize * PORT_KEYS + usize::from(port)
+/// The key of a port.
+pub(super) fn position(protocol: PortProtocol, port: u16) -> u32 {
+    key(protocol as u32, port)
 }
 
-/// Numbers distinct ports and names, and counts the items that use them.
+/// Numbers distinct ports and names.
 #[derive(Debug)]
 pub(super) struct PortSets {
     /// What names mean, where that is the same for all peers.
     named: Option<Vec<NamedPort>>,
     numbers: HashMap<Ports, u32>,
     sets: Vec<PortSet>,
-    users: Vec<u32>,
-    /// Ranges that have come into use (true) or gone out of it.
-    changes: Vec<(Range<usize>, bool)>,
     name_numbers: HashMap<PortName, u32>,
 }
 
@@ -70,8 +52,6 @@ impl PortSets {
             named,
             numbers: HashMap::new(),
             sets: Vec::new(),
-            users: Vec::new(),
-            changes: Vec::new(),
             name_numbers: HashMap::new(),
         }
     }
@@ -85,7 +65,6 @@ impl PortSets {
         self.numbers.insert(ports.clone(), next);
         let set = self.port_set(ports);
         self.sets.push(set);
-        self.users.push(0);
         next
     }
 
@@ -97,37 +76,6 @@ impl PortSets {
     /// The number of a name, if an item has ever used it.
     pub(super) fn name_number(&self, name: &PortName) -> Option<u32> {
         self.name_numbers.get(name).copied()
-    }
-
-    /// One item more uses these ports, or one less.
-    pub(super) fn count(&mut self, number: u32, is_more: bool) {
-        let users = &mut self.users[number as usize];
-        *users = if is_more { *users + 1 } else { *users - 1 };
-        let set = &self.sets[number as usize];
-        // All ports tell none apart.
-        if *users == u32::from(is_more) && !set.all {
-            let ranges = set.ranges.iter().cloned();
-            self.changes.extend(ranges.map(|range| (range, is_more)));
-        }
-    }
-
-    /// The numbers of ports in use that hold one column of such a pair and not
-    /// the other, where a column is given by a key.
-    pub(super) fn that_tell(&self, columns: &[(usize, usize)]) -> Vec<u32> {
-        let used = (0..).zip(self.sets.iter().zip(&self.users));
-        let used = used.filter(|(_, (_, users))| **users > 0);
-        let tells = |set: &PortSet| {
-            columns
-                .iter()
-                .any(|pair| set.has(pair.0) != set.has(pair.1))
-        };
-        let telling = used.filter(|(_, (set, _))| tells(set));
-        telling.map(|(number, _)| number).collect()
-    }
-
-    /// Ranges that have come into use or gone out of it since this was asked last.
-    pub(super) fn take_changes(&mut self) -> Vec<(Range<usize>, bool)> {
-        std::mem::take(&mut self.changes)
     }
 
     fn port_set(&mut self, ports: &Ports) -> PortSet {
@@ -160,10 +108,10 @@ impl PortSets {
                     None => names.push(self.name(*protocol, name)),
                 },
                 L4Match::Protocol(number) => {
-                    ranges.push(other(column::OTHER_PROTOCOL, *number));
+                    ranges.push(other(class::OTHER_PROTOCOL, *number));
                 }
-                L4Match::Icmp(kind) => ranges.push(other(column::OTHER_ICMP, *kind)),
-                L4Match::Icmpv6(kind) => ranges.push(other(column::OTHER_ICMPV6, *kind)),
+                L4Match::Icmp(kind) => ranges.push(other(class::OTHER_ICMP, *kind)),
+                L4Match::Icmpv6(kind) => ranges.push(other(class::OTHER_ICMPV6, *kind)),
             }
             let by_protocol = matches!(l4, L4Match::Protocol(_));
             may_be_fragment |= ranges.len() > known && !by_protocol;
@@ -189,10 +137,10 @@ impl PortSets {
 }
 
 /// Sorts ranges and joins those that touch or overlap.
-fn joined(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+fn joined(mut ranges: Vec<Range<u32>>) -> Vec<Range<u32>> {
     ranges.retain(|range| !range.is_empty());
     ranges.sort_by_key(|range| (range.start, range.end));
-    let mut joined: Vec<Range<usize>> = Vec::with_capacity(ranges.len());
+    let mut joined: Vec<Range<u32>> = Vec::with_capacity(ranges.len());
     for range in ranges {
         match joined.last_mut() {
             Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
@@ -202,12 +150,12 @@ fn joined(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     joined
 }
 
-fn one(position: usize) -> Range<usize> {
+fn one(position: u32) -> Range<u32> {
     position..position + 1
 }
 
-fn other(base: u32, value: u8) -> Range<usize> {
-    one(OTHER + base as usize + usize::from(value))
+fn other(base: u32, value: u8) -> Range<u32> {
+    one(key(class::OTHER, 0) + base + u32::from(value))
 }
 
 /// The ports of a failsafe entry; for ICMP its port is the type, 0 every type.
@@ -239,7 +187,7 @@ pub(super) fn failsafe_ports(entry: &FailsafeEntry) -> Ports {
     })
 }
 
-const _: () = assert!(PortProtocol::Tcp as u32 == column::TCP);
-const _: () = assert!(PortProtocol::Udp as u32 == column::UDP);
-const _: () = assert!(PortProtocol::Sctp as u32 == column::SCTP);
-const _: () = assert!(column::OTHER == 3);
+const _: () = assert!(PortProtocol::Tcp as u32 == class::TCP);
+const _: () = assert!(PortProtocol::Udp as u32 == class::UDP);
+const _: () = assert!(PortProtocol::Sctp as u32 == class::SCTP);
+const _: () = assert!(class::OTHER == 3);

@@ -28,14 +28,10 @@ use crate::policy::{
 pub struct Work {
     /// Directions computed from nothing.
     pub directions: usize,
-    /// Times that columns were numbered again.
-    pub columns: usize,
     /// Identities looked up.
     pub identities: usize,
     /// Rows painted.
     pub rows: usize,
-    /// Rows asked whether other numbers of columns change what they say.
-    pub asked: usize,
     /// Identities that got another row, or lost it.
     pub given: usize,
 }
@@ -137,8 +133,9 @@ impl Last {
     ) -> Result<Self, ResolveError> {
         let [ingress, egress] = before.map_or_else(Default::default, |both| both.map(Some));
         let mut of = |direction, before: Option<DirectionState>| {
-            let before = before.map(DirectionState::into_before);
-            DirectionState::new(ask.limits(direction), snapshot, audit, before, work)
+            let shelf = before.map(DirectionState::into_shelf);
+            let (limits, shelf) = (ask.limits(direction), shelf.unwrap_or_default());
+            DirectionState::new(limits, snapshot, audit, shelf, work)
         };
         let directions = [
             of(Direction::Ingress, ingress)?,
@@ -185,8 +182,8 @@ impl Last {
             if state.follow(snapshot, &changes, work)? {
                 return Ok(state);
             }
-            let before = Some(state.into_before());
-            DirectionState::new(ask.limits(direction), snapshot, audit, before, work)
+            let shelf = state.into_shelf();
+            DirectionState::new(ask.limits(direction), snapshot, audit, shelf, work)
         };
         let [ingress, egress] = self.directions;
         let directions = [
@@ -222,7 +219,6 @@ impl Last {
         Err(ResolveError::Blocks {
             direction: larger.as_str(),
             rows: table.different_rows().0.len(),
-            columns: self.directions[larger as usize].columns(),
             at_least: false,
             needed,
             max,

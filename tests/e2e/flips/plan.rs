@@ -2,7 +2,7 @@
 //! packets that tell a mix of any two of them from each.
 //!
 //! Each policy is resolved by a repository of its own, so the numbers of
-//! identities, rows, columns and rules mean something else in each.
+//! identities, rows and rules mean something else in each.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,7 +14,7 @@ use palisade::lab::network::{Family, Place};
 use palisade::policy::{
     Applied, Direction, PolicyOptions, Repository, Subject, documents, resolve,
 };
-use palisade_abi::table::{Cell, column};
+use palisade_abi::table::{Cell, class};
 use serde_json::{Value, json};
 
 /// Policies; slots are two, so each flip writes a slot anew.
@@ -122,7 +122,7 @@ impl Plan {
     fn judge(&self, identities: usize, tables: usize, tuple: &Tuple) -> Cell {
         let direction = self.generations[tables].endpoints[0].direction(tuple.direction);
         let index = self.identities[&tuple.peer][identities].index;
-        direction.table.lookup(index, column::UDP, tuple.port)
+        direction.table.lookup(index, class::UDP, tuple.port)
     }
 
     fn choose(&mut self, direction: Direction, family: Family) {

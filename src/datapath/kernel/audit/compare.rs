@@ -224,9 +224,9 @@ impl KernelDatapath {
                 _ => return,
             },
         };
-        report.compared(Part::RowsAndColumns, 2 * (IDENTITIES_MAX + 4 * 65_536));
+        report.compared(Part::Rows, 2 * IDENTITIES_MAX);
         if differs {
-            self.distrust(Part::RowsAndColumns, slot, 1, report);
+            self.distrust(Part::Rows, slot, 1, report);
         }
     }
 

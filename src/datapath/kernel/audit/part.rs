@@ -16,8 +16,8 @@ pub enum Part {
     ControlMark,
     /// Where the agent's own traffic may lead.
     ControlEndpoints,
-    /// Rows and columns of the verdict tables.
-    RowsAndColumns,
+    /// Rows of the verdict tables, by identity.
+    Rows,
     /// Blocks of the verdict tables.
     Blocks,
     IpcacheV4,
@@ -41,7 +41,7 @@ impl Part {
         Self::Failsafe,
         Self::ControlMark,
         Self::ControlEndpoints,
-        Self::RowsAndColumns,
+        Self::Rows,
         Self::Blocks,
         Self::IpcacheV4,
         Self::IpcacheV6,
@@ -63,7 +63,7 @@ impl Part {
             Self::Failsafe => "failsafe",
             Self::ControlMark => "control-mark",
             Self::ControlEndpoints => "control-endpoints",
-            Self::RowsAndColumns => "rows-and-columns",
+            Self::Rows => "rows",
             Self::Blocks => "blocks",
             Self::IpcacheV4 => "ipcache-ipv4",
             Self::IpcacheV6 => "ipcache-ipv6",
