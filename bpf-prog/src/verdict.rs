@@ -1,8 +1,8 @@
 //! Identity and verdict: a few array lookups.
 
 use palisade_abi::table::{
-    Cell, IDENTITIES_MAX, LEVELS, RUN_WORDS, RUNS_MAX, Word, action, blocks_element, key,
-    rows_element,
+    Cell, DENIED, EVERYONE, IDENTITIES_MAX, LEVELS, RUN_WORDS, RUNS_MAX, Word, action,
+    blocks_element, decide, key, rows_element,
 };
 
 use crate::branchless::if_less;
@@ -90,11 +90,21 @@ pub fn search(table: Table, index: u32, value: u16) -> Cell {
     };
     // The compiler follows the index through functions that the verifier looks
     // at one by one, and would drop the mask.
-    let index = core::hint::black_box(u64::from(index)) as usize;
+    let index = core::hint::black_box(u64::from(index)) as usize & (IDENTITIES_MAX - 1);
     let key = key(class, value);
-    // SAFETY: the index is masked to the size of the element, which the verifier
-    // proves again.
-    let mut word = unsafe { Word(*rows.cast::<u32>().add(index & (IDENTITIES_MAX - 1))) };
+    // SAFETY: an index is masked to those of identities, or one of the two
+    // constants behind them; the verifier proves it again.
+    let row = |index: usize| Word(unsafe { *rows.cast::<u32>().add(index) });
+    decide(
+        cell(slot, row(index), key),
+        || cell(slot, row(DENIED), key),
+        || cell(slot, row(EVERYONE), key),
+    )
+}
+
+/// What a row says of a key.
+#[inline(always)]
+fn cell(slot: u32, mut word: Word, key: u32) -> Cell {
     for _ in 0..LEVELS {
         if !word.is_link() {
             return word.cell();

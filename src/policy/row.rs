@@ -17,7 +17,7 @@ use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
-use palisade_abi::table::{Cell, KEY_BITS};
+use palisade_abi::table::{Cell, KEY_BITS, decide};
 
 /// Keys of a row.
 pub const KEYS: u32 = 1 << KEY_BITS;
@@ -34,6 +34,13 @@ pub enum Row {
     /// Two runs or more, by where they begin. The first begins where the block
     /// does.
     Block(Arc<[(u32, Self)]>),
+}
+
+impl Default for Row {
+    /// Decides about nothing.
+    fn default() -> Self {
+        Self::All(Cell::UNDECIDED)
+    }
 }
 
 /// What a row is: its verdict, or where its block is in memory.
@@ -82,6 +89,26 @@ impl Row {
             }
         });
         runs
+    }
+
+    /// What it says together with everyone's two rows (`palisade_abi::table`).
+    #[must_use]
+    pub fn decided(&self, denied: &Self, everyone: &Self) -> Vec<(Range<u32>, Cell)> {
+        let starts = |row: &Self| -> Runs<Cell> {
+            let runs = row.runs().into_iter();
+            runs.map(|(run, cell)| (run.start, cell)).collect()
+        };
+        let behind = zipped(&starts(denied), &starts(everyone), |denied, everyone| {
+            (denied, everyone)
+        });
+        let decided = zipped(&starts(self), &behind, |own, (denied, everyone)| {
+            decide(own, || denied, || everyone)
+        });
+        let ends = decided.iter().skip(1).map(|(start, _)| *start);
+        let ends = ends.chain([KEYS]);
+        let runs = decided.iter().zip(ends);
+        runs.map(|((start, cell), end)| (*start..end, *cell))
+            .collect()
     }
 
     fn visit(&self, start: u32, see: &mut impl FnMut(u32, Cell)) {

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use palisade_abi::table::{Cell, key};
+use palisade_abi::table::{Cell, IDENTITIES_MAX, decide, key};
 use serde::{Deserialize, Serialize};
 
 use crate::events::{EndpointId, ResourceKey, Revision};
@@ -186,8 +186,13 @@ pub struct DirectionPolicy {
 #[derive(Clone, Debug, Default)]
 pub struct VerdictTable {
     /// Row of each identity; who has none has that of the unknown identity, the
-    /// first.
+    /// first. What everyone's items say is not in it, but where policies in audit
+    /// have a word.
     pub rows: DenseMap<IdentityIndex, Row>,
+    /// What is denied to everyone.
+    pub denied: Row,
+    /// What becomes of keys that no other row decides about.
+    pub everyone: Row,
 }
 
 impl PartialEq for VerdictTable {
@@ -199,7 +204,10 @@ impl PartialEq for VerdictTable {
             let pair = (one.identity(), other.identity());
             pair.0 == pair.1 || equal.contains(&pair) || (one == other && equal.insert(pair))
         };
-        self.rows.len() == other.rows.len() && self.rows.diff_by(&other.rows, same).is_empty()
+        self.denied == other.denied
+            && self.everyone == other.everyone
+            && self.rows.len() == other.rows.len()
+            && self.rows.diff_by(&other.rows, same).is_empty()
     }
 }
 impl Eq for VerdictTable {}
@@ -213,13 +221,19 @@ impl VerdictTable {
     }
 
     /// The rows of the first `count` indexes.
-    pub(crate) fn rows_by_index(&self, count: usize) -> impl Iterator<Item = Option<&Row>> {
+    fn rows_by_index(&self, count: usize) -> impl Iterator<Item = Option<&Row>> {
         let unknown = self.rows.get(&IdentityIndex(0));
         let mut live = self.rows.iter().peekable();
         (0..count).map(move |index| {
             let own = live.next_if(|(live, _)| live.0 as usize == index);
             own.map(|(_, row)| row).or(unknown)
         })
+    }
+
+    /// The rows as a slot has them: of each index, then everyone's two.
+    pub(crate) fn rows_of_slot(&self) -> impl Iterator<Item = Option<&Row>> {
+        let of_everyone = [Some(&self.everyone), Some(&self.denied)];
+        self.rows_by_index(IDENTITIES_MAX).chain(of_everyone)
     }
 
     /// The different rows, in the order of the first identities that have them,
@@ -241,14 +255,18 @@ impl VerdictTable {
     /// Different blocks of all rows, counted by their places in memory.
     #[must_use]
     pub fn block_count(&self) -> usize {
-        block_count(self.rows.values())
+        let of_everyone = [&self.denied, &self.everyone];
+        block_count(self.rows.values().chain(of_everyone))
     }
 
     /// The verdict, read as the datapath reads it. `class` is one of
     /// `palisade_abi::table::class`, `value` a port or type of it.
     #[must_use]
     pub fn lookup(&self, identity: IdentityIndex, class: u32, value: u16) -> Cell {
-        let row = self.row(identity);
-        row.map_or_else(Cell::default, |row| row.get(key(class, value)))
+        let key = key(class, value);
+        let own = self
+            .row(identity)
+            .map_or(Cell::UNDECIDED, |row| row.get(key));
+        decide(own, || self.denied.get(key), || self.everyone.get(key))
     }
 }

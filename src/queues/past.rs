@@ -229,7 +229,10 @@ pub fn fingerprint(policy: &EndpointPolicy) -> String {
             bytes.extend(row.to_le_bytes());
         }
         hash.update(&bytes);
-        for row in rows {
+        for row in rows
+            .into_iter()
+            .chain([&of.table.denied, &of.table.everyone])
+        {
             bytes.clear();
             for (run, cell) in row.runs() {
                 bytes.extend(run.end.to_le_bytes());

@@ -31,6 +31,7 @@ pub(crate) fn tcp_ports(ports: &[u16]) -> VerdictTable {
     let rows = [Row::All(none), Row::of(&runs)];
     VerdictTable {
         rows: (0..).map(IdentityIndex).zip(rows).collect(),
+        ..VerdictTable::default()
     }
 }
 

@@ -16,7 +16,7 @@ use palisade::datapath::{
 use palisade::policy::{Direction, FailsafeEntry};
 use palisade_abi::ABI_VERSION;
 use palisade_abi::ipcache6::{Index, chunk_key};
-use palisade_abi::table::blocks_element;
+use palisade_abi::table::{ROW_WORDS, blocks_element};
 
 use super::build::{generation, prefixes4, prefixes6, tcp_ports};
 use super::guard::{World, in_world, run};
@@ -243,7 +243,7 @@ fn edited_rows_and_blocks_are_replaced() {
     with_node(|node| {
         for current in [true, false] {
             let rows = 2 * slot_of(node, current) + 1;
-            node.edit::<[u32; 131_072]>("pal_rows", rows, |row| row[77] ^= 0x100);
+            node.edit::<[u32; ROW_WORDS]>("pal_rows", rows, |row| row[77] ^= 0x100);
             is_replaced(node, Part::Rows, current);
 
             let slot = node.slot();
@@ -387,7 +387,7 @@ fn the_agents_own_traffic_is_listed_as_it_was_said() {
 fn what_was_wrong_for_a_while_is_judged_anew() {
     with_node(|node| {
         let rows = 2 * node.slot();
-        let flip = |row: &mut [u32; 131_072]| row[5] ^= 0x100;
+        let flip = |row: &mut [u32; ROW_WORDS]| row[5] ^= 0x100;
         node.edit("pal_rows", rows, flip);
         assert_eq!(node.only().mending, Mending::NeedsGeneration);
         node.edit("pal_rows", rows, flip);

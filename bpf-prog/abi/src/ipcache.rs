@@ -140,7 +140,8 @@ pub struct Strides {
 }
 
 impl Strides {
-    /// For at least so many ranges, 1 to [`ENTRIES_MAX`].
+    /// For at least so many ranges, 1 to [`ENTRIES_MAX`]. (0 is as 1: memory that
+    /// somebody edited may say so.)
     #[must_use]
     pub const fn of(ranges: u32) -> Self {
         let mut window = 1;
@@ -148,7 +149,7 @@ impl Strides {
             window *= 4;
         }
         Self {
-            first: (ranges - window).div_ceil(3),
+            first: ranges.saturating_sub(window).div_ceil(3),
             window,
         }
     }

@@ -14,14 +14,24 @@
 //! the same for all keys costs nothing; and what one row says moves nothing in
 //! another.
 //!
+//! What is everyone's stands in two rows of its own, so that a rule for everyone
+//! is no part of any other row. [`decide`] says which of the three decides.
+//!
 //! Both are `BPF_F_MMAPABLE` arrays: the agent writes the inactive slot through
 //! the mapping and reads it back before the flip.
 
 /// Identities that may be live at once. Index 0 is the unknown identity.
 pub const IDENTITIES_MAX: usize = 131_072;
 
+/// Where the row of everyone stands behind those of identities: what becomes of a
+/// key that no other row decides about.
+pub const EVERYONE: usize = IDENTITIES_MAX;
+/// Where the row of what is denied to everyone stands.
+pub const DENIED: usize = IDENTITIES_MAX + 1;
+/// Words of a table of rows: those, up to the next page.
+pub const ROW_WORDS: usize = IDENTITIES_MAX + 1_024;
 /// Rows of one (slot, direction), by identity index: a [`Word`] each.
-pub type Rows = [u32; IDENTITIES_MAX];
+pub type Rows = [u32; ROW_WORDS];
 
 /// Element of the ROWS array for (slot, direction).
 #[inline(always)]
@@ -154,7 +164,8 @@ impl Word {
 /// |---|---|
 /// | 0..2 | action |
 /// | 2 | audit: a denial is reported and passed |
-/// | 3..8 | zero; see [`Word`] |
+/// | 3 | decides alone: no other row is asked; see [`decide`] |
+/// | 4..8 | zero; see [`Word`] |
 /// | 8..32 | number of the deciding rule; 0 = none matched |
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
@@ -175,6 +186,10 @@ pub mod action {
 
 impl Cell {
     const AUDIT: u32 = 1 << 2;
+    const ALONE: u32 = 1 << 3;
+    /// No item decides: the next row is asked. Behind the last one it is
+    /// [`action::NO_MATCH`].
+    pub const UNDECIDED: Self = Self(0);
     /// Largest rule number.
     pub const RULE_MAX: u32 = 0x00ff_ffff;
 
@@ -201,12 +216,54 @@ impl Cell {
     pub const fn rule(self) -> u32 {
         self.0 >> 8
     }
+    /// The same, whatever other rows say.
+    #[must_use]
+    pub const fn alone(self) -> Self {
+        Self(self.0 | Self::ALONE)
+    }
+    /// Whether no other row is asked.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_alone(self) -> bool {
+        self.0 & Self::ALONE != 0
+    }
+    /// The verdict, without how it was found.
+    #[inline(always)]
+    #[must_use]
+    pub const fn verdict(self) -> Self {
+        Self(self.0 & !Self::ALONE)
+    }
     /// Whether the packet goes on: allowed, or denied in audit.
     #[inline(always)]
     #[must_use]
     pub const fn passes(self) -> bool {
         self.action() == action::ALLOW || self.audit()
     }
+}
+
+/// The verdict, of what the row of an identity says of a key and what everyone's
+/// two rows say of it, which are asked where that matters.
+///
+/// Failsafe entries stand before denies, denies before allows, and of each those
+/// for selected peers before those for everyone. So a cell of an identity's row
+/// decides alone if it is a failsafe entry's or a deny, or if everyone's items are
+/// in it already; then comes what is denied to everyone; then other cells of the
+/// identity's row; then everyone's row.
+#[inline(always)]
+#[must_use]
+pub fn decide(own: Cell, denied: impl FnOnce() -> Cell, everyone: impl FnOnce() -> Cell) -> Cell {
+    if own.is_alone() {
+        return own.verdict();
+    }
+    let denied = denied();
+    let both_unsure = own.action() == action::FRAGMENT && denied.action() == action::FRAGMENT;
+    if denied.0 != 0 && !both_unsure {
+        return denied.verdict();
+    }
+    if own.0 != 0 {
+        return own;
+    }
+    everyone().verdict()
 }
 
 /// Value of a plain trie of prefixes, which the benchmark holds the ipcaches against:

@@ -254,7 +254,7 @@ fn policy_word(cell: Cell) -> &'static str {
 /// rules without ports and have no key of their own here.
 fn class_runs(table: &TableCopy, row: Word) -> Vec<(u32, u16, u16, Cell)> {
     let mut found = Vec::new();
-    for (run, cell) in table.row(row).runs() {
+    for (run, cell) in table.decided(row) {
         for class in 0..class::CLASSES {
             let last = match class {
                 class::OTHER => class::OTHER_FRAGMENT - 1,

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use palisade_abi::table::{BLOCKS_MAX, IDENTITIES_MAX, RULES_MAX, Word};
+use palisade_abi::table::{BLOCKS_MAX, DENIED, EVERYONE, RULES_MAX, Word};
 
 use super::pool::{Entered, Memory, Pool};
 use crate::datapath::DatapathError;
@@ -26,7 +26,7 @@ pub(crate) struct Slot {
     pub(crate) sum: u64,
 }
 
-/// The identities of one direction whose rows may differ, with what is theirs:
+/// The rows of one direction that may differ, by their places, with what they are:
 /// what is to be written, besides fresh blocks.
 pub(crate) type Unlike<'a> = Vec<(usize, Option<&'a Row>)>;
 
@@ -128,20 +128,27 @@ fn same_tables(one: &[Arc<DirectionPolicy>; 2], other: &[Arc<DirectionPolicy>; 2
 
 /// Costs what the two do not share, unless that is everyone's.
 fn unlike<'a>(held: Option<&VerdictTable>, next: &'a VerdictTable) -> Unlike<'a> {
-    let everyone = || next.rows_by_index(IDENTITIES_MAX).enumerate().collect();
+    let all = || next.rows_of_slot().enumerate().collect();
     let Some(held) = held else {
-        return everyone();
+        return all();
     };
     let is_same = |one: &Row, other: &Row| one.identity() == other.identity();
     let changed = held.rows.diff_by(&next.rows, is_same);
     // Who is not there has the row of the unknown identity.
-    let is_everyone = matches!(changed.first(), Some((IdentityIndex(0), ..)));
-    if is_everyone {
-        return everyone();
+    if matches!(changed.first(), Some((IdentityIndex(0), ..))) {
+        return all();
     }
     let rows = changed.into_iter();
-    rows.map(|(index, ..)| (index.0 as usize, next.row(index)))
-        .collect()
+    let rows = rows.map(|(index, ..)| (index.0 as usize, next.row(index)));
+    let everyones = [
+        (EVERYONE, &held.everyone, &next.everyone),
+        (DENIED, &held.denied, &next.denied),
+    ];
+    let everyones = everyones
+        .into_iter()
+        .filter(|(_, was, is)| !is_same(was, is))
+        .map(|(index, _, is)| (index, Some(is)));
+    rows.chain(everyones).collect()
 }
 
 /// The tables of both slots.

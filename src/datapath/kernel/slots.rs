@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use palisade_abi::table::{
-    BLOCK_WORDS, BLOCKS_MAX, Block, Cell, IDENTITIES_MAX, LEVELS, NO_RUN, RUN_WORDS, Word,
-    blocks_element, key, rows_element, word_of,
+    BLOCK_WORDS, BLOCKS_MAX, Block, Cell, DENIED, EVERYONE, IDENTITIES_MAX, LEVELS, NO_RUN,
+    ROW_WORDS, RUN_WORDS, Word, blocks_element, decide, key, rows_element, word_of,
 };
 
 use super::known::{Slot, Unlike};
@@ -115,8 +115,7 @@ impl Tables {
     }
 
     fn rows(&self, slot: u32, direction: u32) -> &[AtomicU32] {
-        self.rows
-            .words(rows_element(slot, direction), IDENTITIES_MAX)
+        self.rows.words(rows_element(slot, direction), ROW_WORDS)
     }
 
     fn blocks(&self, slot: u32) -> Blocks<'_> {
@@ -201,7 +200,7 @@ impl Tables {
         Direction::BOTH.into_iter().all(|direction| {
             let (number, table) = (direction.number(), &next.direction(direction).table);
             let (blocks, mut seen) = (self.blocks(slot), Entered::new());
-            let rows = table.rows_by_index(IDENTITIES_MAX);
+            let rows = table.rows_of_slot().chain(std::iter::repeat(None));
             let mut both = rows.zip(self.words(slot, number));
             both.all(|(row, is)| match row {
                 Some(row) => found.pool.find(&blocks, row, &mut seen) == Some(is),
@@ -271,7 +270,7 @@ impl Tables {
 /// One direction's table as the kernel holds it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TableCopy {
-    /// By identity index.
+    /// By identity index, then everyone's.
     pub rows: Vec<Word>,
     /// The blocks that the rows lead to, by place.
     pub blocks: HashMap<u32, Block>,
@@ -281,25 +280,31 @@ impl TableCopy {
     /// The verdict, read as the programs read it.
     #[must_use]
     pub fn lookup(&self, index: u32, class: u32, value: u16) -> Cell {
-        let row = self.rows.get(index as usize).copied().unwrap_or_default();
-        let (mut word, key) = (row, key(class, value));
-        for _ in 0..LEVELS {
-            if !word.is_link() {
-                return word.cell();
+        let key = key(class, value);
+        let cell = |index: usize| {
+            let mut word = self.rows.get(index).copied().unwrap_or_default();
+            for _ in 0..LEVELS {
+                if !word.is_link() {
+                    return word.cell();
+                }
+                let block = self.blocks.get(&word.place());
+                word = block.map_or(Word::default(), |block| word_of(block, key));
             }
-            let block = self.blocks.get(&word.place());
-            word = block.map_or(Word::default(), |block| word_of(block, key));
-        }
-        if word.is_link() {
-            return Cell::default();
-        }
-        word.cell()
+            match word.is_link() {
+                true => Cell::default(),
+                false => word.cell(),
+            }
+        };
+        let own = cell(index as usize % IDENTITIES_MAX);
+        decide(own, || cell(DENIED), || cell(EVERYONE))
     }
 
-    /// What a row says, as it was made.
+    /// What becomes of each key of an identity with this row.
     #[must_use]
-    pub fn row(&self, word: Word) -> Row {
-        self.run(word, 0, LEVELS)
+    pub fn decided(&self, row: Word) -> Vec<(Range<u32>, Cell)> {
+        let of = |word| self.run(word, 0, LEVELS);
+        let everyone = [DENIED, EVERYONE].map(|index| of(self.rows[index]));
+        of(row).decided(&everyone[0], &everyone[1])
     }
 
     fn run(&self, word: Word, start: u32, levels: u32) -> Row {
@@ -307,7 +312,7 @@ impl TableCopy {
             return Row::All(word.cell());
         }
         let Some(block) = self.blocks.get(&word.place()).filter(|_| levels > 0) else {
-            return Row::All(Cell::default());
+            return Row::default();
         };
         let (starts, words) = block.split_at(RUN_WORDS);
         let starts = std::iter::once(start).chain(starts.iter().copied());

@@ -59,6 +59,16 @@ pub struct Item {
     pub ports: Ports,
 }
 
+impl Item {
+    /// Whether it means the same to everyone: any peer, and no port whose number
+    /// is the peer's. Of items that allow, or deny, these decide last.
+    #[must_use]
+    pub fn is_for_everyone(&self) -> bool {
+        let of_peers = self.section.direction() == Some(Direction::Egress);
+        self.peers.are_everyone() && !(of_peers && self.ports.have_names())
+    }
+}
+
 /// The peers of an item.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Peers {
@@ -66,6 +76,17 @@ pub enum Peers {
     Any,
     /// Any of these; empty selects nothing.
     Select(Vec<Peer>),
+}
+
+impl Peers {
+    /// Whether they are everyone there is.
+    #[must_use]
+    pub fn are_everyone(&self) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Select(peers) => peers.contains(&Peer::Entity(Entity::All)),
+        }
+    }
 }
 
 /// One peer selector.
@@ -245,6 +266,17 @@ pub enum Ports {
     All,
     /// Any of these; empty matches nothing.
     Some(Vec<L4Match>),
+}
+
+impl Ports {
+    /// Whether a port is told by its name.
+    #[must_use]
+    pub fn have_names(&self) -> bool {
+        match self {
+            Self::All => false,
+            Self::Some(matches) => matches.iter().any(|l4| matches!(l4, L4Match::Named { .. })),
+        }
+    }
 }
 
 /// Protocols with ports.

@@ -243,11 +243,14 @@ impl<'b, 'a> Listening<'b, 'a> {
                 PortsMatch::Maybe if is_deny => &mut uncertain,
                 PortsMatch::Maybe | PortsMatch::No => continue,
             };
-            let rule = heard.rule();
-            if first.as_ref().is_none_or(|least| rule < *least) {
-                *first = Some(rule);
+            let found = (heard.item.is_for_everyone(), heard.rule());
+            if first.as_ref().is_none_or(|least| found < *least) {
+                *first = Some(found);
             }
         }
+        // Those that select peers stand before those for everyone.
+        let [deny, uncertain, allow] =
+            [deny, uncertain, allow].map(|found| found.map(|(_, rule)| rule));
         let always = self.book.snapshot.options.enforcement == EnforcementMode::Always;
         let audit_denies = with_audited && !self.auditing.is_empty();
         let open = self.enforcing.is_empty() && !audit_denies && !always;

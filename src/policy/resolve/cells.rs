@@ -11,6 +11,7 @@ use palisade_abi::table::{Cell, action, class, key};
 use super::items::{Items, NOBODY, Ranked, Stance};
 use super::paint::{Painted, Painter};
 use super::population::{Key, named};
+use super::sets::Set;
 use crate::policy::row::{Row, Runs, Shelf, zipped};
 
 /// A verdict: its action, and the number of the rule.
@@ -44,38 +45,93 @@ impl RowMaker {
         }
     }
 
+    /// Whether everyone's items are in every row: policies in audit may see each
+    /// verdict differently, whoever decided it.
+    pub(super) fn is_merging(&self) -> bool {
+        self.all.is_some()
+    }
+
     /// The row of a class, on the shelf.
     pub(super) fn row(&mut self, items: &Items, class: &Key, shelf: &mut Shelf) -> Row {
-        let enforced = self.enforced.painted(items, class.items);
-        let enforced = with_names(items, class, enforced, false);
+        if self.is_merging() {
+            return self.whole(items, class, shelf, Cell::alone);
+        }
+        let painted = self.enforced.painted(items, class.items, items.always);
+        let painted = with_names(items, class, painted, false);
+        shelf.row(&self.part(items, &painted))
+    }
+
+    /// What is denied to everyone.
+    pub(super) fn denied(&mut self, items: &Items, shelf: &mut Shelf) -> Row {
+        if self.is_merging() {
+            return Row::default();
+        }
+        let painted = self.enforced.painted(items, Set::EMPTY, items.denied);
+        shelf.row(&self.part(items, &painted))
+    }
+
+    /// What becomes of keys that no other row decides about.
+    pub(super) fn everyone(&mut self, items: &Items, shelf: &mut Shelf) -> Row {
+        if self.is_merging() {
+            return Row::default();
+        }
+        let nobody = Key::of(Set::EMPTY);
+        self.whole(items, &nobody, shelf, |cell| cell)
+    }
+
+    /// Every item that holds a class, and what becomes of what none decides.
+    fn whole(
+        &mut self,
+        items: &Items,
+        class: &Key,
+        shelf: &mut Shelf,
+        as_it_is: impl Fn(Cell) -> Cell,
+    ) -> Row {
+        let painted = self.enforced.painted(items, class.items, items.everyone);
+        let enforced = with_names(items, class, painted, false);
         let all = self.all.as_mut().map(|all| {
-            let painted = all.painted(items, class.items);
+            let painted = all.painted(items, class.items, items.everyone);
             with_names(items, class, painted, true)
         });
-        let mut cells = self.cells(items, &enforced, all.as_deref());
+        let said = |item| self.by_item(items, ENFORCED, item);
+        let cells = match &all {
+            None => zipped(&enforced.keys, &[(0, ())], |item, ()| {
+                as_it_is(self.cell(said(item), None))
+            }),
+            Some(all) => zipped(&enforced.keys, &all.keys, |item, of_all| {
+                let all = self.by_item(items, ALL, of_all);
+                as_it_is(self.cell(said(item), Some(all)))
+            }),
+        };
         let of_fragments = self.cell(
             self.fragment(items, ENFORCED, &enforced),
             all.as_ref().map(|all| self.fragment(items, ALL, all)),
         );
-        cells.retain(|(start, _)| *start < FRAGMENT);
-        if cells.last().is_none_or(|(_, last)| *last != of_fragments) {
-            cells.push((FRAGMENT, of_fragments));
-        }
-        shelf.row(&cells)
+        shelf.row(&with_fragments(cells, as_it_is(of_fragments)))
     }
 
-    /// From items to verdicts.
-    fn cells(&self, items: &Items, enforced: &Painted, all: Option<&Painted>) -> Runs<Cell> {
-        let said = |item| self.by_item(items, ENFORCED, item);
-        match all {
-            None => zipped(&enforced.keys, &[(0, ())], |item, ()| {
-                self.cell(said(item), None)
-            }),
-            Some(all) => zipped(&enforced.keys, &all.keys, |item, of_all| {
-                let all = self.by_item(items, ALL, of_all);
-                self.cell(said(item), Some(all))
-            }),
-        }
+    /// What some of the items say, and nothing about the rest.
+    fn part(&self, items: &Items, painted: &Painted) -> Runs<Cell> {
+        let cell = |item: u32| {
+            let Some(ranked) = items.get(item) else {
+                return Cell::UNDECIDED;
+            };
+            let cell = self.cell(self.by_item(items, ENFORCED, item), None);
+            if ranked.decides_alone() {
+                cell.alone()
+            } else {
+                cell
+            }
+        };
+        let cells = zipped(&painted.keys, &[(0, ())], |item, ()| cell(item));
+        let of_fragments = if painted.all_deny != NOBODY {
+            cell(painted.all_deny)
+        } else if painted.port_deny == NOBODY && painted.all_allow == NOBODY {
+            Cell::UNDECIDED
+        } else {
+            self.cell(self.fragment(items, ENFORCED, painted), None)
+        };
+        with_fragments(cells, of_fragments)
     }
 
     fn cell(&self, enforced: Said, all: Option<Said>) -> Cell {
@@ -115,6 +171,14 @@ impl RowMaker {
             all.rest();
         }
     }
+}
+
+fn with_fragments(mut cells: Runs<Cell>, of_fragments: Cell) -> Runs<Cell> {
+    cells.retain(|(start, _)| *start < FRAGMENT);
+    if cells.last().is_none_or(|(_, last)| *last != of_fragments) {
+        cells.push((FRAGMENT, of_fragments));
+    }
+    cells
 }
 
 /// Adds the items that name a port of these identities.

@@ -46,8 +46,10 @@ struct Tables {
     /// The blocks of all rows, and how many there were when it was swept last.
     shelf: Shelf,
     swept: usize,
-    /// The row of each identity as the last table has it.
+    /// As the last table has them.
     rows: DenseMap<IdentityIndex, Row>,
+    denied: Row,
+    everyone: Row,
     /// Nodes of sets after the full computation.
     sets_at_first: usize,
 }
@@ -79,6 +81,7 @@ impl DirectionState {
             let maker = RowMaker::new(stance, audit);
             let mut tables = Tables::new(maker, shelf);
             tables.settle_all(&mut items, &snapshot.selections, work);
+            tables.settle_everyone(&items);
             tables.settle_rows(&items, limits, work)?;
             let table = tables.table();
             (Some(tables), table)
@@ -124,7 +127,7 @@ impl DirectionState {
             }
             self.items.put(key, *stored, selections, &mut touched);
         }
-        if self.items.stance() != self.stance || touched.names_of_everyone {
+        if self.items.stance() != self.stance || touched.always {
             return Ok(false);
         }
         let Some(tables) = &mut self.tables else {
@@ -134,10 +137,15 @@ impl DirectionState {
             return Ok(false);
         }
         tables.follow(&mut self.items, selections, changes, &touched, work);
+        let mut news = false;
         if touched.everyone {
-            tables.population.forget_rows();
+            news |= tables.settle_everyone(&self.items);
+            if tables.maker.is_merging() {
+                tables.population.forget_rows();
+            }
         }
-        if tables.settle_rows(&self.items, self.limits, work)? {
+        news |= tables.settle_rows(&self.items, self.limits, work)?;
+        if news {
             let table = tables.table();
             self.policy = Arc::new(self.policy(table));
         }
@@ -169,6 +177,8 @@ impl Tables {
             swept: shelf.len(),
             shelf,
             rows: DenseMap::default(),
+            denied: Row::default(),
+            everyone: Row::default(),
             sets_at_first: 0,
         }
     }
@@ -226,6 +236,18 @@ impl Tables {
         self.population.put(index.0, key.or(unknown));
     }
 
+    /// Paints everyone's rows. Whether one is another.
+    fn settle_everyone(&mut self, items: &Items) -> bool {
+        let denied = self.maker.denied(items, &mut self.shelf);
+        let everyone = self.maker.everyone(items, &mut self.shelf);
+        let pairs = [(&self.denied, &denied), (&self.everyone, &everyone)];
+        let news = pairs
+            .iter()
+            .any(|(was, is)| was.identity() != is.identity());
+        (self.denied, self.everyone) = (denied, everyone);
+        news
+    }
+
     /// Paints the classes that have no row yet, and gives identities the rows of
     /// their classes. Whether a row has changed.
     fn settle_rows(
@@ -260,6 +282,8 @@ impl Tables {
     fn table(&self) -> VerdictTable {
         VerdictTable {
             rows: self.rows.clone(),
+            denied: self.denied.clone(),
+            everyone: self.everyone.clone(),
         }
     }
 
@@ -301,6 +325,7 @@ fn open_table() -> VerdictTable {
             Row::All(Cell::new(action::ALLOW, false, 0)),
         ))
         .collect(),
+        ..VerdictTable::default()
     }
 }
 

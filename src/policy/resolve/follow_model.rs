@@ -147,9 +147,10 @@ impl Model<'_> {
         }
         let first = |deny: bool, how: Match| {
             let items = self.items(audited);
-            let mut matching = items
+            let matching = items
                 .filter(|(_, item)| item.section.is_deny() == deny && self.matches(item) == how);
-            matching.next().map(|(number, _)| number.0)
+            let first = matching.min_by_key(|(_, item)| item.is_for_everyone());
+            first.map(|(number, _)| number.0)
         };
         let closed = self.world.options.enforcement == EnforcementMode::Always
             || self.world.policies.values().any(|policy| {

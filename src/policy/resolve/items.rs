@@ -28,7 +28,7 @@ pub(super) const NOBODY: u32 = u32::MAX;
 const SPARE_MIN: usize = 4_096;
 /// Bits of an order: which list, which policy, which place.
 const PLACE_BITS: u32 = 20;
-const POLICY_BITS: u32 = 42;
+const POLICY_BITS: u32 = 41;
 
 /// One item.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub(super) struct Ranked {
     pub(super) ports: u32,
     /// The least of those that match decides.
     order: u64,
+    /// Whether it stands in everyone's rows, and not in those of identities.
+    is_apart: bool,
     peers: PeerSet,
 }
 
@@ -98,8 +100,8 @@ pub(super) struct Touched {
     pub(super) selectors: NumberMap<SelectorId, Set>,
     /// Items for everyone are others.
     pub(super) everyone: bool,
-    /// Everyone's ports mean something else.
-    pub(super) names_of_everyone: bool,
+    /// Those among them that every row holds.
+    pub(super) always: bool,
 }
 
 /// All items of a direction.
@@ -116,7 +118,11 @@ pub(super) struct Items {
     pub(super) ports: PortSets,
     pub(super) sets: Sets,
     of_selector: NumberMap<SelectorId, Set>,
+    /// Those for everyone: all; those that deny and stand apart; those that do not
+    /// stand apart.
     pub(super) everyone: Set,
+    pub(super) denied: Set,
+    pub(super) always: Set,
     /// Items by the names of ports of peers that they use.
     of_name: HashMap<u32, HashSet<u32>>,
     deciding: [usize; 2],
@@ -152,6 +158,8 @@ impl Items {
             sets: Sets::new(capacity),
             of_selector: NumberMap::default(),
             everyone: Set::EMPTY,
+            denied: Set::EMPTY,
+            always: Set::EMPTY,
             of_name: HashMap::new(),
             deciding: [0; 2],
             audited: 0,
@@ -249,7 +257,7 @@ impl Items {
 
     /// Whether an item holds identities with these items of their own.
     pub(super) fn holds(&self, items: Set, item: u32) -> bool {
-        self.sets.contains(items, item) || self.sets.contains(self.everyone, item)
+        self.sets.contains(items, item) || self.sets.contains(self.always, item)
     }
 
     /// Makes the items of a policy those of `new`.
@@ -330,6 +338,7 @@ impl Items {
         selections: &Selections,
     ) -> Ranked {
         let peers = match &item.peers {
+            peers if peers.are_everyone() => PeerSet::Everyone,
             Peers::Any => PeerSet::Everyone,
             Peers::Select(peers) => {
                 let found = peers.iter().map(|peer| selections.ids.of_peer(peer));
@@ -342,6 +351,7 @@ impl Items {
             number,
             ports: self.ports.number(&item.ports),
             order: 0,
+            is_apart: item.is_for_everyone(),
             peers,
         }
     }
@@ -369,6 +379,7 @@ impl Items {
                 number,
                 ports: self.ports.number(&failsafe_ports(entry)),
                 order: place,
+                is_apart: false,
                 peers,
             };
             self.add(ranked, touched);
@@ -426,10 +437,15 @@ impl Items {
     /// An item holds other peers than before.
     fn hold(&mut self, item: u32, old: &PeerSet, new: &PeerSet, touched: &mut Touched) {
         if (*old == PeerSet::Everyone) != (*new == PeerSet::Everyone) {
+            let ranked = &self.ranked[item as usize];
             self.everyone = self.sets.toggled(self.everyone, item);
             touched.everyone = true;
-            let ports = self.ranked[item as usize].ports;
-            touched.names_of_everyone |= !self.ports.get(ports).names.is_empty();
+            if !ranked.is_apart {
+                self.always = self.sets.toggled(self.always, item);
+                touched.always = true;
+            } else if !ranked.allows {
+                self.denied = self.sets.toggled(self.denied, item);
+            }
         }
         let (old, new) = (old.selectors(), new.selectors());
         let gone = old.iter().filter(|id| new.binary_search(id).is_err());
@@ -472,8 +488,9 @@ impl Items {
         let step = (1 << POLICY_BITS) / (self.policies.len() as u64 + 1);
         for (policy, place) in self.policies.values_mut().zip(1..) {
             policy.label = place * step;
-            for ((section, place), item) in &policy.items {
-                self.ranked[*item as usize].order = order(*section, *place, policy.label);
+            for ((_, place), item) in &policy.items {
+                let ranked = &mut self.ranked[*item as usize];
+                ranked.order = order(ranked.list(), *place, policy.label);
             }
         }
     }
@@ -482,21 +499,39 @@ impl Items {
 impl Ranked {
     fn at(self, item: &Item, label: u64) -> Self {
         Self {
-            order: order(item.section, item.index, label),
+            order: order(self.list(), item.index, label),
             ..self
         }
     }
 
+    /// Denies stand before allows, and of each what selects peers before what is
+    /// for everyone.
+    fn list(&self) -> u64 {
+        1 + 2 * u64::from(self.allows) + u64::from(self.is_apart)
+    }
+
+    /// Whether nothing of everyone's stands before it.
+    pub(super) fn decides_alone(&self) -> bool {
+        !self.allows || self.order < order(1, 0, 0)
+    }
+
     /// Whether it says the same, whomever it holds.
     fn decides_like(&self, other: &Self) -> bool {
-        (self.allows, self.audited, self.number, self.ports)
-            == (other.allows, other.audited, other.number, other.ports)
+        let of = |ranked: &Self| {
+            let Self {
+                allows,
+                audited,
+                is_apart,
+                ..
+            } = *ranked;
+            (allows, audited, is_apart, ranked.number, ranked.ports)
+        };
+        of(self) == of(other)
     }
 }
 
-/// Denies stand before allows, policies by their keys, items as they are written.
-fn order(section: Section, place: usize, label: u64) -> u64 {
-    let list = if section.is_deny() { 1 } else { 2 };
+/// Within a list, policies stand by their keys, items as they are written.
+fn order(list: u64, place: usize, label: u64) -> u64 {
     list << (POLICY_BITS + PLACE_BITS) | label << PLACE_BITS | place as u64
 }
 
@@ -540,5 +575,6 @@ pub(super) fn number(len: usize) -> u32 {
     len as u32
 }
 
-const _: () = assert!(PLACE_BITS + POLICY_BITS <= 62);
+/// Lists: failsafe, and four of rules.
+const _: () = assert!(PLACE_BITS + POLICY_BITS <= 61);
 const _: () = assert!(crate::limits::MANIFEST_DOCUMENT_VALUES_MAX < 1 << PLACE_BITS);

@@ -82,18 +82,18 @@ impl Painter {
         }
     }
 
-    /// What everyone's items and these make of each key.
-    pub(super) fn painted(&mut self, items: &Items, own: Set) -> Arc<Painted> {
+    /// What these items make of each key, with others besides.
+    pub(super) fn painted(&mut self, items: &Items, own: Set, besides: Set) -> Arc<Painted> {
         let height = items.sets.height();
         let painted = self.merged(items, own, height, 0);
-        if items.everyone == Set::EMPTY {
+        if besides == Set::EMPTY {
             return painted;
         }
-        let everyone = self.merged(items, items.everyone, height, 0);
+        let besides = self.merged(items, besides, height, 0);
         if own == Set::EMPTY {
-            return everyone;
+            return besides;
         }
-        let mut both = Painted::clone(&everyone);
+        let mut both = Painted::clone(&besides);
         both.merge(&painted, items);
         Arc::new(both)
     }

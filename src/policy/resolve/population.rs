@@ -30,6 +30,16 @@ pub(super) struct Key {
     pub(super) named: Arc<[Meaning]>,
 }
 
+impl Key {
+    /// Of who has these items, and no named port.
+    pub(super) fn of(items: Set) -> Self {
+        Self {
+            items,
+            named: Arc::from([]),
+        }
+    }
+}
+
 /// Identities that no item tells apart.
 #[derive(Debug)]
 struct Class {

@@ -42,10 +42,11 @@ fn class_and_key(packet: Packet) -> (u32, u16) {
     }
 }
 
-/// What the rows of a table say of keys, each once: what runs there are.
+/// How many runs of keys the different rows of a table have, then everyone's.
 pub(super) fn runs(table: &VerdictTable) -> Vec<usize> {
     let (rows, _) = table.different_rows();
-    rows.iter().map(|row| row.runs().len()).collect()
+    let rows = rows.into_iter().chain([&table.everyone]);
+    rows.map(|row| row.runs().len()).collect()
 }
 
 /// The cell of a packet, read as the programs read it.
@@ -192,8 +193,8 @@ fn the_policy_that_the_project_began_with() {
         ["CiliumClusterwideNetworkPolicy/demo-host-policy"]
     );
     assert!(ingress.audit);
-    // Nothing but the port, and fragments; everything but for nobody.
-    assert_eq!(runs(&ingress.table), [4, 1]);
+    // Who is selected by nothing, and by the first rule; the port and fragments.
+    assert_eq!(runs(&ingress.table), [1, 1, 4]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use palisade_abi::commit::CommitWord;
-use palisade_abi::table::{BLOCKS_MAX, IDENTITIES_MAX};
+use palisade_abi::table::{BLOCKS_MAX, ROW_WORDS};
 
 use super::{AuditReport, Finding, Mending, Part};
 use crate::datapath::kernel::datapath::KernelDatapath;
@@ -224,7 +224,7 @@ impl KernelDatapath {
                 _ => return,
             },
         };
-        report.compared(Part::Rows, 2 * IDENTITIES_MAX);
+        report.compared(Part::Rows, 2 * ROW_WORDS);
         if differs {
             self.distrust(Part::Rows, slot, 1, report);
         }
