@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
 use super::repository::Owner;
-use super::selections::selectors_of;
+use super::selections::{EVERYONE, names_everyone, selectors_of};
 use super::{
     PolicyOptions, Refusal, RuleCatalogue, Selections, Selector, SelectorId, StoredObject,
     StoredPolicy,
@@ -68,6 +68,10 @@ impl PolicySnapshot {
             for selector in selectors_of(&stored.policy, &self.host_labels) {
                 users.entry(selector).or_default().push(key.clone());
             }
+            if names_everyone(&stored.policy, &self.host_labels) {
+                let everyone = users.entry(Selector::Peer(EVERYONE)).or_default();
+                everyone.push(key.clone());
+            }
         }
         let mut selected: BTreeMap<SelectorId, Vec<IdentityNumber>> = BTreeMap::new();
         for (index, signature) in self.selections.by_identity.iter() {
@@ -78,8 +82,17 @@ impl PolicySnapshot {
                 selected.entry(*id).or_default().push(identity.number);
             }
         }
-        let entry = |(selector, id): (Selector, SelectorId)| {
-            let mut identities = selected.remove(&id).unwrap_or_default();
+        let all: BTreeMap<Selector, SelectorId> = self.selections.ids.iter().collect();
+        let mut whom: BTreeMap<Selector, Vec<IdentityNumber>> = all
+            .into_iter()
+            .map(|(selector, id)| (selector, selected.remove(&id).unwrap_or_default()))
+            .collect();
+        let everyone = Selector::Peer(EVERYONE);
+        if users.contains_key(&everyone) {
+            let live = self.identities.live();
+            whom.insert(everyone, live.map(|identity| identity.number).collect());
+        }
+        let entry = |(selector, mut identities): (Selector, Vec<IdentityNumber>)| {
             identities.sort();
             SelectorEntry {
                 selector: selector.to_string(),
@@ -87,8 +100,7 @@ impl PolicySnapshot {
                 identities,
             }
         };
-        let all: BTreeMap<Selector, SelectorId> = self.selections.ids.iter().collect();
-        all.into_iter().map(entry).collect()
+        whom.into_iter().map(entry).collect()
     }
 
     /// Who gives a prefix its identity.

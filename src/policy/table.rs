@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use palisade_abi::table::{Cell, IDENTITIES_MAX, decide, key};
+use palisade_abi::table::{Cell, FRAGMENT, IDENTITIES_MAX, decide, key};
 use serde::{Deserialize, Serialize};
 
 use crate::events::{EndpointId, ResourceKey, Revision};
@@ -264,9 +264,12 @@ impl VerdictTable {
     #[must_use]
     pub fn lookup(&self, identity: IdentityIndex, class: u32, value: u16) -> Cell {
         let key = key(class, value);
-        let own = self
-            .row(identity)
-            .map_or(Cell::UNDECIDED, |row| row.get(key));
-        decide(own, || self.denied.get(key), || self.everyone.get(key))
+        let own = self.row(identity);
+        let own = own.map_or(Cell::UNDECIDED, |row| row.get(key));
+        let cell = decide(own, || self.denied.get(key), || self.everyone.get(key));
+        if key == FRAGMENT {
+            return cell.of_fragment();
+        }
+        cell
     }
 }

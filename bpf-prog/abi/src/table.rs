@@ -62,7 +62,8 @@ pub mod class {
     /// Class OTHER: ICMPv6 type + this.
     pub const OTHER_ICMPV6: u32 = 512;
     /// Class OTHER: the one key of fragments whose ports are not known. Its
-    /// cells allow only what L3-only rules allow and no L4 deny may reach.
+    /// cells allow only what L3-only rules allow and no L4 deny may reach; one
+    /// that says nothing is read by [`super::Cell::of_fragment`].
     pub const OTHER_FRAGMENT: u32 = 768;
     /// Keys in use in class OTHER. Those behind say what that of fragments says.
     pub const OTHER_KEYS: usize = 769;
@@ -77,6 +78,9 @@ pub const KEY_BITS: u32 = 18;
 pub const fn key(class: u32, value: u16) -> u32 {
     (class & (class::CLASSES - 1)) << 16 | value as u32
 }
+
+/// The key of fragments whose ports are not known.
+pub const FRAGMENT: u32 = key(class::OTHER, 0) + class::OTHER_FRAGMENT;
 
 /// Runs of keys in a block, at most.
 pub const RUNS_MAX: usize = 8;
@@ -215,6 +219,16 @@ impl Cell {
     #[must_use]
     pub const fn rule(self) -> u32 {
         self.0 >> 8
+    }
+    /// The verdict on a fragment without ports, as the tables have it: what no rule
+    /// allows is told by a reason of its own.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_fragment(self) -> Self {
+        match self.action() {
+            action::NO_MATCH => Self(self.0 | action::FRAGMENT),
+            _ => self,
+        }
     }
     /// The same, whatever other rows say.
     #[must_use]

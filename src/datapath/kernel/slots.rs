@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use palisade_abi::table::{
-    BLOCK_WORDS, BLOCKS_MAX, Block, Cell, DENIED, EVERYONE, IDENTITIES_MAX, LEVELS, NO_RUN,
-    ROW_WORDS, RUN_WORDS, Word, blocks_element, decide, key, rows_element, word_of,
+    BLOCK_WORDS, BLOCKS_MAX, Block, Cell, DENIED, EVERYONE, FRAGMENT, IDENTITIES_MAX, LEVELS,
+    NO_RUN, ROW_WORDS, RUN_WORDS, Word, blocks_element, decide, key, rows_element, word_of,
 };
 
 use super::known::{Slot, Unlike};
@@ -296,7 +296,11 @@ impl TableCopy {
             }
         };
         let own = cell(index as usize % IDENTITIES_MAX);
-        decide(own, || cell(DENIED), || cell(EVERYONE))
+        let cell = decide(own, || cell(DENIED), || cell(EVERYONE));
+        if key == FRAGMENT {
+            return cell.of_fragment();
+        }
+        cell
     }
 
     /// What becomes of each key of an identity with this row.

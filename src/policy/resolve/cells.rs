@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use palisade_abi::table::{Cell, action, class, key};
+use palisade_abi::table::{Cell, FRAGMENT, action};
 
 use super::items::{Items, NOBODY, Ranked, Stance};
 use super::paint::{Painted, Painter};
@@ -20,9 +20,6 @@ type Said = (u32, u32);
 /// Whose word it is: place in [`Stance::open`].
 const ENFORCED: usize = 0;
 const ALL: usize = 1;
-
-/// Where the one key of fragments begins, and those behind it that nobody has.
-const FRAGMENT: u32 = key(class::OTHER, 0) + class::OTHER_FRAGMENT;
 
 /// Makes rows.
 #[derive(Debug)]
@@ -160,7 +157,8 @@ impl RowMaker {
         } else if painted.all_allow != NOBODY || self.stance.open[whose] {
             self.by_item(items, whose, painted.all_allow)
         } else {
-            (action::FRAGMENT, 0)
+            // Read as `Cell::of_fragment`.
+            (action::NO_MATCH, 0)
         }
     }
 
@@ -173,6 +171,7 @@ impl RowMaker {
     }
 }
 
+/// With those of fragments, and of the keys behind theirs, which nobody has.
 fn with_fragments(mut cells: Runs<Cell>, of_fragments: Cell) -> Runs<Cell> {
     cells.retain(|(start, _)| *start < FRAGMENT);
     if cells.last().is_none_or(|(_, last)| *last != of_fragments) {

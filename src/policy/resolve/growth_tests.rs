@@ -117,6 +117,7 @@ fn a_rule_or_a_prefix_costs_the_same_in_a_larger_world() {
             policy("e", &format!("nodeSelector: {{}}\n{section}: {rule}"))
         };
         let [opened, denied] = ["ingress", "ingressDeny"].map(everyone);
+        let entity = policy("e", "nodeSelector: {}\ningress: [{fromEntities: [all]}]");
         let last = batch("z", &[rule(&[rules - 3, rules + 9], known)]);
         [
             world.both(&first, &gone("a")),
@@ -126,6 +127,7 @@ fn a_rule_or_a_prefix_costs_the_same_in_a_larger_world() {
             world.both(&new_port, &gone("n")),
             world.both(&opened, &gone("e")),
             world.both(&denied, &gone("e")),
+            world.both(&entity, &gone("e")),
         ]
     });
     assert_eq!(works[0], works[1]);

@@ -338,12 +338,11 @@ impl Items {
         selections: &Selections,
     ) -> Ranked {
         let peers = match &item.peers {
-            peers if peers.are_everyone() => PeerSet::Everyone,
-            Peers::Any => PeerSet::Everyone,
-            Peers::Select(peers) => {
+            Peers::Select(peers) if !item.peers.are_everyone() => {
                 let found = peers.iter().map(|peer| selections.ids.of_peer(peer));
                 PeerSet::Selected(ids(found))
             }
+            Peers::Any | Peers::Select(_) => PeerSet::Everyone,
         };
         Ranked {
             allows: !item.section.is_deny(),

@@ -193,8 +193,8 @@ fn the_policy_that_the_project_began_with() {
         ["CiliumClusterwideNetworkPolicy/demo-host-policy"]
     );
     assert!(ingress.audit);
-    // Who is selected by nothing, and by the first rule; the port and fragments.
-    assert_eq!(runs(&ingress.table), [1, 1, 4]);
+    // Who is selected by nothing, and by the first rule; the port for everyone.
+    assert_eq!(runs(&ingress.table), [1, 1, 3]);
 }
 
 #[test]

@@ -51,24 +51,33 @@ pub(in crate::policy) fn own_term(selector: &Selector) -> Option<Term> {
 }
 
 /// The selectors of the rules of a policy that select the host: each once,
-/// sorted.
+/// sorted. Whom the entity `all` selects is not looked up: it is everyone.
 pub(in crate::policy) fn selectors_of(policy: &Policy, host_labels: &LabelSet) -> Vec<Selector> {
-    let mut selectors = Vec::new();
-    for rule in policy
-        .rules
-        .iter()
-        .filter(|rule| selects_host(rule, host_labels))
-    {
-        for item in &rule.items {
-            if let Peers::Select(peers) = &item.peers {
-                selectors.extend(peers.iter().cloned().map(Selector::Peer));
-            }
-        }
-    }
+    let named = peers_in_use(policy, host_labels);
+    let looked_up = named.filter(|peer| **peer != EVERYONE);
+    let mut selectors: Vec<Selector> = looked_up.cloned().map(Selector::Peer).collect();
     // The peers of an item are sorted: runs, which a stable sort merges.
     selectors.sort();
     selectors.dedup();
     selectors
+}
+
+/// Whether a rule of a policy that selects the host names the entity `all`.
+pub(in crate::policy) fn names_everyone(policy: &Policy, host_labels: &LabelSet) -> bool {
+    peers_in_use(policy, host_labels).any(|peer| *peer == EVERYONE)
+}
+
+/// The entity `all`.
+pub(in crate::policy) const EVERYONE: Peer = Peer::Entity(Entity::All);
+
+fn peers_in_use<'a>(policy: &'a Policy, host_labels: &LabelSet) -> impl Iterator<Item = &'a Peer> {
+    let rules = policy.rules.iter();
+    let rules = rules.filter(|rule| selects_host(rule, host_labels));
+    let items = rules.flat_map(|rule| &rule.items);
+    items.flat_map(|item| match &item.peers {
+        Peers::Any => &[][..],
+        Peers::Select(peers) => peers,
+    })
 }
 
 /// Labels of an object, source `k8s`.

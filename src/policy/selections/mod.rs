@@ -23,7 +23,9 @@ use ipnet::IpNet;
 use super::language::{NamedPort, Peer};
 use crate::identity::{DenseKey, DenseMap, IdentityIndex};
 pub(super) use cache::SelectorCache;
-pub(super) use expansion::{Contribution, NAMESPACE_KEY, Objects, Slices, selectors_of};
+pub(super) use expansion::{
+    Contribution, EVERYONE, NAMESPACE_KEY, Objects, Slices, names_everyone, selectors_of,
+};
 pub use ids::SelectorIds;
 pub(super) use matching::CLUSTER_KEY;
 pub(super) use mention::{Things, tells_nodes_apart};
