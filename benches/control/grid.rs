@@ -16,6 +16,8 @@ const RULES: [usize; 3] = [10, 1_000, 10_000];
 const IDENTITIES: [usize; 2] = [1_000, 100_000];
 /// Beyond the grid: as many rules as there can be, nearly.
 const MOST: usize = 100_000;
+/// Rules for everyone, a port each: one row says what all of them say.
+const OF_EVERYONE: [usize; 2] = [1_000, 10_000];
 const SETS: [usize; 2] = [10_000, 100_000];
 const PORTS: usize = 40;
 /// Changes that are read and not applied yet.
@@ -60,13 +62,17 @@ pub(crate) fn points(kernel: bool, only: Option<usize>) -> Vec<Point> {
         .collect();
     sizes.push((MOST, MOST));
     sizes.retain(|(rules, _)| only.is_none_or(|only| *rules == only));
-    sizes
-        .into_iter()
-        .map(|(rules, identities)| {
-            eprintln!("{rules} rules, {identities} identities");
-            with_plane(kernel, move |plane| point(plane, rules, identities))
-        })
-        .collect()
+    let points = sizes.into_iter().map(|(rules, identities)| {
+        eprintln!("{rules} rules, {identities} identities");
+        with_plane(kernel, move |plane| point(plane, rules, identities))
+    });
+    let mut rows = Vec::from(OF_EVERYONE);
+    rows.retain(|rules| only.is_none_or(|only| *rules == only));
+    let rows = rows.into_iter().map(|rules| {
+        eprintln!("{rules} rules for everyone");
+        with_plane(kernel, move |plane| row_of_everyone(plane, rules))
+    });
+    points.chain(rows).collect()
 }
 
 fn with_plane<T: Send>(kernel: bool, work: impl FnOnce(&mut Plane) -> T + Send) -> T {
@@ -122,14 +128,24 @@ pub(crate) fn prefix(number: usize) -> String {
 
 fn rule(name: &str, prefixes: impl Iterator<Item = usize>, port: usize) -> String {
     let prefixes: Vec<String> = prefixes.map(prefix).collect();
+    policy(name, &json!({"fromCIDR": prefixes, "toPorts": ports(port)}))
+}
+
+/// A rule without peers.
+fn rule_for_everyone(name: &str, port: usize) -> String {
+    policy(name, &json!({"toPorts": ports(port)}))
+}
+
+fn ports(port: usize) -> serde_json::Value {
+    json!([{"ports": [{"port": port.to_string(), "protocol": "TCP"}]}])
+}
+
+fn policy(name: &str, item: &serde_json::Value) -> String {
     json!({
         "apiVersion": "cilium.io/v2",
         "kind": "CiliumClusterwideNetworkPolicy",
         "metadata": {"name": name},
-        "spec": {"nodeSelector": {}, "ingress": [{
-            "fromCIDR": prefixes,
-            "toPorts": [{"ports": [{"port": port.to_string(), "protocol": "TCP"}]}],
-        }]},
+        "spec": {"nodeSelector": {}, "ingress": [item]},
     })
     .to_string()
 }
@@ -154,22 +170,18 @@ fn point(plane: &mut Plane, rules: usize, identities: usize) -> Point {
     let all: Vec<Manifest> = (0..rules)
         .map(|number| Manifest::Text(usual(number)))
         .collect();
-    let mut lines = vec![Line {
-        name: "all from nothing",
-        cost: take(plane, &all),
-        work: plane.work(),
-    }];
+    let mut point = filled(plane, rules, &all);
     drop(all);
-    let table = plane.ingress();
     let middle = rules / 2;
     let other_port = 1_000 + (port_of(middle, identities) + 7) % PORTS;
     let extra = |port| rule("rule-extra", std::iter::once(3), port);
     let text = |text: &String| Manifest::Text(text.clone());
     let gone = |text: &String| Manifest::Gone(text.clone());
     let (known, new_port, usual) = (extra(1_005), extra(30_000), usual(middle));
+    let for_everyone = rule_for_everyone("rule-extra", 30_001);
     let changed = rule_of(middle, rules, identities, other_port, 0);
     let wider = rule_of(middle, rules, identities, port_of(middle, identities), 1);
-    let ways: [(&[&'static str; 2], Manifest, Manifest); 5] = [
+    let ways: [(&[&'static str; 2], Manifest, Manifest); 6] = [
         (
             &["one rule added", "one rule removed"],
             text(&known),
@@ -182,6 +194,14 @@ fn point(plane: &mut Plane, rules: usize, identities: usize) -> Point {
             ],
             text(&new_port),
             gone(&new_port),
+        ),
+        (
+            &[
+                "one rule for everyone added",
+                "one rule for everyone removed",
+            ],
+            text(&for_everyone),
+            gone(&for_everyone),
         ),
         (
             &["one rule changed", "one rule changed back"],
@@ -200,15 +220,44 @@ fn point(plane: &mut Plane, rules: usize, identities: usize) -> Point {
         ),
     ];
     for (names, there, back) in ways {
-        lines.extend(repeated(plane, names, [there, back]));
+        point.lines.extend(repeated(plane, names, [there, back]));
     }
     plane.check();
+    point
+}
+
+/// So many rules for everyone, a port each, and one more.
+fn row_of_everyone(plane: &mut Plane, rules: usize) -> Point {
+    let usual = |number| rule_for_everyone(&format!("rule-{number:06}"), 2 * number + 1);
+    let all: Vec<Manifest> = (0..rules)
+        .map(|number| Manifest::Text(usual(number)))
+        .collect();
+    let mut point = filled(plane, rules, &all);
+    let more = rule_for_everyone("rule-extra", rules);
+    let ways = [Manifest::Text(more.clone()), Manifest::Gone(more)];
+    let names = [
+        "one rule for everyone added",
+        "one rule for everyone removed",
+    ];
+    point.lines.extend(repeated(plane, &names, ways));
+    plane.check();
+    point
+}
+
+/// All rules, from nothing.
+fn filled(plane: &mut Plane, rules: usize, all: &[Manifest]) -> Point {
+    let first = Line {
+        name: "all from nothing",
+        cost: take(plane, all),
+        work: plane.work(),
+    };
+    let [rows, blocks] = plane.ingress();
     Point {
         rules,
         identities: plane.identities(),
-        rows: table[0],
-        blocks: table[1],
-        lines,
+        rows,
+        blocks,
+        lines: vec![first],
     }
 }
 

@@ -3,6 +3,22 @@
 
 use core::arch::asm;
 
+/// 1 if `value` is less than `limit`, else 0. Both are less than 2^63.
+#[inline(always)]
+pub fn is_less(mut value: u64, limit: u64) -> u64 {
+    // SAFETY: arithmetic on registers.
+    unsafe {
+        asm!(
+            "{value} -= {limit}",
+            "{value} >>= 63",
+            value = inout(reg) value,
+            limit = in(reg) limit,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    value
+}
+
 /// `then` if `value` is less than `limit`, else 0. Both are less than 2^63. (Not by a
 /// mask: of one that is all zeros or all ones newer verifiers follow both.)
 #[inline(always)]

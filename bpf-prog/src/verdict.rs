@@ -5,7 +5,7 @@ use palisade_abi::table::{
     blocks_element, decide, key, rows_element,
 };
 
-use crate::branchless::if_less;
+use crate::branchless::is_less;
 use crate::maps::{BLOCKS, ROWS};
 
 /// Identity number of a peer and its key in the tables.
@@ -113,14 +113,15 @@ fn cell(slot: u32, mut word: Word, key: u32) -> Cell {
             return Cell::default();
         };
         let block = block.cast::<u32>();
-        // SAFETY: the masks keep every index below the words of a block.
-        let start = |run: u64| unsafe { u64::from(*block.add(run as usize & (RUN_WORDS - 1))) };
-        // The last run that begins at the key or before: by halves.
+        // The last run that begins at the key or before. All seven are asked: the
+        // next question of a search by halves would wait for the answer.
         let behind = u64::from(key) + 1;
-        let mut run = if_less(start(3), behind, 4);
-        run += if_less(start(run + 1), behind, 2);
-        run += if_less(start(run), behind, 1);
-        // SAFETY: as above.
+        let mut run = 0;
+        for place in 0..RUN_WORDS - 1 {
+            // SAFETY: below the words of a block.
+            run += is_less(unsafe { u64::from(*block.add(place)) }, behind);
+        }
+        // SAFETY: the mask keeps the index below the words of a block.
         word = unsafe { Word(*block.add(RUN_WORDS + (run as usize & (RUNS_MAX - 1)))) };
     }
     // A link below the last level: no table of ours.
