@@ -220,8 +220,8 @@ impl Objects {
         own.maps.retain(|id| !other.maps.contains(id));
         own.programs.retain(|id| !other.programs.contains(id));
         let mut left = Vec::new();
-        // The kernel frees after a grace period.
-        for _ in 0..100 {
+        // The kernel frees after a grace period, later on a loaded machine.
+        for _ in 0..500 {
             left = own.left();
             if left.is_empty() {
                 break;
