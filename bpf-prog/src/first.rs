@@ -220,18 +220,12 @@ fn is_trackable<F: Family, const DIRECTION: u32>(skb: *mut __sk_buff, l4: &L4) -
 /// The verdict on a packet to `port` of a peer, in one direction.
 #[inline(always)]
 fn verdict_of<F: Family>(slot: u32, direction: u32, peer: Peer, l4: &L4, port: u16) -> Cell {
-    let is_fragment = l4.state == l4_state::FRAGMENT_UNKNOWN;
-    let (class, key) = if is_fragment {
+    let (class, key) = if l4.state == l4_state::FRAGMENT_UNKNOWN {
         (class::OTHER, class::OTHER_FRAGMENT as u16)
     } else {
         conntrack::key_of::<F>(l4.proto, port, l4.tcp_flags_or_type)
     };
-    let cell = verdict::lookup(slot, direction, peer.index, class, key);
-    if is_fragment {
-        cell.of_fragment()
-    } else {
-        cell
-    }
+    verdict::lookup(slot, direction, peer.index, class, key)
 }
 
 /// Notes the entry of a new flow; answers how many jiffies it lives.

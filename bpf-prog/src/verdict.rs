@@ -1,7 +1,7 @@
 //! Identity and verdict: a few array lookups.
 
 use palisade_abi::table::{
-    Cell, DENIED, EVERYONE, IDENTITIES_MAX, LEVELS, RUN_WORDS, RUNS_MAX, Word, action,
+    Cell, DENIED, EVERYONE, FRAGMENT, IDENTITIES_MAX, LEVELS, RUN_WORDS, RUNS_MAX, Word, action,
     blocks_element, decide, key, rows_element,
 };
 
@@ -95,11 +95,15 @@ pub fn search(table: Table, index: u32, value: u16) -> Cell {
     // SAFETY: an index is masked to those of identities, or one of the two
     // constants behind them; the verifier proves it again.
     let row = |index: usize| Word(unsafe { *rows.cast::<u32>().add(index) });
-    decide(
+    let cell = decide(
         cell(slot, row(index), key),
         || cell(slot, row(DENIED), key),
         || cell(slot, row(EVERYONE), key),
-    )
+    );
+    if key == FRAGMENT {
+        return cell.of_fragment();
+    }
+    cell
 }
 
 /// What a row says of a key.
